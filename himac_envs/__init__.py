@@ -6,15 +6,29 @@ nothing but numpy and gymnasium.
 
 from himac_envs._version import __version__
 from himac_envs.blueprint import SUB_DONE, Blueprint, Subgoal
+from himac_envs.hierarchy import (
+    ExecutorView,
+    HierarchicalEnv,
+    OptionView,
+    OracleExecutor,
+    OraclePlanner,
+    PlannerView,
+)
 from himac_envs.registry import register_all
 from himac_envs.task import FreeText, HiMACError, Outcome, TaskEnv, TextOnly
 
 __all__ = [
     "SUB_DONE",
     "Blueprint",
+    "ExecutorView",
     "FreeText",
     "HiMACError",
+    "HierarchicalEnv",
+    "OptionView",
+    "OracleExecutor",
+    "OraclePlanner",
     "Outcome",
+    "PlannerView",
     "Subgoal",
     "TaskEnv",
     "TextOnly",
