@@ -1,5 +1,38 @@
-"""Hierarchical Gymnasium environments for ALFWorld, WebShop and Sokoban."""
+"""Hierarchical Gymnasium environments for ALFWorld, WebShop and Sokoban.
+
+Importing the package registers every id found in the registry's cards with Gymnasium and loads
+nothing but numpy and gymnasium.
+"""
 
 from himac_envs._version import __version__
+from himac_envs.blueprint import SUB_DONE, Blueprint, Subgoal
+from himac_envs.hierarchy import (
+    ExecutorView,
+    HierarchicalEnv,
+    OptionView,
+    OracleExecutor,
+    OraclePlanner,
+    PlannerView,
+)
+from himac_envs.registry import register_all
+from himac_envs.task import FreeText, HiMACError, Outcome, TaskEnv, TextOnly
 
-__all__ = ["__version__"]
+__all__ = [
+    "SUB_DONE",
+    "Blueprint",
+    "ExecutorView",
+    "FreeText",
+    "HiMACError",
+    "HierarchicalEnv",
+    "OptionView",
+    "OracleExecutor",
+    "OraclePlanner",
+    "Outcome",
+    "PlannerView",
+    "Subgoal",
+    "TaskEnv",
+    "TextOnly",
+    "__version__",
+]
+
+register_all()

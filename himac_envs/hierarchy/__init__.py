@@ -1,0 +1,37 @@
+"""The option interface: `HierarchicalEnv`, its three views and the oracle at either level."""
+
+from himac_envs.hierarchy.env import (
+    ACT,
+    PLAN,
+    HierarchicalEnv,
+    HierarchySnapshot,
+    OptionState,
+    load_entry_point,
+    make_hierarchical,
+)
+from himac_envs.hierarchy.views import (
+    Actor,
+    ExecutorView,
+    OptionView,
+    OracleExecutor,
+    OraclePlanner,
+    PlannerView,
+    hierarchical,
+)
+
+__all__ = [
+    "ACT",
+    "PLAN",
+    "Actor",
+    "ExecutorView",
+    "HierarchicalEnv",
+    "HierarchySnapshot",
+    "OptionState",
+    "OptionView",
+    "OracleExecutor",
+    "OraclePlanner",
+    "PlannerView",
+    "hierarchical",
+    "load_entry_point",
+    "make_hierarchical",
+]

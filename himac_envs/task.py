@@ -1,0 +1,406 @@
+"""The one base class of every environment of the suite, and the contract that it keeps.
+
+A `TaskEnv` is a text environment over a benchmark's tasks: an observation holds ``text`` (and
+``image`` where the environment is visual), an action is one command, and ``info`` always holds the
+same keys. Subclasses write the benchmark's rules; seeding, task choice, step counting, reward
+shapes, snapshots and rendering are written once, here.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.error import CustomSpaceError
+from gymnasium.vector.utils import create_shared_memory
+from numpy.typing import NDArray
+
+from himac_envs.blueprint import Blueprint
+
+Observation: TypeAlias = dict[str, Any]
+Info: TypeAlias = dict[str, Any]
+RewardMode: TypeAlias = Literal["original", "sparse", "verl-agent"]
+
+REWARD_MODES: tuple[str, ...] = ("original", "sparse", "verl-agent")
+MAX_TEXT = 65_536
+
+
+class HiMACError(Exception):
+    """Base of the suite's own errors; the message always says what to do next."""
+
+
+class UnknownTaskError(HiMACError, ValueError):
+    """A ``task_id`` that this environment's data does not hold."""
+
+    def __init__(self, task_id: str, known: Iterable[str], where: str) -> None:
+        near = difflib.get_close_matches(str(task_id), list(known)[:20_000], n=3, cutoff=0.4)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        super().__init__(
+            f"there is no task {task_id!r} in {where}.{hint} "
+            "`env.unwrapped.task_ids(split)` lists the ids."
+        )
+
+
+class UnknownSplitError(HiMACError, ValueError):
+    """A split that does not exist, or that has no tasks in this data."""
+
+    def __init__(self, split: str, counts: Mapping[str, int], where: str) -> None:
+        table = ", ".join(f"{name!r}: {n} tasks" for name, n in counts.items()) or "none"
+        what = "has no tasks" if split in counts else "is not a split"
+        super().__init__(f"{split!r} {what} of {where}. Splits found there: {table}.")
+
+
+class MissingDependencyError(HiMACError, ImportError):
+    """An optional package is needed for what was asked."""
+
+    def __init__(self, package: str, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs {package}: pip install 'himac[{extra}]'")
+
+
+class FreeText(spaces.Text):
+    """Any string of at most ``max_length`` characters, whatever its alphabet.
+
+    ``spaces.Text`` accepts only the characters that it was given and cannot hold what games and
+    language models write. ``sample`` draws short lower-case words, so that a sampled action is
+    ordinary (and usually meaningless) text.
+    """
+
+    def __init__(
+        self, max_length: int = MAX_TEXT, seed: int | np.random.Generator | None = None
+    ) -> None:
+        super().__init__(
+            max_length, min_length=0, charset="abcdefghijklmnopqrstuvwxyz ", seed=seed
+        )
+
+    def contains(self, x: Any) -> bool:
+        """Return whether ``x`` is a string no longer than ``max_length``."""
+        return isinstance(x, str) and len(x) <= self.max_length
+
+    def sample(self, mask: Any = None, probability: Any = None) -> str:
+        """Draw 1 to 32 lower-case letters and blanks (at most ``max_length``)."""
+        if mask is None and probability is None:
+            n = int(self.np_random.integers(1, min(32, self.max_length) + 1))
+            mask = (n, None)
+        return str(super().sample(mask=mask, probability=probability))
+
+    @property
+    def is_np_flattenable(self) -> bool:
+        """Free text has no fixed-size array form."""
+        return False
+
+    def __repr__(self) -> str:
+        return f"FreeText({self.max_length})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FreeText) and self.max_length == other.max_length
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@create_shared_memory.register(FreeText)
+def _refuse_shared_memory(space: FreeText, n: int = 1, ctx: Any = None) -> Any:
+    # Gymnasium's own handler for Text answers constant filler from AsyncVectorEnv without a
+    # word; an error at construction is the only safe answer.
+    raise CustomSpaceError(
+        "FreeText cannot be kept in shared memory: pass shared_memory=False to AsyncVectorEnv "
+        "(gym.make_vec(..., vectorization_mode='async', "
+        "vector_kwargs={'shared_memory': False})), or use himac_envs.vector.make()"
+    )
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a benchmark's rules answer to one command (or to the start of a task).
+
+    Attributes:
+        text: What the agent reads.
+        reward: The benchmark's own reward of this step.
+        terminated: Whether the benchmark ends the episode here.
+        won: Whether the task is solved now.
+        score: Progress in [0, 1], as the benchmark defines it.
+        invalid: Whether the command was not understood or had no effect by the rules.
+        extra: Further keys for ``info``.
+    """
+
+    text: str
+    reward: float = 0.0
+    terminated: bool = False
+    won: bool = False
+    score: float = 0.0
+    invalid: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A task environment's whole state in mid-episode; `TaskEnv.restore` takes it back."""
+
+    task_id: str
+    steps: int
+    done: bool
+    last: str
+    rng: Any
+    state: Any
+
+
+class TaskEnv(gym.Env[Observation, str], ABC):
+    """Base class of the flat environments: one task an episode, one command a step.
+
+    Args:
+        split: Which tasks: "train", "valid", "test", "all" or a name of the benchmark's own.
+        data: A folder with the benchmark's data, "generated", or None: the official set where
+            ``himac data get`` installed one, else generated tasks.
+        max_steps: Commands after which the episode is truncated (None: the benchmark's default).
+        render_mode: "ansi", "rgb_array" (visual environments) or None.
+        reward: "original" (the benchmark's own), "sparse" (1 on success, else 0) or "verl-agent"
+            (10 on success, -0.1 for an invalid action).
+
+    Subclasses implement `task_ids`, `_start`, `_act`, `_admissible`, `_goal`, `_save`, `_load`,
+    `oracle`, `oracle_blueprint` and `achieved`, and set `default_max_steps` and `data_name`.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012
+    default_max_steps: ClassVar[int] = 50
+    data_name: str = "generated"
+
+    def __init__(
+        self,
+        *,
+        split: str = "train",
+        data: str | None = None,
+        max_steps: int | None = None,
+        render_mode: str | None = None,
+        reward: RewardMode = "original",
+    ) -> None:
+        if reward not in REWARD_MODES:
+            raise ValueError(f"reward={reward!r}: choose one of {', '.join(REWARD_MODES)}")
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            modes = ", ".join(map(repr, self.metadata["render_modes"]))
+            raise ValueError(f"render_mode={render_mode!r}: {type(self).__name__} has {modes}")
+        if max_steps is not None and max_steps < 1:
+            raise ValueError(f"max_steps={max_steps}: an episode needs at least one step")
+        self.split = split
+        self.data = None if data is None else str(data)
+        self.max_steps = self.default_max_steps if max_steps is None else int(max_steps)
+        self.render_mode = render_mode
+        self.reward_mode: str = reward
+        self.observation_space: spaces.Dict = spaces.Dict({"text": FreeText()})
+        self.action_space: FreeText = FreeText()
+        self._task_id = ""
+        self._steps = 0
+        self._done = False
+        self._last = ""
+
+    # ---- what a benchmark writes -----------------------------------------------------------
+    @abstractmethod
+    def task_ids(self, split: str | None = None) -> Sequence[str]:
+        """Return the ids of a split's tasks, sorted, the same on every machine.
+
+        Args:
+            split: A split's name; None is the environment's own.
+        """
+
+    @abstractmethod
+    def _start(self, task_id: str) -> Outcome:
+        """Begin a task; raise `UnknownTaskError` for an id that the data does not hold."""
+
+    @abstractmethod
+    def _act(self, command: str) -> Outcome:
+        """Carry out one command. Never raises, whatever the text."""
+
+    @abstractmethod
+    def _admissible(self) -> list[str]:
+        """Return a new list of the commands that the benchmark offers now, in its order."""
+
+    @abstractmethod
+    def _goal(self) -> str:
+        """Return the task's instruction."""
+
+    @abstractmethod
+    def _save(self) -> Any:
+        """Return the rules' state; nothing in it may change as the episode goes on."""
+
+    @abstractmethod
+    def _load(self, state: Any) -> None:
+        """Take back what `_save` returned (the task itself is already started)."""
+
+    @abstractmethod
+    def oracle(self, subgoal: str | None = None) -> Iterator[str]:
+        """Yield an expert's commands for a sub-goal (None: the whole task) from here on.
+
+        The plan is recomputed when the state changed under the iterator. The iterator ends when
+        the sub-goal is achieved.
+
+        Raises:
+            ValueError: The sub-goal is not understood, or cannot be reached from here.
+        """
+
+    @abstractmethod
+    def oracle_blueprint(self) -> Blueprint:
+        """Return an expert's sub-goals for the task from the present state."""
+
+    @abstractmethod
+    def achieved(self, subgoal: str) -> bool | None:
+        """Return whether the sub-goal holds now; None where its text is not understood."""
+
+    def _frame(self) -> NDArray[np.uint8]:
+        """Return the picture of the present state, (height, width, 3) uint8."""
+        raise HiMACError(f"{type(self).__name__} has no pictures: use render_mode='ansi'")
+
+    # ---- Gymnasium -------------------------------------------------------------------------
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, Info]:
+        """Begin an episode.
+
+        Args:
+            seed: Seeds the environment's generator, which chooses the task.
+            options: ``{"task_id": id}`` plays that task. No other key is known.
+
+        Returns:
+            The first observation and its info, with ``info["data"]``, the data set's name.
+        """
+        super().reset(seed=seed)
+        options = dict(options or {})
+        task_id = options.pop("task_id", None)
+        if options:
+            raise ValueError(f"unknown reset options {sorted(options)}: only 'task_id' is known")
+        if task_id is None:
+            ids = self.task_ids()
+            task_id = ids[int(self.np_random.integers(len(ids)))]
+        outcome = self._start(str(task_id))
+        self._task_id = str(task_id)
+        self._steps = 0
+        self._done = False
+        self._last = outcome.text
+        info = self._info(outcome)
+        info["data"] = self.data_name
+        return self._observation(outcome), info
+
+    def step(self, action: str) -> tuple[Observation, float, bool, bool, Info]:
+        """Carry out one command.
+
+        An action that is not a string counts as an empty command: it is invalid and costs a step.
+        """
+        command = action if isinstance(action, str) else ""
+        outcome = self._act(command)
+        self._steps += 1
+        reward = self._reward(outcome)
+        terminated = bool(outcome.terminated)
+        truncated = not terminated and self._steps >= self.max_steps
+        self._done = self._done or terminated or truncated
+        self._last = f"> {command}\n{outcome.text}"
+        return self._observation(outcome), reward, terminated, truncated, self._info(outcome)
+
+    def render(self) -> Any:
+        """Return the last exchange as text ("ansi") or the state's picture ("rgb_array")."""
+        if self.render_mode == "ansi":
+            return self._last
+        if self.render_mode == "rgb_array":
+            return self._frame()
+        return None
+
+    def _reward(self, outcome: Outcome) -> float:
+        if self.reward_mode == "original":
+            return float(outcome.reward)
+        success = 1.0 if outcome.won and not self._done else 0.0
+        if self.reward_mode == "sparse":
+            return success
+        return 10.0 * success - (0.1 if outcome.invalid else 0.0)
+
+    def _observation(self, outcome: Outcome) -> Observation:
+        text = outcome.text
+        observation: Observation = {"text": text if len(text) <= MAX_TEXT else text[:MAX_TEXT]}
+        if "image" in self.observation_space.spaces:
+            observation["image"] = self._frame()
+        return observation
+
+    def _info(self, outcome: Outcome) -> Info:
+        return {
+            "task_id": self._task_id,
+            "goal": self._goal(),
+            "admissible": self._admissible(),
+            "won": bool(outcome.won),
+            "score": float(outcome.score),
+            "invalid": bool(outcome.invalid),
+            "step": self._steps,
+            **outcome.extra,
+        }
+
+    # ---- state -----------------------------------------------------------------------------
+    @property
+    def task_id(self) -> str:
+        """The id of the task being played ("" before the first reset)."""
+        return self._task_id
+
+    def snapshot(self) -> Snapshot:
+        """Return the whole state of the episode; `restore` continues from it any number of times.
+
+        Raises:
+            gymnasium.error.ResetNeeded: No episode has begun.
+        """
+        if not self._task_id:
+            raise gym.error.ResetNeeded("call reset() before snapshot()")
+        return Snapshot(
+            task_id=self._task_id,
+            steps=self._steps,
+            done=self._done,
+            last=self._last,
+            rng=copy.deepcopy(self.np_random.bit_generator.state),
+            state=self._save(),
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a `snapshot` taken from this environment or one made alike."""
+        if self._task_id != snapshot.task_id:
+            self._start(snapshot.task_id)
+        self._task_id = snapshot.task_id
+        self._steps = snapshot.steps
+        self._done = snapshot.done
+        self._last = snapshot.last
+        self.np_random.bit_generator.state = copy.deepcopy(snapshot.rng)
+        self._load(snapshot.state)
+
+
+class TextOnly(gym.Wrapper[str, str, Observation, str]):
+    """Plain ``str`` observations (and actions), for agents that know nothing of Dict spaces.
+
+    On a hierarchical environment the phase is told in words: what to write in phase plan, and the
+    current sub-goal in phase act.
+
+    Example:
+        >>> env = TextOnly(gym.make("HiMAC-ALFWorld-Flat-v0"))  # doctest: +SKIP
+        >>> text, info = env.reset(seed=0)  # doctest: +SKIP
+    """
+
+    def __init__(self, env: gym.Env[Observation, str]) -> None:
+        super().__init__(env)
+        self.observation_space = FreeText(2 * MAX_TEXT)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, Info]:
+        """Begin an episode; see `TaskEnv.reset`."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self.observation(observation), info
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
+        """Carry out one action; see `TaskEnv.step`."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self.observation(observation), float(reward), terminated, truncated, info
+
+    def observation(self, observation: Observation) -> str:
+        """Return the observation as one string."""
+        text = str(observation["text"])
+        if "phase" not in observation:
+            return text
+        if int(observation["phase"]) == 0:
+            return f"{text}\n\nWrite a blueprint: one numbered sub-goal a line."
+        return f"{text}\n\nCurrent sub-goal: {observation['subgoal']}"
