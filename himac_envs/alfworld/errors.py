@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from himac_envs.task import HiMACError
 
-class GameFileError(ValueError):
+
+class GameFileError(HiMACError, ValueError):
     """A game file cannot be played: corrupt, incomplete or of an unknown form."""
 
 
