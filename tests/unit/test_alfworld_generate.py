@@ -219,7 +219,8 @@ def test_hidden_objects_start_behind_doors() -> None:
             behind += [world.receptacles[t.place].door for t in world.things if t.kind == item]
         return mean(behind)
 
-    assert share(100) > 0.95 > 0.5 > share(0)
+    # Not all: the only closed receptacle for an object may be where it is to be placed.
+    assert share(100) > 0.9 > 0.5 > share(0)
 
 
 def test_chained_needs() -> None:
