@@ -131,9 +131,9 @@ def load_index(folder: str | os.PathLike[str], cache_home: Path) -> Index:
         GameFileError: An archive is damaged.
     """
     found = _find(Path(folder))
-    name = f".himac-alfworld-index-{found.key[:20]}.json"
+    name = f"alfworld-index-{found.key[:20]}.json"
     base = Path(folder) if Path(folder).is_dir() else Path(folder).parent
-    places = [base / name, cache_home / name.lstrip(".")]
+    places = [base / ".himac-cache" / name, cache_home / name]
     for place in places:
         if index := _read_cache(place, found):
             return index
@@ -152,13 +152,14 @@ def load_index(folder: str | os.PathLike[str], cache_home: Path) -> Index:
 
 def _writable(folder: Path) -> bool:
     try:
+        # A folder without any write bit was made read-only on purpose, even where the superuser
+        # could write to it.
+        if folder.parent.is_dir() and not folder.parent.stat().st_mode & 0o222:
+            return False
         folder.mkdir(parents=True, exist_ok=True)
-        mode = folder.stat().st_mode
     except OSError:
         return False
-    # A folder without any write bit was made read-only on purpose, even where the superuser
-    # could write to it.
-    return bool(mode & 0o222) and os.access(folder, os.W_OK)
+    return os.access(folder, os.W_OK)
 
 
 def _read_cache(place: Path, found: _Found) -> Index | None:

@@ -105,8 +105,9 @@ class SavedState(NamedTuple):
     cool: int
     sliced: int
     toggled: int
-    taken: tuple[int, ...]
+    placed: tuple[int, ...]
     seen: int
+    visited: int
 
 
 class Game:
@@ -304,6 +305,7 @@ class Game:
             property_["issliced"],
             property_["istoggled"],
             (),
+            0,
             0,
         )
         self._write_texts()

@@ -21,6 +21,7 @@ from himac_envs.alfworld.errors import GameFileError, UnsolvableGameError
 from himac_envs.alfworld.game import Game
 from himac_envs.alfworld.problem import parse_problem
 from himac_envs.alfworld.rules import read_rules
+from himac_envs.data import home
 from himac_envs.task import UnknownSplitError, UnknownTaskError
 
 SPLIT_ALIASES: Final = {"valid": "valid_seen", "test": "valid_unseen"}
@@ -198,23 +199,6 @@ class OfficialLibrary:
         except ValueError as error:
             raise GameFileError(f"{place.path} ({place.member}): not JSON ({error})") from None
         return data if isinstance(data, dict) else {}
-
-
-def home() -> Path:
-    """The suite's home: ``HIMAC_HOME``, else the platform's data folder."""
-    if told := os.environ.get("HIMAC_HOME"):
-        return Path(told)
-    from platformdirs import user_data_path
-
-    return Path(user_data_path("himac", appauthor=False))
-
-
-def installed() -> Path | None:
-    """The folder of the official games that ``himac data`` installed, None without one."""
-    folder = home() / "alfworld"
-    if folder.is_dir() and any(folder.glob("*.zip")):
-        return folder
-    return None
 
 
 @lru_cache(maxsize=8)

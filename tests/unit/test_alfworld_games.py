@@ -121,7 +121,7 @@ def test_the_index_is_cached_beside_the_data_and_rebuilt_when_that_changes(
 ) -> None:
     home = tmp_path / "cache"
     index = load_index(small, home)
-    (cache,) = small.glob(".himac-alfworld-index-*.json")
+    (cache,) = small.glob(".himac-cache/alfworld-index-*.json")
     assert not home.exists()
 
     def no_build(found: object) -> None:
@@ -148,7 +148,7 @@ def test_read_only_data_is_indexed_into_the_home(small: Path, tmp_path: Path) ->
     try:
         load_index(data, home)
         assert [p.name for p in data.iterdir()] == [ZIP]
-        assert list(home.glob("himac-alfworld-index-*.json"))
+        assert list(home.glob("alfworld-index-*.json"))
     finally:
         data.chmod(0o755)
 
