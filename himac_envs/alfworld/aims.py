@@ -64,6 +64,18 @@ def referent(state: State, aim: Aim) -> int:
     return -1
 
 
+def meant(state: State, aim: Aim) -> int:
+    """The objects that "a mug" or "another mug" can mean, as a mask.
+
+    Another one was not put down before; where all were, it is any but the one put down last.
+    """
+    objects = find_objects(state.game, aim.object) if aim.object else 0
+    if not aim.another:
+        return objects
+    old = [1 << o for o in state.placed if objects >> o & 1]
+    return (objects & ~sum(old)) or (objects & ~(old[-1] if old else 0)) or objects
+
+
 def reachable_contents(state: State, r: int) -> int:
     """The objects that can be seen in a receptacle now, by somebody in front of it."""
     if state.game.openable >> r & 1 and not state.opened >> r & 1:
@@ -79,8 +91,7 @@ def achieved(state: State, aim: Aim) -> bool:
     here = game.at[state.location]
     match aim.verb:
         case "find" | "take":
-            if aim.another:
-                objects &= ~sum(1 << o for o in state.placed)
+            objects = meant(state, aim)
             if state.held >= 0 and objects >> state.held & 1:
                 return True
             if aim.verb == "take":

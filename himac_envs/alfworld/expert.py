@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from himac_envs.alfworld.aims import achieved, find_objects, find_receptacles, kind_of, referent
+from himac_envs.alfworld.aims import achieved, find_receptacles, kind_of, meant, referent
 from himac_envs.alfworld.engine import State
-from himac_envs.alfworld.game import Game
+from himac_envs.alfworld.game import Game, bits
 from himac_envs.alfworld.goals import CLEAN, COOL, HOT, SLICED, Held, Lit, Made, Placed, Wanted
 from himac_envs.alfworld.planner import (
     EVERYWHERE,
@@ -38,8 +38,8 @@ def blueprint(state: State) -> list[Aim]:
     game = state.game
     aims: list[Aim] = []
     # Kinds of which one was dealt with already: the next one is "another".
-    touched = {kind_of(game, 1 << o) for o in state.placed}
     conditions = game.conditions
+    touched = _served(state)
     for condition in conditions:
         if isinstance(condition, Made) and not condition.met(state):
             aims += _make(game, condition, touched)
@@ -66,6 +66,18 @@ def blueprint(state: State) -> list[Aim]:
     if held is not None:
         return [Aim("take", kind_of(game, held.wanted.objects))]
     return last or [Aim("find", kind_of(game, (1 << len(game.object_types)) - 1))]
+
+
+def _served(state: State) -> set[str]:
+    """The kinds of which the agent has put one where the goal wants it."""
+    placed = sum(1 << o for o in state.placed)
+    served = 0
+    for condition in state.game.conditions:
+        if isinstance(condition, Placed):
+            for wanted in condition.wanted:
+                for r in condition.receptacles:
+                    served |= state.contents[r] & wanted.objects & placed
+    return {kind_of(state.game, 1 << o) for o in bits(served)}
 
 
 def _whole(game: Game, condition: Placed) -> list[Aim]:
@@ -180,10 +192,8 @@ def plan_aim(state: State, aim: Aim, known: int = EVERYWHERE) -> list[str]:
 def _carry_out(planner: Planner, aim: Aim, reserved: int) -> None:
     state = planner.state
     game = state.game
-    objects = find_objects(game, aim.object) if aim.object else 0
+    objects = meant(state, aim)
     receptacles = find_receptacles(game, aim.receptacle) if aim.receptacle else ()
-    if aim.another:
-        objects &= ~sum(1 << o for o in state.placed)
     if aim.verb in ("find", "take") and receptacles:
         planner.known &= sum(1 << r for r in receptacles)
     match aim.verb:

@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from himac_envs.alfworld.aims import achieved, find_objects, find_receptacles, referent
+from himac_envs.alfworld.aims import achieved, find_objects, find_receptacles, meant, referent
 from himac_envs.alfworld.engine import State
 from himac_envs.alfworld.expert import blueprint, plan_aim
 from himac_envs.alfworld.game import FRIDGE, MICROWAVE, SINK, Game, bits
@@ -115,9 +115,7 @@ class Explorer:
         objects = find_objects(state.game, aim.object) if aim.object else 0
         match aim.verb:
             case "find" | "take":
-                if aim.another:
-                    objects &= ~sum(1 << o for o in state.placed)
-                return objects
+                return meant(state, aim)
             case "put" | "clean" | "heat" | "cool":
                 return 0 if referent(state, aim) >= 0 else objects
             case "use":
