@@ -13,7 +13,7 @@ from statistics import mean
 
 import pytest
 
-from himac_envs.alfworld.engine import State
+from himac_envs.alfworld.engine import Game, State
 from himac_envs.alfworld.generate import (
     DEFAULT,
     REAL,
@@ -138,6 +138,40 @@ def test_every_game_is_won_by_its_solution(split: str, controls: Controls) -> No
         game = make_game(world, "2.1.2" if i % 2 else "2.1.1")
         assert len(solution(world)) <= controls.horizon
         assert not State(game).won
+
+
+def shortest(game: Game, limit: int) -> int | None:
+    """The fewest commands to win, by breadth-first search over the engine's states."""
+    state = State(game)
+    frontier, seen = [state.save()], {state.save()[:11]}
+    for depth in range(1, limit + 1):
+        following = []
+        for saved in frontier:
+            state.restore(saved)
+            for command in state.admissible():
+                if command.split()[0] in ("help", "inventory", "look", "examine", "close"):
+                    continue
+                state.restore(saved)
+                state.act(command)
+                if state.won:
+                    return depth
+                if state.save()[:11] not in seen:
+                    seen.add(state.save()[:11])
+                    following.append(state.save())
+        frontier = following
+    return None
+
+
+def test_solutions_are_as_short_as_can_be() -> None:
+    controls = Controls(receptacles=(4, 6), objects=(4, 6))
+    lengths = []
+    for i in range(25):
+        world = generate_world("valid", i, controls=controls)
+        length = len(solution(world))
+        if length <= 8:
+            lengths.append((length, shortest(make_game(world), length)))
+    assert len(lengths) > 15
+    assert sum(a for a, _ in lengths) <= 1.05 * sum(b or 0 for _, b in lengths)
 
 
 def test_the_default_worlds_are_no_toys() -> None:
