@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -95,9 +95,14 @@ class Explorer:
                 return command
         return plan_aim(state, aim, known=state.seen)[0]
 
-    def follow(self, state: State, aim: Aim | None) -> Iterator[str]:
-        """Yield commands for a sub-goal, or (None) for the whole task."""
-        while not state.won:
+    def follow(self, get_state: Callable[[], State], aim: Aim | None) -> Iterator[str]:
+        """Yield commands for a sub-goal, or (None) for the whole task.
+
+        Args:
+            get_state: Returns the state that the commands are carried out in.
+            aim: The sub-goal.
+        """
+        while not (state := get_state()).won:
             if aim is not None:
                 command = self.next(state, aim)
             else:

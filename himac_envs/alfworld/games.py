@@ -13,8 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import numpy as np
-
 from himac_envs.alfworld.archive import OFFICIAL_SPLITS, Index, load_index
 from himac_envs.alfworld.dialect import Dialect, find_dialect
 from himac_envs.alfworld.errors import GameFileError, UnsolvableGameError
@@ -56,8 +54,6 @@ def load_game(
     task_id: str = "",
     *,
     dialect: str | Dialect | None = None,
-    goal_text: str | None = None,
-    shuffle: np.random.Generator | None = None,
     source: str = "",
 ) -> Game:
     """Build a game from the content of a ``game.tw-pddl`` file.
@@ -66,8 +62,6 @@ def load_game(
         content: The file's content.
         task_id: The game's id.
         dialect: Play with these strings instead of the file's own.
-        goal_text: Show this goal sentence instead of the file's own.
-        shuffle: Shuffles the numbers in names.
         source: The file's name, for error messages.
 
     Raises:
@@ -91,11 +85,10 @@ def load_game(
         problem = parse_problem(data["pddl_problem"])
         return Game.from_problem(
             problem,
-            rules.goal_text if goal_text is None else goal_text,
+            rules.goal_text,
             rules.dialect if dialect is None else find_dialect(dialect),
             task_id,
             sinks=rules.sinks,
-            shuffle=shuffle,
         )
     except GameFileError as error:
         raise type(error)(f"{where}: {error}") from error
@@ -110,7 +103,11 @@ class OfficialLibrary:
 
     def __init__(self, index: Index) -> None:
         self.index = index
-        self.name = f"alfworld:{Path(index.source).name}"
+        # The release, as the archive or the tree is called: "alfworld/json_2.1.2_tw-pddl".
+        place = next(iter(index.games.values()), None)
+        member = place is not None and bool(place.member)
+        source = Path(place.path if place is not None and member else index.source)
+        self.name = f"alfworld/{source.stem if member else source.name}"
         splits: dict[str, list[str]] = {split: [] for split in OFFICIAL_SPLITS}
         for task_id in index.games:
             splits[task_id.split("/", 1)[0]].append(task_id)
