@@ -116,7 +116,8 @@ class Executor:
             self._segment = segment
             self._context = self.open(observation, info, self._first)
         else:
-            self._context.hear(self.prompts.observe(text, info))
+            task = str(observation.get("subgoal") or info["goal"])
+            self._context.hear(self.prompts.observe(text, task, info))
         (completion,) = self.policy.generate([self._context.prompt()], self.sampling)
         self._context.say(completion)
         return read_command(completion.text)

@@ -45,8 +45,14 @@ class Prompts(Protocol):
         """What a flat agent reads at the episode's start."""
         ...
 
-    def observe(self, text: str, info: dict[str, Any]) -> Message:
-        """What an agent reads after each of its commands."""
+    def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
+        """What an agent reads after each of its commands.
+
+        Args:
+            text: The observation.
+            task: What it is after: the sub-goal, or on a flat environment the instruction.
+            info: The environment's.
+        """
         ...
 
     def write_blueprint(self, blueprint: Blueprint) -> str:
@@ -111,7 +117,14 @@ def scene(first: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CompactPrompts:
-    """Few words, for small models trained from scratch: a role token, the scene, the sub-goal."""
+    """Few words, for small models trained from scratch: a role token, the scene, the sub-goal.
+
+    Attributes:
+        remind: Repeat the sub-goal (flat: the instruction) after each observation. A model of two
+            or three layers then finds what it is after next to what it sees.
+    """
+
+    remind: bool = True
 
     def plan(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.plan`."""
@@ -120,15 +133,15 @@ class CompactPrompts:
     def segment(self, first: str, subgoal: str, last: str) -> list[Message]:
         """See `Prompts.segment`."""
         text = f"<act> {scene(first)}\n{subgoal}"
-        return [Message("user", text if last == first else f"{text}\n{last}")]
+        return [Message("user", text if last == first else f"{text}\n{last}\n{subgoal}")]
 
     def play(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.play`."""
         return [Message("user", f"<play> {scene(first)}\n{goal}")]
 
-    def observe(self, text: str, info: dict[str, Any]) -> Message:
+    def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
         """See `Prompts.observe`."""
-        return Message("user", text)
+        return Message("user", f"{text}\n{task}" if self.remind else text)
 
     def write_blueprint(self, blueprint: Blueprint) -> str:
         """Bulleted lines."""
@@ -185,7 +198,7 @@ class ChatPrompts:
         )
         return [Message("system", rules), Message("user", f"{first}\n\nTask: {goal}")]
 
-    def observe(self, text: str, info: dict[str, Any]) -> Message:
+    def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
         """See `Prompts.observe`."""
         if not self.list_admissible:
             return Message("user", text)

@@ -218,6 +218,58 @@ def collect(
     return episodes
 
 
+def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Episode]:
+    """Asks the planner for a blueprint for each task, and executes none of them.
+
+    Tasks with equal ids share one reset. The episodes returned hold the planner's segment only.
+    """
+    planner = agent.planner
+    if planner is None:
+        raise ValueError("an agent without a planner writes no blueprints")
+    codec = codec_of(planner.policy)
+    openings: dict[str, tuple[str, str] | None] = {}
+    errors: dict[str, str] = {}
+    for task in tasks:
+        if task.task_id not in openings:
+            try:
+                observation, info = pool[0].reset(options={"task_id": task.task_id})
+                openings[task.task_id] = str(observation["text"]), str(info["goal"])
+            except Exception:
+                openings[task.task_id] = None
+                errors[task.task_id] = traceback.format_exc()
+                pool.discard(0)
+    episodes: list[Episode] = []
+    asked: list[tuple[Episode, Context]] = []
+    for task in tasks:
+        episode = Episode(task)
+        episodes.append(episode)
+        opening = openings[task.task_id]
+        if opening is None:
+            episode.error = errors[task.task_id]
+            continue
+        episode.goal = opening[1]
+        context = Context("planner", planner.prompts.plan(*opening), codec)
+        segment = Segment("planner", task.group, token_ids=context.token_ids)
+        segment.temperature = planner.sampling.temperature or 1.0
+        episode.segments.append(segment)
+        asked.append((episode, context))
+    for start in range(0, len(asked), pool.size):
+        part = asked[start : start + pool.size]
+        prompts = [context.prompt(slot) for slot, (_, context) in enumerate(part)]
+        for (episode, context), completion in zip(
+            part, planner.policy.generate(prompts, planner.sampling), strict=True
+        ):
+            at = len(context.token_ids)
+            ids = context.say(completion)
+            blueprint = read_blueprint(completion.text, episode.goal)
+            episode.blueprint, episode.blueprint_valid = blueprint, blueprint.valid
+            segment = episode.segments[0]
+            segment.turns.append(
+                Turn(segment, at, ids, completion.logprobs, completion.text, blueprint.render())
+            )
+    return episodes
+
+
 def _play(agent: HiMACAgent, lanes: list[_Lane], max_decisions: int) -> None:
     for _ in range(max_decisions):
         planning = [lane for lane in lanes if lane.asks == "planner"]
@@ -337,7 +389,9 @@ class _Lane:
         elif planning or option is not None:
             self._turn_to(observation, info)
         else:
-            self.context.hear(self.agent.executor.prompts.observe(str(observation["text"]), info))
+            prompts = self.agent.executor.prompts
+            wanted = segment.subgoal or episode.goal
+            self.context.hear(prompts.observe(str(observation["text"]), wanted, info))
 
 
 def distinct(tasks: Sequence[Task]) -> tuple[list[Task], list[int]]:
