@@ -43,13 +43,14 @@ class State:
             (the explicit negations that the original's state keeps).
         clean, hot, cool, sliced, toggled: Masks of objects.
         won: Whether the goal holds now. It can cease to hold when play goes on.
-        taken: Objects taken so far, the latest last, each once. Not part of the original's state.
+        placed: Objects put down so far, the latest last, each once. Not of the original's state.
         seen: Mask of the receptacles whose contents were printed. Not of the original's state.
+        visited: Mask of the receptacles of which anything was printed, "is closed" included.
     """
 
     __slots__ = (
         "_commands", "clean", "contents", "cool", "game", "held", "hot", "left", "location",
-        "lying", "opened", "seen", "sliced", "taken", "toggled", "won",
+        "lying", "opened", "placed", "seen", "sliced", "toggled", "visited", "won",
     )  # fmt: skip
 
     def __init__(self, game: Game) -> None:
@@ -74,8 +75,9 @@ class State:
             self.cool,
             self.sliced,
             self.toggled,
-            self.taken,
+            self.placed,
             self.seen,
+            self.visited,
         )
 
     def restore(self, saved: SavedState) -> None:
@@ -92,8 +94,9 @@ class State:
             self.cool,
             self.sliced,
             self.toggled,
-            self.taken,
+            self.placed,
             self.seen,
+            self.visited,
         ) = saved
         self.contents = list(contents)
         self.lying = list(lying)
@@ -142,8 +145,10 @@ class State:
 
     def describe(self, r: int) -> str:
         """What arriving at, opening or examining receptacle ``r`` prints of it."""
-        if not self.game.openable >> r & 1 or self.opened >> r & 1:
-            self.seen |= 1 << r
+        bit = 1 << r
+        self.visited |= bit
+        if not self.game.openable & bit or self.opened & bit:
+            self.seen |= bit
         return self.game.describe(r, self.contents[r], self.opened)
 
     def describe_object(self, o: int) -> str:
@@ -348,7 +353,6 @@ class State:
         self.left[r] |= bit
         self.lying[self.location] &= ~bit
         self.held = o
-        self.taken = (*(t for t in self.taken if t != o), o)
         self._changed()
         return f"You pick up the {name} from the {where}."
 
@@ -366,6 +370,7 @@ class State:
         self.left[r] &= ~bit
         self.lying[self.location] |= bit
         self.held = -1
+        self.placed = (*(p for p in self.placed if p != o), o)
         self._changed()
         if game.dialect.put_feedback:
             return f"You put the {name} in/on the {where}."

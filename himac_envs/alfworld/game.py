@@ -56,7 +56,7 @@ def listing(names: list[str]) -> str:
     return ", ".join(names[:-1]) + ", and " + names[-1]
 
 
-def entity_names(ids: list[str], rng: np.random.Generator | None = None) -> dict[str, str]:
+def entity_names(ids: list[str]) -> dict[str, str]:
     """Name entities as the original does: ``mug 1`` for an id ``mug_bar_...``.
 
     Numbers count down through a class in the order of ids, so that the first gets the highest
@@ -65,11 +65,9 @@ def entity_names(ids: list[str], rng: np.random.Generator | None = None) -> dict
 
     Args:
         ids: Every id that occurs in a fact, sorted.
-        rng: Shuffles the numbers within each class (the original's "domain randomization").
     """
-    order = ids if rng is None else [ids[i] for i in rng.permutation(len(ids))]
     classes: dict[str, str] = {}
-    for id_ in order:
+    for id_ in ids:
         text = id_
         for escaped, plain in _ESCAPES:
             text = text.replace(escaped, plain)
@@ -78,7 +76,7 @@ def entity_names(ids: list[str], rng: np.random.Generator | None = None) -> dict
             classes[id_] = name + "basin" if "basin" in id_ else name
     left = Counter(classes.values())
     names: dict[str, str] = {}
-    for id_ in order:
+    for id_ in ids:
         if id_ not in classes:
             text = id_
             for escaped, plain in _ESCAPES:
@@ -105,8 +103,9 @@ class SavedState(NamedTuple):
     cool: int
     sliced: int
     toggled: int
-    taken: tuple[int, ...]
+    placed: tuple[int, ...]
     seen: int
+    visited: int
 
 
 class Game:
@@ -180,7 +179,6 @@ class Game:
         task_id: str = "",
         *,
         sinks: frozenset[str] = frozenset({"sinkbasintype"}),
-        shuffle: np.random.Generator | None = None,
     ) -> Game:
         """Build a game.
 
@@ -190,7 +188,6 @@ class Game:
             dialect: The strings.
             task_id: Kept for error messages and ``info``.
             sinks: Types of receptacles in which objects can be cleaned.
-            shuffle: Shuffles the numbers in names; None numbers as the original does.
 
         Returns:
             The game.
@@ -218,7 +215,7 @@ class Game:
             for kind in ("object", "receptacle", "location")
         }
         try:
-            game._build(problem, facts, numbers, entity_names(ids, shuffle), sinks)
+            game._build(problem, facts, numbers, entity_names(ids), sinks)
         except (KeyError, ValueError, IndexError) as error:
             if isinstance(error, GameFileError):
                 raise type(error)(f"{task_id or problem.name}: {error}") from None
@@ -305,6 +302,7 @@ class Game:
             property_["istoggled"],
             (),
             0,
+            0,
         )
         self._write_texts()
         kinds: defaultdict[str, list[int]] = defaultdict(list)
@@ -338,6 +336,49 @@ class Game:
         self.intro = INTRO + (look or f"{ROOM}{listing(around)}.") + TASK + self.goal_text
         self._described = [{} for _ in self.receptacle_names]
         self._takes = [{} for _ in self.receptacle_names]
+
+    def with_goal_text(self, text: str) -> Game:
+        """The same game with another goal sentence."""
+        game = self._copy()
+        game.goal_text = text
+        game._write_texts()
+        return game
+
+    def renumbered(self, rng: np.random.Generator) -> Game:
+        """The same game with the numbers in names shuffled within each class.
+
+        This is the original's "domain randomization", which draws from Python's global generator.
+        What is listed where, and in which order, stays as it is.
+        """
+        game = self._copy()
+        names = [*self.object_names, *self.receptacle_names, *self.location_names]
+        classes: defaultdict[str, list[int]] = defaultdict(list)
+        for position, name in enumerate(names):
+            class_, _, number = name.rpartition(" ")
+            if number:
+                classes[class_].append(position)
+        for positions in classes.values():
+            shuffled = [names[positions[i]] for i in rng.permutation(len(positions))]
+            for position, name in zip(positions, shuffled, strict=True):
+                names[position] = name
+        objects, receptacles = len(self.object_names), len(self.receptacle_names)
+        game.object_names = tuple(names[:objects])
+        game.receptacle_names = tuple(names[objects : objects + receptacles])
+        game.location_names = tuple(names[objects + receptacles :])
+        game.object_index = {name: i for i, name in enumerate(game.object_names)}
+        game.receptacle_index = {name: i for i, name in enumerate(game.receptacle_names)}
+        game._write_texts()
+        return game
+
+    def _copy(self) -> Game:
+        game = Game()
+        for name in self.__slots__:
+            setattr(game, name, getattr(self, name))
+        return game
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Game:
+        """Nothing in a game changes, so a copy of an environment may share it."""
+        return self
 
     def describe(self, r: int, contents: int, opened: int) -> str:
         """What the original prints of a receptacle: its door's state and what it holds."""

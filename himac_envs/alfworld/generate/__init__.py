@@ -27,6 +27,7 @@ from himac_envs.alfworld.generate.games import (
 )
 from himac_envs.alfworld.generate.goals import Goal
 from himac_envs.alfworld.generate.layout import SPLITS
+from himac_envs.alfworld.generate.library import GeneratedLibrary
 from himac_envs.alfworld.generate.tables import TASK_TYPES, household
 from himac_envs.alfworld.generate.world import GeneratedWorld
 
@@ -37,6 +38,7 @@ __all__ = [
     "SPLIT_SIZES",
     "TASK_TYPES",
     "Controls",
+    "GeneratedLibrary",
     "GeneratedWorld",
     "GenerationError",
     "Goal",

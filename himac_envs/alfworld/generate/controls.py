@@ -92,7 +92,7 @@ def _among(name: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:
 REAL = Controls(receptacles=(5, 60), objects=(8, 90))
 """Drawn as the official games are: their mix of tasks, room sizes and places."""
 
-DEFAULT = Controls(weights=(7, 7, 15, 15, 15, 41), shortest=(5, 5, 7, 7, 7, 10), hidden=70)
+DEFAULT = Controls(weights=(6, 6, 15, 15, 15, 43), shortest=(5, 5, 7, 7, 7, 10), hidden=80)
 """All six task types, somewhat longer than the official games: more objects start behind doors,
 and more tasks ask for two. The shortest solutions take 8 commands on average."""
 

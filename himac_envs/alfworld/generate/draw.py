@@ -227,15 +227,19 @@ def _draw_things(
 
 
 def _behind_doors(facts: Household, layout: Sequence[Receptacle], goal: Goal) -> list[int]:
-    """Return the closed receptacles in which the goal's object may start."""
-    return [
+    """Return the closed receptacles in which the goal's object may start.
+
+    The appliance of a preparation is left out where there is another: the way to it would be saved.
+    """
+    shut = [
         i
         for i, row in enumerate(layout)
         if row.door
         and goal.item in facts.holds.get(row.kind, ())
-        and row.kind != goal.target
-        and row.kind not in {APPLIANCE[need] for need in goal.needs}
+        and (row.kind != goal.target or goal.needs)
     ]
+    tools = {APPLIANCE[need] for need in goal.needs}
+    return [i for i in shut if layout[i].kind not in tools] or shut
 
 
 def _draw_numbers(

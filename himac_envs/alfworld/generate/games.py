@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import overload
 
-from himac_envs.alfworld.dialect import DialectName
+from himac_envs.alfworld.dialect import Dialect, find_dialect
 from himac_envs.alfworld.engine import Game, State
 from himac_envs.alfworld.generate.controls import DEFAULT, Controls
 from himac_envs.alfworld.generate.draw import GenerationError, draw_world
@@ -58,7 +58,7 @@ def solution(world: GeneratedWorld) -> list[str]:
     return commands
 
 
-def make_game(world: GeneratedWorld, dialect: DialectName = "2.1.2") -> Game:
+def make_game(world: GeneratedWorld, dialect: str | Dialect = "2.1.2") -> Game:
     """Make a world playable, and prove that it can be won: its solution is played in the engine.
 
     Args:
@@ -68,13 +68,13 @@ def make_game(world: GeneratedWorld, dialect: DialectName = "2.1.2") -> Game:
     Raises:
         GenerationError: The solution does not win, or the game is won before it begins.
     """
-    game = Game.from_problem(world.problem(), world.goal_text, dialect, world.task_id)
+    game = Game.from_problem(world.problem(), world.goal_text, find_dialect(dialect), world.task_id)
     state = State(game)
     if state.won:
         raise GenerationError(f"{world.task_id} is won before it begins")
     for command in solution(world):
         spoken = command
-        if dialect == "2.1.1" and command.startswith("move "):
+        if game.dialect.put_command and command.startswith("move "):
             spoken = command.replace("move ", "put ", 1).replace(" to ", " in/on ", 1)
         if state.act(spoken) is None:
             raise GenerationError(f"{world.task_id}: {spoken!r} of its solution is not admissible")
@@ -89,7 +89,7 @@ def generate_game(
     *,
     task_type: str | None = None,
     controls: Controls = DEFAULT,
-    dialect: DialectName = "2.1.2",
+    dialect: str | Dialect = "2.1.2",
 ) -> Game:
     """Generate one game, proven solvable. See `generate_world` for the arguments.
 
@@ -103,7 +103,7 @@ def generate_game(
 
 
 def game_from_id(
-    task_id: str, *, controls: Controls = DEFAULT, dialect: DialectName = "2.1.2"
+    task_id: str, *, controls: Controls = DEFAULT, dialect: str | Dialect = "2.1.2"
 ) -> Game:
     """Generate the game of an id such as ``generated/train/000123``.
 

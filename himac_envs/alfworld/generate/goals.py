@@ -143,4 +143,5 @@ def whole_sentence(sentences: Sequence[str]) -> str:
     """Return the instruction of a game with these goals' sentences, with its full stop."""
     if len(sentences) == 1:
         return sentences[0] + "."
-    return "do all of this, in any order: " + "; ".join(sentences) + "."
+    # Full stops: the original's grammar cuts a text off at a semicolon.
+    return "do all of this, in any order: " + ". ".join(sentences) + "."

@@ -6,8 +6,6 @@ plays the commands (`himac_envs.alfworld.generate.games`), so each checks the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from himac_envs.alfworld.generate.goals import APPLIANCE, Goal
 from himac_envs.alfworld.generate.tables import Household
 from himac_envs.alfworld.generate.world import GeneratedWorld
@@ -46,30 +44,58 @@ class _Walk:
             return False
         if goal.light:
             return self._look(goal, items)
-        target = self._cheapest(
-            i
-            for i in self.by_kind.get(goal.target, ())
-            if goal.item in self.facts.holds.get(goal.target, ())
-        )
-        if target is None:
+        targets = self.by_kind.get(goal.target, ())
+        if goal.item not in self.facts.holds.get(goal.target, ()) or not targets:
             return False
-        # Cold ones save the way to the fridge; of the others, the cheapest to reach.
-        served = sorted(items, key=lambda i: (-self._ready(goal, i, target), self._price(i)))
-        return all(self._bring(goal, item, target) for item in served[: goal.number])
+        if any(need for need in goal.needs if not self.by_kind.get(APPLIANCE[need])):
+            return False
+        if goal.number == 1:
+            _, item, target = min(
+                (self._price(goal, item, target), item, target)
+                for item in items
+                for target in targets
+            )
+            self._bring(goal, item, target)
+            return True
+        target = min(targets, key=lambda i: (self._cost(i), i))
+        for _ in range(goal.number):
+            item = min(items, key=lambda i: (self._price(goal, i, target), i))
+            items.remove(item)
+            self._bring(goal, item, target)
+        return True
 
-    def _ready(self, goal: Goal, item: int, target: int) -> int:
-        done = "cool" in goal.needs and self.cold[item]
-        return int(done) + int(self.place[item] == target and len(goal.needs) == int(done))
+    def _price(self, goal: Goal, item: int, target: int) -> int:
+        """How many commands it takes to bring an object, ready, to a target."""
+        needs = self._needs(goal, item)
+        source = self.place[item]
+        if not needs and source == target:
+            return 0
+        rows = self.world.receptacles
+        price = self._cost(source) + 2 + len(needs)  # take and move, and each preparation
+        spot = rows[source].spot
+        for need in needs:
+            tool = self._nearest(need, spot)
+            price += int(rows[tool].spot != spot)
+            spot = rows[tool].spot
+        row = rows[target]
+        return (
+            price
+            + int(row.spot != spot)
+            + int(row.door and target not in self.opened and target != source)
+        )
 
-    def _price(self, item: int) -> tuple[int, int]:
-        return (self._cost(self.place[item]), item)
+    def _needs(self, goal: Goal, item: int) -> list[str]:
+        """The preparations that an object still lacks."""
+        return [need for need in goal.needs if need != "cool" or not self.cold[item]]
+
+    def _nearest(self, need: str, spot: int) -> int:
+        """The tool of a preparation: one where the agent stands, if there is one."""
+        rows = self.world.receptacles
+        return min(self.by_kind[APPLIANCE[need]], key=lambda i: (rows[i].spot != spot, i))
 
     def _cost(self, receptacle: int) -> int:
         row = self.world.receptacles[receptacle]
         return int(row.spot != self.spot) + int(row.door and receptacle not in self.opened)
-
-    def _cheapest(self, receptacles: Iterator[int]) -> int | None:
-        return min(receptacles, key=lambda i: (self._cost(i), i), default=None)
 
     def _reach(self, receptacle: int, *, inside: bool) -> None:
         row, name = self.world.receptacles[receptacle], self.world.receptacle_names[receptacle]
@@ -87,29 +113,35 @@ class _Walk:
         self.commands.append(f"take {name} from {source}")
         return name
 
-    def _bring(self, goal: Goal, item: int, target: int) -> bool:
-        if self._ready(goal, item, target) == 1 + int("cool" in goal.needs):
-            return True
+    def _bring(self, goal: Goal, item: int, target: int) -> None:
+        needs = self._needs(goal, item)
+        if not needs and self.place[item] == target:
+            return
         name = self._take(item)
-        for need in goal.needs:
-            if need == "cool" and self.cold[item]:
-                continue
-            tool = self._cheapest(iter(self.by_kind.get(APPLIANCE[need], ())))
-            if tool is None:
-                return False
+        for need in needs:
+            tool = self._nearest(need, self.spot)
             self._reach(tool, inside=False)
             self.commands.append(f"{need} {name} with {self.world.receptacle_names[tool]}")
         self._reach(target, inside=True)
         self.commands.append(f"move {name} to {self.world.receptacle_names[target]}")
         self.place[item] = target
-        return True
 
     def _look(self, goal: Goal, items: list[int]) -> bool:
         lamps = [i for i, thing in enumerate(self.world.things) if thing.kind == goal.target]
         if not lamps:
             return False
-        self._take(min(items, key=self._price))
-        lamp = min(lamps, key=lambda i: (self._cost(self.place[i]), i))
+        rows = self.world.receptacles
+        _, item, lamp = min(
+            (
+                self._cost(self.place[item])
+                + int(rows[self.place[item]].spot != rows[self.place[lamp]].spot),
+                item,
+                lamp,
+            )
+            for item in items
+            for lamp in lamps
+        )
+        self._take(item)
         # A lamp can be switched on through a closed door, as in the original.
         self._reach(self.place[lamp], inside=False)
         self.commands.append(f"use {self.world.thing_names[lamp]}")
