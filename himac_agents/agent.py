@@ -100,6 +100,7 @@ class Executor:
     sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 16))
     _context: Context | None = field(default=None, init=False, repr=False)
     _first: str = field(default="", init=False, repr=False)
+    _endings: list[str] = field(default_factory=list, init=False, repr=False)
     _segment: tuple[Any, ...] = field(default=(), init=False, repr=False)
 
     def act(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
@@ -108,13 +109,15 @@ class Executor:
         A new segment begins with each episode and each sub-goal, and forgets what came before.
         """
         text = str(observation["text"])
-        if info["step"] == 0 and (self._context is None or observation.get("subgoal_index", 0) == 0):
-            self._first = text
         segment = (info["task_id"], observation.get("blueprint"), observation.get("subgoal_index"))
-        fresh = info["step"] == 0 and "subgoal" not in observation
+        fresh = info["step"] == 0 and observation.get("subgoal_index", 0) == 0
+        if fresh:
+            self._first, self._endings = text, []
         if self._context is None or segment != self._segment or fresh:
+            if not fresh:
+                self._endings.append(text)
             self._segment = segment
-            self._context = self.open(observation, info, self._first)
+            self._context = self.open(observation, info, self._first, self._endings)
         else:
             task = str(observation.get("subgoal") or info["goal"])
             self._context.hear(self.prompts.observe(text, task, info))
@@ -127,12 +130,16 @@ class Executor:
         return self.act(observation, info)
 
     def open(
-        self, observation: dict[str, Any], info: dict[str, Any], first: str, codec: Any = None
+        self,
+        observation: dict[str, Any],
+        info: dict[str, Any],
+        first: str,
+        endings: Sequence[str] = (),
+        codec: Codec | None = None,
     ) -> Context:
         """The context with which a segment begins (on a flat environment: the episode)."""
         if "subgoal" in observation:
-            subgoal, last = str(observation["subgoal"]), str(observation["text"])
-            messages = self.prompts.segment(first, subgoal, last)
+            messages = self.prompts.segment(first, str(observation["subgoal"]), endings)
         else:
             messages = self.prompts.play(first, str(info["goal"]))
         return Context("executor", messages, codec or codec_of(self.policy))

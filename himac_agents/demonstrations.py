@@ -62,7 +62,7 @@ def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
             found += [
                 m.text
                 for text in episode.blueprint.texts()
-                for m in prompts.segment(first, text, first)
+                for m in prompts.segment(first, text, ())
             ]
         for action, observation in episode.transcript[1:]:
             found += [action, observation]

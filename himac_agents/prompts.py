@@ -1,16 +1,17 @@
 """What each level reads, and how its answer is understood.
 
 The executor sees its segment only: the sub-goal and what happened since it began (the paper's
-temporal mask). Three things carry over into a segment, because without them no sub-goal after the
+temporal mask). Two things carry over into a segment, because without them no sub-goal after the
 first could be carried out: the scene as the first observation described it (in ALFWorld the
-receptacles of the room), the sub-goal itself, and the last observation before it began (which
-names what the executor holds). The task's instruction does not: what the executor needs of it has
-to stand in the sub-goal.
+receptacles of the room), and the last observation of each sub-goal that has ended (which names what
+the executor holds, and where it left what it held before). The task's instruction does not: what
+the executor needs of it has to stand in the sub-goal.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,13 +32,13 @@ class Prompts(Protocol):
         """What the planner reads: the first observation and the task's instruction."""
         ...
 
-    def segment(self, first: str, subgoal: str, last: str) -> list[Message]:
+    def segment(self, first: str, subgoal: str, endings: Sequence[str]) -> list[Message]:
         """What the executor reads when a sub-goal begins.
 
         Args:
             first: The episode's first observation.
             subgoal: The sub-goal.
-            last: The latest observation; equal to `first` when nothing has happened yet.
+            endings: The last observation of each sub-goal that has ended, in order.
         """
         ...
 
@@ -130,10 +131,9 @@ class CompactPrompts:
         """See `Prompts.plan`."""
         return [Message("user", f"<plan> {scene(first)}\n{goal}")]
 
-    def segment(self, first: str, subgoal: str, last: str) -> list[Message]:
+    def segment(self, first: str, subgoal: str, endings: Sequence[str]) -> list[Message]:
         """See `Prompts.segment`."""
-        text = f"<act> {scene(first)}\n{subgoal}"
-        return [Message("user", text if last == first else f"{text}\n{last}\n{subgoal}")]
+        return [Message("user", "\n".join([f"<act> {scene(first)}", *endings, subgoal]))]
 
     def play(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.play`."""
@@ -177,14 +177,15 @@ class ChatPrompts:
             Message("user", f"Observation:\n{first}\n\nTask: {goal}\n\nWrite the blueprint."),
         ]
 
-    def segment(self, first: str, subgoal: str, last: str) -> list[Message]:
+    def segment(self, first: str, subgoal: str, endings: Sequence[str]) -> list[Message]:
         """See `Prompts.segment`."""
         rules = (
             "You act in a text environment to achieve one sub-goal. Answer with exactly one "
             f"command between <action> and </action>, or with {SUB_DONE} alone as soon as the "
             "sub-goal is achieved."
         )
-        now = "" if last == first else f"\n\nLatest observation:\n{last}"
+        past = "\n".join(endings)
+        now = f"\n\nHow the sub-goals before ended:\n{past}" if endings else ""
         return [
             Message("system", rules),
             Message("user", f"Scene:\n{scene(first)}\n\nSub-goal: {subgoal}{now}"),

@@ -308,6 +308,7 @@ class _Lane:
         self.asks: Role | None = None
         self.context: Context
         self.first = ""
+        self.endings: list[str] = []
         try:
             self.env = pool[slot]
             observation, info = self.env.reset(options={"task_id": task.task_id})
@@ -345,7 +346,9 @@ class _Lane:
             segment = Segment("planner", self.episode.task.group)
         else:
             self.asks = "executor"
-            self.context = agent.executor.open(observation, info, self.first, self.codec)
+            self.context = agent.executor.open(
+                observation, info, self.first, self.endings, self.codec
+            )
             subgoal = str(observation.get("subgoal", ""))
             index = int(observation.get("subgoal_index", 0))
             segment = Segment("executor", self.episode.task.group, subgoal, index)
@@ -380,6 +383,7 @@ class _Lane:
             episode.transcript.append((action, str(observation["text"])))
         option = info.get("option")
         if option is not None:
+            self.endings.append(str(observation["text"]))
             segment.option = option
             episode.options.append(option)
         if terminated or truncated:

@@ -154,7 +154,11 @@ def build_tokenizer(texts: Iterable[str], phrases: int = 96) -> PreTrainedTokeni
         vocabulary.setdefault(piece, len(vocabulary))
     core = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
     core.normalizer = normalizers.Sequence(
-        [normalizers.Replace(Regex(r"\s*\n\s*"), " \n "), normalizers.Prepend(" ")]
+        [
+            normalizers.Replace(Regex(r"\s*\n\s*"), " \n "),
+            normalizers.Replace(Regex(r"^ +"), ""),
+            normalizers.Prepend(" "),
+        ]
     )
     longest_first = sorted(found, key=lambda p: (-len(p), p))
     pattern = "|".join([*(re.escape(p) + r"(?!\w)" for p in longest_first), _PIECE])
