@@ -121,11 +121,11 @@ class CompactPrompts:
     """Few words, for small models trained from scratch: a role token, the scene, the sub-goal.
 
     Attributes:
-        remind: Repeat the sub-goal (flat: the instruction) after each observation. A model of two
-            or three layers then finds what it is after next to what it sees.
+        remind: Repeat the sub-goal (flat: the instruction) after each observation, as a help for
+            models that lose sight of it.
     """
 
-    remind: bool = True
+    remind: bool = False
 
     def plan(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.plan`."""

@@ -27,7 +27,7 @@ class SlotCache:
 
     def __init__(self) -> None:
         self.tokens: dict[int, list[int]] = {}
-        self._row: dict[int, int] = {}
+        self.row_of: dict[int, int] = {}
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._capacity = 0
@@ -57,23 +57,23 @@ class SlotCache:
         Rows of other slots stay while they are fewer than the asked ones: they may come back, and
         moving memory costs more than carrying them.
         """
-        if len(slots) * 2 < len(self._row):
-            keep = [slot for slot in slots if slot in self._row]
-            index = torch.tensor([self._row[slot] for slot in keep], dtype=torch.long)
+        if len(slots) * 2 < len(self.row_of):
+            keep = [slot for slot in slots if slot in self.row_of]
+            index = torch.tensor([self.row_of[slot] for slot in keep], dtype=torch.long)
             self._keys = [k[index.to(k.device)] for k in self._keys]
             self._values = [v[index.to(v.device)] for v in self._values]
-            self._row = {slot: row for row, slot in enumerate(keep)}
+            self.row_of = {slot: row for row, slot in enumerate(keep)}
             self.tokens = {slot: self.tokens[slot] for slot in keep}
         for slot in slots:
-            if slot not in self._row:
-                self._row[slot] = len(self._row)
+            if slot not in self.row_of:
+                self.row_of[slot] = len(self.row_of)
                 self.tokens[slot] = []
-        return [self._row[slot] for slot in slots]
+        return [self.row_of[slot] for slot in slots]
 
     @property
     def rows(self) -> int:
         """Rows in use."""
-        return len(self._row)
+        return len(self.row_of)
 
     # -- one forward pass ------------------------------------------------------------------------
 
