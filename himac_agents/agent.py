@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from himac_envs.blueprint import Blueprint
-
 from himac_agents.policy import Codec, Completion, Message, Policy, Prompt, Role, Sampling
 from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint, read_command
+from himac_envs.blueprint import Blueprint
 
 
 class Context:
@@ -47,7 +46,7 @@ class Context:
         """Appends the policy's answer; returns its token ids."""
         ids = completion.token_ids
         if not ids and self.codec is not None:
-            ids = tuple(self.codec.encode_reply(completion.text))
+            ids = self.codec.encode_reply(completion.text)
         self.messages.append(Message("assistant", completion.text))
         self.token_ids.extend(ids)
         return ids
@@ -139,14 +138,12 @@ class Executor:
         """The same: what `himac_envs.hierarchy.PlannerView` asks of an executor."""
         return self.act(observation, info)
 
-    def choices(
-        self, info: dict[str, Any], codec: Codec | None
-    ) -> list[tuple[int, ...]] | None:
+    def choices(self, info: dict[str, Any], codec: Codec | None) -> list[tuple[int, ...]] | None:
         """The answers that are allowed now, as token ids; None where any is."""
         if not self.constrained or codec is None:
             return None
         write = self.prompts.write_command
-        return [tuple(codec.encode_reply(write(c))) for c in info["admissible"]] or None
+        return [codec.encode_reply(write(c)) for c in info["admissible"]] or None
 
     def open(
         self,

@@ -30,6 +30,7 @@ def token_batch(
     segments: Sequence[Segment],
     advantages: Mapping[int, float] | Sequence[float] | None = None,
     *,
+    restrict: bool = True,
     pad: int = 0,
 ) -> TokenBatch:
     """One padded batch from segments.
@@ -38,6 +39,9 @@ def token_batch(
         segments: What to learn from; the tokens of their turns carry loss, nothing else does.
         advantages: One a segment; or, by `id(turn)`, one a turn. None: 1 everywhere, which makes
             the policy-gradient loss imitation.
+        restrict: Take account of what an answer was chosen from (`Turn.allowed`), as policy
+            gradients must. Supervision learns more from the whole vocabulary: every word of a
+            command teaches it to copy names, even where the game leaves no choice.
         pad: The id to pad with.
     """
     longest = max(len(s.token_ids) for s in segments)
@@ -52,7 +56,7 @@ def token_batch(
         for turn in segment.turns:
             at = slice(turn.start, turn.start + len(turn.output_ids))
             mask[row, at] = 1.0
-            for place, ids_ in enumerate(turn.allowed):
+            for place, ids_ in enumerate(turn.allowed if restrict else ()):
                 if len(ids_) == 1:  # nothing was decided here
                     mask[row, turn.start + place] = 0.0
                 else:

@@ -170,7 +170,9 @@ class TrainConfig:
             ):
                 kind = type(default).__name__
                 raise ValueError(f"{where}: {key}={value!r} should be of type {kind}")
-        tidy = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        tidy: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         return cls(**tidy)
 
     @classmethod

@@ -44,9 +44,7 @@ def demonstrate(
             admissible commands.
         transcripts: Keep texts.
     """
-    policy = ScriptedPolicy(
-        expert, seed=seed, noise=noise, plan_noise=plan_noise, prompts=prompts
-    )
+    policy = ScriptedPolicy(expert, seed=seed, noise=noise, plan_noise=plan_noise, prompts=prompts)
     executor = Executor(policy, prompts, constrained=constrained)
     agent = HiMACAgent(None if flat else Planner(policy, prompts), executor)
     tasks = [Task(task_id, group=i) for i, task_id in enumerate(task_ids)]
@@ -97,6 +95,6 @@ class Supervision:
             rng = np.random.default_rng([self._seed, epoch])
             for index in by_length(self._lengths, self._tokens, rng):
                 if step >= start:
-                    yield token_batch([self._segments[i] for i in index])
+                    yield token_batch([self._segments[i] for i in index], restrict=False)
                 step += 1
             epoch += 1

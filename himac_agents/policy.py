@@ -162,7 +162,7 @@ class Codec(Protocol):
         """
         ...
 
-    def encode_reply(self, text: str) -> list[int]:
+    def encode_reply(self, text: str) -> tuple[int, ...]:
         """Ids of an assistant's turn that says `text`, its end token included."""
         ...
 

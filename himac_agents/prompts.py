@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from himac_envs.blueprint import SUB_DONE, Blueprint
-
 from himac_agents.policy import Message
+from himac_envs.blueprint import SUB_DONE, Blueprint
 
 _THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _ACTION = re.compile(r"<action>([^<]*)", re.IGNORECASE)

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
-from himac_envs.blueprint import Blueprint
 
 from himac_agents.agent import Context, HiMACAgent, codec_of
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
 from himac_agents.prompts import read_blueprint, read_command
+from himac_envs.blueprint import Blueprint
 
 
 @dataclass(frozen=True, slots=True)

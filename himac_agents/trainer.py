@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
-import himac_envs  # noqa: F401  (registers the environments)
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents import checkpoint, outcome
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.coevolution import Iteration, flat_iteration, himac_iteration
@@ -28,8 +28,9 @@ from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision, demonstrate, texts_of
 from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
+from himac_agents.policies.causal import CausalPolicy
 from himac_agents.policies.scripted import Expert, ScriptedPolicy
-from himac_agents.policies.tiny import TinyPolicy, TinySize
+from himac_agents.policies.tiny import TinyPolicy, TinySize, is_tiny
 from himac_agents.policy import Sampling
 from himac_agents.prompts import ChatPrompts, CompactPrompts, Prompts
 from himac_agents.rollout import EnvPool, Segment
@@ -198,9 +199,7 @@ class Trainer:
             )
         planner = learners.get("policy") or learners["planner"]
         executor = learners.get("policy") or learners["executor"]
-        return himac_iteration(
-            config, self.agent, self.pool, planner, executor, task_ids, self.rng
-        )
+        return himac_iteration(config, self.agent, self.pool, planner, executor, task_ids, self.rng)
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -266,12 +265,10 @@ class Trainer:
     def evaluate(self, agent: HiMACAgent | None = None) -> dict[str, Any]:
         """Held-out success at temperature 1 and greedy, with each task's outcome."""
         agent = agent or self.agent
-        for policy in agent.policies():
-            policy.forget()
+        forget(agent)
         sampled = play(agent, self.pool, self.eval_ids, temperature=1.0)
         greedy = play(agent, self.pool, self.eval_ids, temperature=0.0)
-        for policy in agent.policies():
-            policy.forget()
+        forget(agent)
         return {**outcome.record(sampled), "greedy": outcome.record(greedy)}
 
     def _load_reference(self) -> None:
@@ -284,7 +281,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Writes a checkpoint."""
-        self.at.rng = self.rng.bit_generator.state
+        self.at.rng = dict(self.rng.bit_generator.state)
         self.at.lines = self.run_folder.lines
         return checkpoint.save(
             self.run_folder.checkpoints,
@@ -382,11 +379,54 @@ def load_policy(path: str | Path, kind: str, *, seed: int = 0) -> Any:
 def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) -> HiMACAgent:
     """Planner and executor over one policy or over one each; a flat agent for a flat method."""
     command = Sampling(config.temperature, config.max_command_tokens)
-    executor = Executor(policies.get("policy") or policies["executor"], prompts, command, config.constrained)
+    executor = Executor(
+        policies.get("policy") or policies["executor"], prompts, command, config.constrained
+    )
     if config.method != "himac":
         return HiMACAgent(None, executor)
     plan = Sampling(config.temperature, config.max_blueprint_tokens)
-    return HiMACAgent(Planner(policies.get("policy") or policies["planner"], prompts, plan), executor)
+    return HiMACAgent(
+        Planner(policies.get("policy") or policies["planner"], prompts, plan), executor
+    )
+
+
+def load_agent(folder: str | Path, *, flat: bool = False, seed: int = 0) -> HiMACAgent:
+    """An agent to play with, from a run or from a saved policy.
+
+    Args:
+        folder: A run's folder (its newest checkpoint is taken), or a folder that `save_pretrained`
+            wrote.
+        flat: For a flat environment: no planner.
+        seed: Seeds sampling.
+
+    Raises:
+        FileNotFoundError: The folder holds neither.
+        CheckpointError: The run has no whole checkpoint.
+    """
+    folder = Path(folder)
+    if (folder / "config.toml").is_file():
+        config = TrainConfig.from_toml(folder / "config.toml")
+        newest = checkpoint.latest(folder / "checkpoints")
+        names = [name for name in ("policy", "planner", "executor") if (newest / name).is_dir()]
+        policies = {name: load_policy(newest / name, config.policy, seed=seed) for name in names}
+    elif (folder / "config.json").is_file():
+        kind: Literal["tiny", "hf"] = "tiny" if is_tiny(folder) else "hf"
+        config = TrainConfig(policy=kind, model=str(folder))
+        policies = {"policy": load_policy(folder, kind, seed=seed)}
+    else:
+        raise FileNotFoundError(
+            f"{folder} is neither a run (config.toml, checkpoints/) nor a saved policy "
+            "(config.json): give the folder that `himac train` printed at its end"
+        )
+    prompts: Prompts = CompactPrompts() if config.policy == "tiny" else ChatPrompts()
+    return assemble(config.replace(method="grpo" if flat else "himac"), policies, prompts)
+
+
+def forget(agent: HiMACAgent) -> None:
+    """Drops what local models have cached: their weights have changed, or other lanes come."""
+    for policy in agent.policies():
+        if isinstance(policy, CausalPolicy):
+            policy.forget()
 
 
 # -- what stands beside the result ---------------------------------------------------------------
@@ -400,7 +440,9 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
     """
     config, budget = trainer.config, trainer.at.learn_seconds
     folder = trainer.run_folder.folder / "warm_start"
-    policies = {n: load_policy(folder / n, config.policy, seed=config.seed) for n in trainer.policies}
+    policies = {
+        n: load_policy(folder / n, config.policy, seed=config.seed) for n in trainer.policies
+    }
     learners = {name: Learner(policy, config) for name, policy in policies.items()}
     for learner in learners.values():
         learner.begin_supervision()

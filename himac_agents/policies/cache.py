@@ -42,7 +42,7 @@ class SlotCache:
         self.__init__()  # type: ignore[misc]
 
     def shared_prefix(self, slot: int, ids: Sequence[int]) -> int:
-        """How many leading tokens of `ids` the slot already holds (one at least is left to feed)."""
+        """How many leading tokens of `ids` the slot holds; one at least is left to feed."""
         held = self.tokens.get(slot)
         if not held:
             return 0
@@ -110,10 +110,7 @@ class SlotCache:
             self._values.append(value.new_zeros(shape))
         keys = self._keys[layer_idx] = self._fit(self._keys[layer_idx], key)
         values = self._values[layer_idx] = self._fit(self._values[layer_idx], value)
-        if self._rows is None:
-            rows = torch.arange(key.shape[0], device=key.device)
-        else:
-            rows = self._rows
+        rows = torch.arange(key.shape[0], device=key.device) if self._rows is None else self._rows
         keys[rows[:, None], :, self._positions] = key.transpose(1, 2)
         values[rows[:, None], :, self._positions] = value.transpose(1, 2)
         if self._rows is None:

@@ -43,10 +43,10 @@ class CausalPolicy:
         """See `Codec.encode`."""
         raise NotImplementedError
 
-    def encode_reply(self, text: str) -> list[int]:
+    def encode_reply(self, text: str) -> tuple[int, ...]:
         """See `Codec.encode_reply`."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
-        return [*ids, self.end_ids[0]]
+        return (*ids, self.end_ids[0])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion, without its end token."""

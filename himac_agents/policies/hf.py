@@ -77,9 +77,9 @@ class HFPolicy(CausalPolicy):
         cut = known.rindex(end) + len(end) if end and end in known else len(known)
         return self._ids(shown[cut:])
 
-    def encode_reply(self, text: str) -> list[int]:
+    def encode_reply(self, text: str) -> tuple[int, ...]:
         """See `Codec.encode_reply`."""
-        return [*self._ids(text), self.end_ids[0]]
+        return (*self._ids(text), self.end_ids[0])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion, without its end token and other special tokens."""
