@@ -12,7 +12,7 @@ import pytest
 
 from himac_envs.alfworld.aims import achieved, find_objects
 from himac_envs.alfworld.engine import State
-from himac_envs.alfworld.expert import blueprint, follow, plan_aim, plan_subgoal
+from himac_envs.alfworld.expert import Follower, blueprint, plan_aim, plan_subgoal
 from himac_envs.alfworld.explorer import Explorer
 from himac_envs.alfworld.game import Game, bits
 from himac_envs.alfworld.games import OfficialLibrary, open_library
@@ -47,7 +47,13 @@ def play(state: State, commands: Iterator[str], limit: int) -> int:
 
 
 def oracle(state: State, aim: Aim) -> Iterator[str]:
-    return follow(lambda: state, lambda s: plan_subgoal(s, aim), lambda s: achieved(s, aim))
+    choose = Follower(lambda s: plan_subgoal(s, aim), lambda s: achieved(s, aim))
+    return iter(lambda: choose(state), None)
+
+
+def explore(state: State, rng: np.random.Generator, aim: Aim | None = None) -> Iterator[str]:
+    explorer = Explorer(rng)
+    return iter(lambda: explorer.choose(state, aim), None)
 
 
 def play_blueprint(game: Game, limit: int) -> int:
@@ -128,8 +134,8 @@ def test_the_oracle_plans_anew_when_the_state_changed_under_it() -> None:
     for index in range(30):
         game = generate_game("train", index)
         state = State(game)
-        commands = follow(lambda state=state: state, solve, lambda s: s.won)
-        for number, command in enumerate(commands):
+        choose = Follower(solve, lambda s: s.won)
+        for number, command in enumerate(iter(lambda c=choose, s=state: c(s), None)):
             if number % 3 == 2 and number < 12:
                 wander(state, rng, 2)  # instead of the oracle's command
                 if state.held >= 0 and not any(a >> state.held & 1 for a in game.accepts):
@@ -269,7 +275,7 @@ def test_the_explorer_wins_real_games_within_50_steps(library: OfficialLibrary) 
     lengths = []
     for game in real_games(library):
         state = State(game)
-        lengths.append(play(state, Explorer(rng).follow(lambda state=state: state, None), 50))
+        lengths.append(play(state, explore(state, rng), 50))
         assert state.won, game.task_id
     print(f"explorer: {len(lengths)} games won, {np.mean(lengths):.2f} steps on average")
     assert np.mean(lengths) < 12
@@ -283,7 +289,7 @@ def test_the_explorer_follows_the_blueprint(library: OfficialLibrary) -> None:
         state = State(game)
         steps = 0
         for aim in blueprint(state):
-            steps += play(state, Explorer(rng).follow(lambda state=state: state, aim), 200)
+            steps += play(state, explore(state, rng, aim), 200)
         won += state.won and steps <= 50
     assert won >= 0.97 * len(games)
 
@@ -304,10 +310,7 @@ def test_the_explorer_does_not_see_through_doors() -> None:
         for r, other in zip(closed, [*closed[1:], closed[0]], strict=True):
             moved[other] = one.contents[r]
         two.contents = moved
-        pair = [
-            Explorer(np.random.default_rng(index)).follow(lambda state=state: state, None)
-            for state in (one, two)
-        ]
+        pair = [explore(state, np.random.default_rng(index)) for state in (one, two)]
         told: list[str | None] = [None, None]
         for _ in range(60):
             commands = [next(explorer, None) for explorer in pair]
@@ -327,7 +330,7 @@ def test_the_explorer_is_seeded() -> None:
     def commands(seed: int) -> list[str]:
         state = State(game)
         told = []
-        for command in Explorer(np.random.default_rng(seed)).follow(lambda: state, None):
+        for command in explore(state, np.random.default_rng(seed)):
             told.append(command)
             state.act(command)
         return told
