@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ class TinyPolicy(CausalPolicy):
         super().__init__(model, tokenizer, [tokenizer.convert_tokens_to_ids(END)], seed)
         self._say = int(tokenizer.convert_tokens_to_ids(SAY))
         self._memo: dict[str, tuple[int, ...]] = {}
+        self._replies: dict[str, tuple[int, ...]] = {}
 
     def _ids(self, text: str) -> tuple[int, ...]:
         # Games repeat themselves: "The drawer 3 is closed." is tokenised once.
@@ -126,9 +128,14 @@ class TinyPolicy(CausalPolicy):
             ids.append(self._say)
         return ids
 
-    def encode_reply(self, text: str) -> list[int]:
+    def encode_reply(self, text: str) -> tuple[int, ...]:
         """See `Codec.encode_reply`."""
-        return [*self._ids(text), self.end_ids[0]]
+        ids = self._replies.get(text)
+        if ids is None:
+            if len(self._replies) > 100_000:
+                self._replies.clear()
+            ids = self._replies[text] = (*self._ids(text), self.end_ids[0])
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion; special tokens other than `<sub_done>` vanish."""
@@ -183,14 +190,14 @@ def _mine_phrases(lines: Sequence[str], most: int) -> list[str]:
     split = Counter(tuple(_WORD.findall(line)) for line in lines)
     names: set[str] = set()
     for words in split:
-        names.update(a for a, b in zip(words, words[1:], strict=False) if _NUMBER.fullmatch(b))
+        names.update(a for a, b in pairwise(words) if _NUMBER.fullmatch(b))
     barred = {w for words in split for w in words if _NUMBER.fullmatch(w) or "<" in w or ">" in w}
     barred |= names
     found: list[str] = []
     for _ in range(most):
         pairs: Counter[tuple[str, str]] = Counter()
         for words, n in split.items():
-            for a, b in zip(words, words[1:], strict=False):
+            for a, b in pairwise(words):
                 if a not in barred and b not in barred:
                     pairs[a, b] += n
         if not pairs:
@@ -217,6 +224,12 @@ def _join(words: tuple[str, ...], a: str, b: str) -> tuple[str, ...]:
             out.append(words[i])
             i += 1
     return tuple(out)
+
+
+def is_tiny(folder: str | Path) -> bool:
+    """Whether a saved model is one of ours: its tokenizer knows the role tokens."""
+    path = Path(folder) / "tokenizer.json"
+    return path.is_file() and f'"{SAY}"' in path.read_text(encoding="utf-8")
 
 
 def describe(policy: TinyPolicy) -> str:
