@@ -22,7 +22,7 @@ from gymnasium.error import CustomSpaceError
 from gymnasium.vector.utils import create_shared_memory
 from numpy.typing import NDArray
 
-from himac_envs.blueprint import Blueprint
+from himac_envs.blueprint import MAX_SUBGOALS, Blueprint
 
 Observation: TypeAlias = dict[str, Any]
 Info: TypeAlias = dict[str, Any]
@@ -168,6 +168,7 @@ class TaskEnv(gym.Env[Observation, str], ABC):
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012
     default_max_steps: ClassVar[int] = 50
+    default_max_subgoals: ClassVar[int] = MAX_SUBGOALS
     data_name: str = "generated"
 
     def __init__(
