@@ -6,7 +6,7 @@ Source: ``get_reward`` of the original's ``web_agent_site/engine/goal.py`` and i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -116,7 +116,9 @@ def purchase_reward(
     goal: Goal,
     price: float,
     options: Mapping[str, str],
-    nouns: Callable[[str], Sequence[str]],
+    *,
+    bought_nouns: Sequence[str],
+    goal_nouns: Sequence[str],
 ) -> tuple[float, dict[str, Any]]:
     """Return the reward of a purchase and its parts.
 
@@ -125,14 +127,15 @@ def purchase_reward(
         goal: What was asked for.
         price: What it costs.
         options: The options chosen, name -> value.
-        nouns: Title -> nouns.
+        bought_nouns: The nouns of the bought product's title.
+        goal_nouns: The nouns of the goal's title.
 
     Returns:
         The reward in [0, 1] and the parts under the original's names: r_type, r_att, w_att,
         query_match, category_match, title_score, r_option and w_option (where the goal has
         options), r_price, w_price.
     """
-    kind = type_reward(product, goal, nouns(product.title), nouns(goal.name))
+    kind = type_reward(product, goal, bought_nouns, goal_nouns)
     attributes = sum(has_attribute(product, attribute) for attribute in goal.attributes)
     chosen = option_matches(tuple(options.values()), goal)
     cheap = price <= goal.price_upper
