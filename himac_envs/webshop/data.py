@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from himac_envs.data import installed
 from himac_envs.webshop.catalogue import (
     Catalogue,
     SourceFiles,
@@ -12,12 +13,7 @@ from himac_envs.webshop.catalogue import (
     open_catalogue,
 )
 from himac_envs.webshop.errors import CatalogueError
-from himac_envs.webshop.store import MANIFEST, home
-
-
-def installed() -> Path:
-    """Return the folder where the official set is installed."""
-    return home() / "webshop"
+from himac_envs.webshop.store import MANIFEST
 
 
 def catalogue_for(data: str | None, num_products: int | None = None) -> Catalogue:
@@ -32,7 +28,8 @@ def catalogue_for(data: str | None, num_products: int | None = None) -> Catalogu
         CatalogueError: The folder holds no such data.
     """
     if data is None:
-        data = str(installed()) if _has_files(installed()) else "generated"
+        official = installed("webshop")
+        data = "generated" if official is None else str(official)
     if data == "generated":
         from himac_envs.webshop.generate import compile_generated
 
@@ -51,14 +48,6 @@ def catalogue_for(data: str | None, num_products: int | None = None) -> Catalogu
             )
         return open_catalogue(folder)
     return open_catalogue(_compiled(SourceFiles.find(folder), num_products))
-
-
-def _has_files(folder: Path) -> bool:
-    try:
-        SourceFiles.find(folder)
-    except CatalogueError:
-        return False
-    return True
 
 
 @lru_cache(maxsize=32)

@@ -27,6 +27,7 @@ class ImageFeatures:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         vectors = _load(folder / "feat_conv.pt")
         addresses = _load(folder / "feat_ids.pt")
         self._vectors: NDArray[np.float32] = np.asarray(vectors, dtype=np.float32)
@@ -36,6 +37,12 @@ class ImageFeatures:
                 f"feat_ids.pt {len(addresses)} addresses; expected one vector an address"
             )
         self._place = {str(address): place for place, address in enumerate(addresses)}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return shared_features, (self._folder,)
+
+    def __deepcopy__(self, memo: Any) -> ImageFeatures:
+        return self
 
     def of(self, address: str | None) -> NDArray[np.float32]:
         """Return an image's vector, [512] float32; zeros where there is none."""

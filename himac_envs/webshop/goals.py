@@ -176,6 +176,13 @@ class Goals(Sequence[Goal]):
         if limit != -1 and limit < len(self):
             self._take(self._limited(limit))
         self._cumulative: NDArray[np.float64] | None = None
+        self._made_with = (accept, limit)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (self.catalogue, self.kind, *self._seeds, *self._made_with)
+
+    def __deepcopy__(self, memo: Any) -> Goals:
+        return self  # read-only and shared
 
     def _draw(self) -> _Drawn:
         load_seed, _ = self._seeds
@@ -302,6 +309,21 @@ def _combination(options: Mapping[str, tuple[str, ...]], number: int) -> dict[st
         number, place = divmod(number, len(options[name]))
         chosen.append((name, options[name][place]))
     return dict(reversed(chosen))
+
+
+def _remade(
+    catalogue: Catalogue,
+    kind: GoalKind,
+    load_seed: int,
+    shuffle_seed: int,
+    accept: Callable[[int, Goal], bool] | None,
+    limit: int,
+) -> Goals:
+    if accept is None and limit == -1:
+        return shared_goals(catalogue, kind, load_seed, shuffle_seed)
+    return Goals(
+        catalogue, kind, load_seed=load_seed, shuffle_seed=shuffle_seed, accept=accept, limit=limit
+    )
 
 
 _lists: dict[tuple[Any, ...], Goals] = {}

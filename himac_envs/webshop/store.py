@@ -18,22 +18,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from himac_envs.data import home
 from himac_envs.webshop.errors import CatalogueError
 
 MANIFEST = "manifest.json"
 #: Raised whenever the form of the compiled files changes; older folders are rebuilt.
 VERSION = 1
 _ENDS = 1 << 20
-
-
-def home() -> Path:
-    """Return the folder of installed data: HIMAC_HOME, else the platform's data folder."""
-    given = os.environ.get("HIMAC_HOME")
-    if given:
-        return Path(given).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("himac", appauthor=False))
 
 
 def fingerprint(path: Path) -> str:
@@ -75,7 +66,7 @@ def cache_root(beside: Path | None = None) -> Path:
     Raises:
         CatalogueError: Neither place can be written to.
     """
-    candidates = [beside / ".himac"] if beside else []
+    candidates = [beside / ".himac-cache" / "webshop"] if beside else []
     candidates.append(home() / "cache" / "webshop")
     for candidate in candidates:
         if writable(candidate):
