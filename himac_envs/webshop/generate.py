@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ _REVISION = 1
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
+@lru_cache(maxsize=1)
+def _card() -> tuple[Mapping[str, Any], str]:
+    """Return the world's card and a hash of it; reading TOML costs tens of milliseconds."""
+    card = registry.read("worlds", "webshop")
+    return card, key_of(card)
+
+
 class ShopGenerator:
     """Draws products.
 
@@ -32,7 +40,7 @@ class ShopGenerator:
     """
 
     def __init__(self, tables: Mapping[str, Any] | None = None, seed: int | None = None) -> None:
-        self._tables = registry.read("worlds", "webshop") if tables is None else tables
+        self._tables = _card()[0] if tables is None else tables
         shop = self._tables["shop"]
         self._shop: Mapping[str, Any] = shop
         self.seed = int(shop["seed"] if seed is None else seed)
@@ -193,7 +201,7 @@ def compile_generated(
     facts = {
         "name": "generated" if count == generator.default_size else f"generated-{count}",
         "revision": _REVISION,
-        "tables": key_of(dict(registry.read("worlds", "webshop"))),
+        "tables": _card()[1],
         "seed": generator.seed,
         "count": count,
         "words": words,

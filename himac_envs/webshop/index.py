@@ -14,6 +14,7 @@ posting (`Index.search(..., prune=False)` does that; tests compare the two).
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -193,7 +194,7 @@ class IndexWriter:
 class Index:
     """A built index, memory-mapped: opening it reads next to nothing.
 
-    Not for use from several threads at once: the score accumulator is shared.
+    Searches of several threads wait for one another: they share the score accumulator.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -207,6 +208,7 @@ class Index:
         self._vocabulary_id: Ints = load["vocabulary_id"]
         self.size, self._held = (int(n) for n in load["facts"])
         self._scores: NDArray[np.float64] | None = None
+        self._lock = threading.Lock()
 
     def _term_number(self, term: str) -> int | None:
         place = self._vocabulary.find(term)
@@ -231,10 +233,11 @@ class Index:
         terms = self._query_terms(analyze(query))
         if not terms or k < 1:
             return [], []
-        if self._scores is None:
-            self._scores = np.zeros(self.size, np.float64)
         prune = self.size >= _PRUNE_FROM if prune is None else prune
-        found, scores = self._pruned(terms, k) if prune else self._exhaustive(terms)
+        with self._lock:
+            if self._scores is None:
+                self._scores = np.zeros(self.size, np.float64)
+            found, scores = self._pruned(terms, k) if prune else self._exhaustive(terms)
         rounded = scores.astype(np.float32)
         if len(found) > k:
             cut = np.partition(rounded, len(rounded) - k)[len(rounded) - k]

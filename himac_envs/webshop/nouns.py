@@ -65,6 +65,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 _NOT_NOUN = re.compile(r".{3,}(?:able|ible|ful|less|ous|ly|ish|ible|est|ic|al|ive|ed)$")
 
 
+@lru_cache(maxsize=1 << 13)
 def builtin_nouns(title: str) -> tuple[str, ...]:
     """Return the nouns of a title by the built-in tagger.
 

@@ -7,7 +7,6 @@ Source: ``SimServer.receive`` and ``WebAgentTextEnv.step`` of the original's
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,7 +19,6 @@ from himac_envs.webshop.pages import Node
 
 BASE_URL = "http://127.0.0.1:3000"
 WINDOW = 10
-_ACTION = re.compile(r"(.+)\[(.+)\]")
 _PAGE_NAMES = ("search_results", "item_page", "item_sub_page", "done")
 _SUB_PAGES = {name.lower(): name for name in pages.SUB_PAGES}
 
@@ -28,10 +26,16 @@ _SUB_PAGES = {name.lower(): name for name in pages.SUB_PAGES}
 def parse_action(action: str) -> tuple[str, str | None]:
     """Split "name[argument]"; the argument is None where the text has another form.
 
-    Greedy and unanchored as the original's pattern: "a[b][c] d" gives "a[b]" and "c".
+    The same as matching ``(.+)\\[(.+)\\]`` from the start, as the original does, but in linear
+    time: the name is as long as can be, and what follows the last bracket of the first line is
+    passed over. "a[b][c] d" gives "a[b]" and "c".
     """
-    match = _ACTION.match(action)
-    return (match[1], match[2]) if match else (action, None)
+    line = action.partition("\n")[0]
+    closing = line.rfind("]")
+    opening = line.rfind("[", 0, max(closing - 1, 0))
+    if opening < 1:
+        return action, None
+    return line[:opening], line[opening + 1 : closing]
 
 
 def page_name(url: str) -> str:
@@ -158,7 +162,7 @@ class Session:
         self.shop = shop
         self.name = name
         self._rng = rng
-        self._instruction = instruction
+        self.instruction = instruction
         self._head = pages.head(instruction)
         self._head_text = pages.plain_text(self._head) + pages.SEPARATOR
         self.state = State()
@@ -277,7 +281,7 @@ class Session:
         """Return the page's visible strings."""
         state, catalogue = self.state, self.shop.catalogue
         if state.page == "index":
-            return pages.start_page(self._instruction)
+            return pages.start_page(self.instruction)
         if state.page == "search_results":
             page = self._head + pages.results_top(state.number, len(state.results))
             for row in self._window():
