@@ -180,19 +180,21 @@ class Details:
         return shown, goal
 
 
-def render(session: Session, details: Details | None = None) -> str:
+def render(session: Session, details: Details | None = None, remote: bool = True) -> str:
     """Return the page that a session shows.
 
     Args:
         session: The session.
         details: What the last page tells; None: as the text environment.
+        remote: Whether products' own pictures are shown, which lie on their owner's servers; else
+            drawn ones.
     """
     state, shop = session.state, session.shop
     values: dict[str, Any] = {
         "links": Links.of(session),
         "instruction": session.instruction,
         "number": state.number,
-        "picture": picture,
+        "picture": lambda asin, image: picture(asin, image if remote else ""),
     }
     if state.page == "search_results":
         window = state.results[(state.number - 1) * WINDOW : state.number * WINDOW]
@@ -205,7 +207,7 @@ def render(session: Session, details: Details | None = None) -> str:
     if state.page == "item_page":
         chosen = [product.option_images.get(v) for v in state.options.values()]
         image = next((i for i in reversed(chosen) if i), product.image)
-        values["image"] = picture(product.asin, image)
+        values["image"] = picture(product.asin, image if remote else "")
         values["options"] = state.options
         values["rating"] = RATING
         values["sub_pages"] = pages.item_buttons(shop.show_attributes)[:-1]
