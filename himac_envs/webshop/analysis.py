@@ -11,8 +11,10 @@ from himac_envs.webshop.words import split_words
 
 #: Lucene's default English stop words.
 STOP_WORDS = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then "
-    "there these they this to was will with".split()
+    str.split(
+        "a an and are as at be but by for if in into is it no not of on or such that the their "
+        "then there these they this to was will with"
+    )
 )
 _APOSTROPHES = "'\u2019\uff07"
 #: Words remembered at most; product texts hold millions of distinct model numbers.

@@ -66,7 +66,9 @@ class Browser:
             from selenium.common.exceptions import WebDriverException
             from selenium.webdriver.chrome.service import Service
         except ImportError as error:
-            raise MissingDependencyError("selenium", "the browser environment", "browser") from error
+            raise MissingDependencyError(
+                "selenium", "the browser environment", "browser"
+            ) from error
         binary, driver = find_browser()
         options = webdriver.ChromeOptions()
         options.binary_location = binary
@@ -248,8 +250,8 @@ class WebShopBrowserEnv(WebShopEnv):
         except BrowserError:
             raise
         except Exception as error:
-            failure = self._browser.failure if self._browser else ()
-            if not isinstance(error, (failure, OSError)):  # type: ignore[arg-type]
+            failure = self._browser.failure if self._browser else OSError
+            if not isinstance(error, (failure, OSError)):
                 raise
             self._drop_browser()
             if not outcome.invalid and clicked is None and not searched:
@@ -396,6 +398,7 @@ if (!named) {
   const radio = radios.filter(r => r.value === wanted).pop();
   if (radio) return radio;
 }
-const elements = [...document.querySelectorAll(".btn"), ...document.querySelectorAll(".product-link")];
+const all = s => [...document.querySelectorAll(s)];
+const elements = [...all(".btn"), ...all(".product-link")];
 return elements.filter(e => e.textContent.toLowerCase() === wanted).pop() || null;
 """

@@ -274,8 +274,10 @@ def write_catalogue(
     order[row_of_document] = np.arange(len(ids), dtype=np.int32)
     save(folder, asins=ids[row_of_document], row_of_document=row_of_document)
     index.finish(order)
-    for writer in (records, cards, *([nouns] if nouns else []), *groups.values()):
-        writer.finish()
+    for blobs in (records, cards, *([nouns] if nouns else [])):
+        blobs.finish()
+    for group in groups.values():
+        group.finish()
     columns.finish(folder)
 
 

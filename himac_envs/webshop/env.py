@@ -123,8 +123,12 @@ class WebShopEnv(TaskEnv):
             self.goals = shared_goals(self.catalogue, goals, load_seed, shuffle_seed)
         else:
             self.goals = Goals(
-                self.catalogue, goals, load_seed=load_seed, shuffle_seed=shuffle_seed,
-                accept=goal_filter, limit=goal_limit,
+                self.catalogue,
+                goals,
+                load_seed=load_seed,
+                shuffle_seed=shuffle_seed,
+                accept=goal_filter,
+                limit=goal_limit,
             )
         self._splits = splits
         self._sampling = sampling
@@ -185,7 +189,7 @@ class WebShopEnv(TaskEnv):
         self._expert = None
         self._bought = None
         text = self._look()
-        self._previous = (deque([text], self._keep[0]), deque((), self._keep[1]))
+        self._previous = (deque([text], self._keep[0]), deque(maxlen=self._keep[1]))
         return Outcome(text=text, extra={**self._extra(), "nouns": self._nouns_from})
 
     def _act(self, command: str) -> Outcome:

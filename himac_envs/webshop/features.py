@@ -49,7 +49,8 @@ class ImageFeatures:
         place = None if address is None else self._place.get(address)
         if place is None:
             return np.zeros(SIZE, np.float32)
-        return self._vectors[place].copy()
+        vector: NDArray[np.float32] = self._vectors[place].copy()
+        return vector
 
 
 @lru_cache(maxsize=2)
@@ -62,7 +63,9 @@ def _load(path: Path) -> Any:
     try:
         import torch
     except ImportError as error:
-        raise MissingDependencyError("torch", "reading WebShop's image features", "agents") from error
+        raise MissingDependencyError(
+            "torch", "reading WebShop's image features", "agents"
+        ) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

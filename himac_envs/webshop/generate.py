@@ -101,7 +101,9 @@ class ShopGenerator:
     def _brand(self, rng: random.Random) -> str:
         words = self._tables["words"]
         middle = rng.choice(words["brand_middle"]) if rng.random() < 0.6 else ""
-        return f"{rng.choice(words['brand_first'])}{middle}{rng.choice(words['brand_last'])}".title()
+        return (
+            f"{rng.choice(words['brand_first'])}{middle}{rng.choice(words['brand_last'])}".title()
+        )
 
     def _options(self, rng: random.Random, kind: Mapping[str, Any]) -> dict[str, Any]:
         low, high = self._shop["values_kept"]

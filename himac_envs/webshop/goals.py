@@ -106,13 +106,13 @@ def _draw_synthetic(catalogue: Catalogue, rng: random.Random) -> _Drawn:
     at, numbers = np.array(columns["goal_attributes_at"]), np.array(columns["goal_attributes"])
     # A product's limit is drawn even where an empty option leaves it without a goal.
     limits = np.zeros(len(count))
-    for row in np.flatnonzero(np.diff(at) > 0):
-        limits[row] = _draw_limit(float(prices[row]), rng)
+    for named in np.flatnonzero(np.diff(at) > 0).tolist():
+        limits[named] = _draw_limit(float(prices[named]), rng)
     uses = np.bincount(numbers, weights=np.repeat(count, np.diff(at)).astype(np.float64))
     share = [0.0] * len(count)
-    for row in np.flatnonzero(count).tolist():
-        mine = numbers[at[row] : at[row + 1]].tolist()
-        share[row] = sum(1.0 / float(uses[number]) for number in mine) / len(mine)
+    for asked in np.flatnonzero(count).tolist():
+        mine = numbers[at[asked] : at[asked + 1]].tolist()
+        share[asked] = sum(1.0 / float(uses[number]) for number in mine) / len(mine)
     row = np.repeat(np.arange(len(count), dtype=np.int32), count)
     first = np.cumsum(count) - count
     part = np.arange(len(row), dtype=np.int64) - np.repeat(first, count)
@@ -164,10 +164,7 @@ class Goals(Sequence[Goal]):
         self.catalogue = catalogue
         self.kind = kind
         self._seeds = (int(load_seed), int(shuffle_seed))
-        if catalogue.size >= _KEEP_FROM:
-            drawn = self._kept()
-        else:
-            drawn = self._draw()
+        drawn = self._kept() if catalogue.size >= _KEEP_FROM else self._draw()
         self.prices = drawn.prices
         self._row, self._part, self._upper = drawn.row, drawn.part, drawn.upper
         self.weights = drawn.weight
@@ -191,7 +188,10 @@ class Goals(Sequence[Goal]):
             return drawn
         order = np.array(self._shuffled(len(drawn.row))[0], dtype=np.int64)
         return _Drawn(
-            drawn.prices, drawn.row[order], drawn.part[order], drawn.upper[order],
+            drawn.prices,
+            drawn.row[order],
+            drawn.part[order],
+            drawn.upper[order],
             drawn.weight[order],
         )
 
@@ -216,7 +216,11 @@ class Goals(Sequence[Goal]):
         def build(folder: Path) -> None:
             drawn = self._draw()
             save(
-                folder, prices=drawn.prices, row=drawn.row, part=drawn.part, upper=drawn.upper,
+                folder,
+                prices=drawn.prices,
+                row=drawn.row,
+                part=drawn.part,
+                upper=drawn.upper,
                 weight=drawn.weight,
             )
 
@@ -329,9 +333,7 @@ def _remade(
 _lists: dict[tuple[Any, ...], Goals] = {}
 
 
-def shared_goals(
-    catalogue: Catalogue, kind: GoalKind, load_seed: int, shuffle_seed: int
-) -> Goals:
+def shared_goals(catalogue: Catalogue, kind: GoalKind, load_seed: int, shuffle_seed: int) -> Goals:
     """Return a list of goals; environments with the same settings share one.
 
     Raises:

@@ -33,6 +33,8 @@ Ints = NDArray[np.int32]
 
 #: Tokens gathered before a sorted run is written.
 _RUN_TOKENS = 3_000_000
+#: Words whose terms are remembered while building.
+_KNOWN_WORDS = 1_000_000
 #: Postings merged at a time.
 _MERGE_POSTINGS = 6_000_000
 #: Indexes of fewer documents are scored whole: pruning costs more than it saves.
@@ -61,23 +63,25 @@ class IndexWriter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._ids: dict[str, int] = {}
+        self._known: dict[str, int] = {}
         self._tokens: list[NDArray[np.int64]] = []
         self._waiting = 0
         self._lengths: list[int] = []
         self._run_document = 0
-        self._spill: IO[bytes] = tempfile.TemporaryFile(dir=folder)
+        self._spill: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._runs: list[tuple[int, int]] = []  # (first byte, postings)
         self._counts = np.zeros(0, np.int64)
         self._pairs: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def add(self, text: str) -> None:
         """Add the next document."""
-        ids = self._ids
-        numbers = [
-            ids.setdefault(term, len(ids))
-            for term in map(term_of, split_words(text))
-            if term is not None
-        ]
+        words = split_words(text)
+        found = list(map(self._known.get, words))
+        if None in found:
+            found = [
+                self._number(word) if n is None else n for word, n in zip(words, found, strict=True)
+            ]
+        numbers = [n for n in found if n is not None and n >= 0]
         document = len(self._lengths)
         self._lengths.append(len(numbers))
         if numbers:
@@ -89,15 +93,22 @@ class IndexWriter:
             if self._waiting >= _RUN_TOKENS:
                 self._write_run()
 
+    def _number(self, word: str) -> int:
+        """Return the number of a word's term, -1 for a stop word, and remember it."""
+        term = term_of(word)
+        number = -1 if term is None else self._ids.setdefault(term, len(self._ids))
+        if len(self._known) >= _KNOWN_WORDS:
+            self._known.clear()
+        self._known[word] = number
+        return number
+
     def _write_run(self) -> None:
         if not self._tokens:
             return
         keys, frequency = np.unique(np.concatenate(self._tokens), return_counts=True)
         self._tokens, self._waiting = [], 0
         first = self._run_document
-        norms = np.array(
-            [bm25.encode_length(n) for n in self._lengths[first:]], dtype=np.int64
-        )
+        norms = np.array([bm25.encode_length(n) for n in self._lengths[first:]], dtype=np.int64)
         document = keys & 0xFFFFFFFF
         pairs = (frequency << 8) | norms[document - first]
         self._run_document = len(self._lengths)
@@ -130,7 +141,7 @@ class IndexWriter:
         """Write the saturation table; return each frequency-length pair's code."""
         lengths = np.array(self._lengths, dtype=np.int64)
         held = int((lengths > 0).sum())
-        average = np.float32(float(lengths.sum()) / max(held, 1))
+        average = np.float32(float(lengths.sum()) / held) if held else np.float32(1.0)
         norms = bm25.inverse_norms(average)
         frequency = (self._pairs >> 8).astype(np.float32)
         saturation = frequency * norms[self._pairs & 255]
@@ -153,9 +164,7 @@ class IndexWriter:
             np.save(self._folder / "tops.npy", tops)
             return
         documents = make(self._folder / "documents.npy", "w+", np.int32, (total,))
-        codes = make(
-            self._folder / "codes.npy", "w+", np.uint16 if small else np.uint32, (total,)
-        )
+        codes = make(self._folder / "codes.npy", "w+", np.uint16 if small else np.uint32, (total,))
         at = [0] * len(self._runs)
         first = 0
         while first < len(starts) - 1:

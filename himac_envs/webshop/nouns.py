@@ -40,22 +40,25 @@ class Tagger:
 
 # Pronouns, determiners, prepositions, conjunctions, auxiliaries and the commonest adverbs.
 _FUNCTION_WORDS = frozenset(
-    """a about above across after again against all almost along already also although always am
-    among an and another any anybody anyone anything are around as at be because been before behind
-    being below beside besides between beyond both but by can could did do does doing done down due
-    during each either else enough even ever every everybody everyone everything everywhere except
-    few first for from further get go had has have he hence her here hers herself him himself his
-    how however i if in indeed into is it its itself just last least less made make many may me
-    might mine more most mostly much must my myself name namely neither never nevertheless next no
-    nobody none nor not nothing now nowhere of off often on once one only onto or other others our
-    ours ourselves out over own per perhaps please put quite rather re really regarding same say see
-    seem several she should show since so some somehow someone something sometimes somewhere still
-    such take than that the their them themselves then there therefore these they this those though
-    through throughout thus to together too toward towards under unless until up upon us use used
-    using various very via was we well were what whatever when whenever where wherever whether which
-    while who whoever whole whom whose why will with within without would yet you your yours yourself
-    two three four five six seven eight nine ten eleven twelve fifteen twenty thirty forty fifty
-    sixty hundred w""".split()
+    str.split(
+        "a about above across after again against all almost along already also although always "
+        "am among an and another any anybody anyone anything are around as at be because been "
+        "before behind being below beside besides between beyond both but by can could did do "
+        "does doing done down due during each either else enough even ever every everybody "
+        "everyone everything everywhere except few first for from further get go had has have he "
+        "hence her here hers herself him himself his how however i if in indeed into is it its "
+        "itself just last least less made make many may me might mine more most mostly much must "
+        "my myself name namely neither never nevertheless next no nobody none nor not nothing now "
+        "nowhere of off often on once one only onto or other others our ours ourselves out over "
+        "own per perhaps please put quite rather re really regarding same say see seem several "
+        "she should show since so some somehow someone something sometimes somewhere still such "
+        "take than that the their them themselves then there therefore these they this those "
+        "though through throughout thus to together too toward towards under unless until up upon "
+        "us use used using various very via was we well were what whatever when whenever where "
+        "wherever whether which while who whoever whole whom whose why will with within without "
+        "would yet you your yours yourself two three four five six seven eight nine ten eleven "
+        "twelve fifteen twenty thirty forty fifty sixty hundred w"
+    )
 )
 # A word as the tagger's tokens are cut: letters and digits, joined by inner marks that do not
 # stand between letters ("16.5", "don't", "red,40"); a hyphen or slash between letters cuts.

@@ -191,7 +191,9 @@ class Expert:
         if match := _OPEN.fullmatch(text):
             return state.row is not None and self._fits(state.row, match)
         if match := _SEARCH.fullmatch(text):
-            return state.keywords is not None and similar(" ".join(state.keywords), match[1].lower())
+            return state.keywords is not None and similar(
+                " ".join(state.keywords), match[1].lower()
+            )
         return None
 
     def _fits(self, row: int, match: re.Match[str]) -> bool:

@@ -75,14 +75,13 @@ def rich_text(page: Iterable[Node], url: str, visited: frozenset[str]) -> str:
             JSON escapes is never marked: both as in the original.
         visited: Ids of the products opened since the last start page.
     """
-    above, lines = "", []
+    lines: list[str] = []
     for text, kind in page:
         if kind is Kind.BUTTON:
             line = f"[button] {text} [button_]"
         elif kind is Kind.LABEL and f'"{text}"' in url:
             line = f"  [clicked button] {text} [clicked button_]"
-            above = "".join(lines)
-            lines = [f"You have clicked {text}.\n", above]
+            lines.insert(0, f"You have clicked {text}.\n")
         elif kind is Kind.LABEL:
             line = f"  [button] {text} [button_]"
         elif kind is Kind.LINK and text in visited:

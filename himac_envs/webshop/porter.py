@@ -38,8 +38,8 @@ _STEP_3 = (
     ("ful", ""),
     ("ness", ""),
 )
-_STEP_4 = (
-    "al ance ence er ic able ible ant ement ment ent ion ou ism ate iti ous ive ize".split()
+_STEP_4 = str.split(
+    "al ance ence er ic able ible ant ement ment ent ion ou ism ate iti ous ive ize"
 )
 
 

@@ -11,13 +11,20 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Protocol
 
 from himac_envs.webshop.errors import CatalogueError
 
 _NOT_NUMERIC = re.compile(r"[^\d.]")
 _NO_ATTRIBUTES = ("DUMMY_ATTR",)
 RATING = "N.A."  # the original's release never loads reviews or ratings
+
+
+class Lookup(Protocol):
+    """What is looked up by product id: a dictionary, or something larger than memory."""
+
+    def get(self, key: str, /) -> Any:
+        """Return the entry, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +211,9 @@ def clean_product(
         instruction_attributes=tuple(mined.get("instruction_attributes") or ()),
         instructions=tuple(
             HumanInstruction(
-                i["instruction"], tuple(i["instruction_attributes"]), tuple(i["instruction_options"])
+                i["instruction"],
+                tuple(i["instruction_attributes"]),
+                tuple(i["instruction_options"]),
             )
             for i in instructions
         ),
@@ -213,8 +222,8 @@ def clean_product(
 
 def clean_products(
     rows: Iterable[Mapping[str, Any]],
-    mined: Mapping[str, Mapping[str, Any]],
-    human: Mapping[str, Iterable[Mapping[str, Any]]],
+    mined: Lookup,
+    human: Lookup,
     *,
     limit: int | None = None,
     source: str = "the product file",

@@ -22,23 +22,23 @@ except ImportError as error:  # pragma: no cover - depends on the installation
 #: Fuzzy matches above this ratio count.
 _SIMILAR = 85
 #: Words that stand for a value's colour; the first of them that occurs in a value wins.
-COLOURS = (
+COLOURS = str.split(
     "alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown "
     "burgundy camel camo caramel champagne charcoal cheetah chestnut chocolate christmas coffee "
     "cognac copper coral cranberry cream crystal dark denim eggplant elephant espresso fuchsia "
     "gold granite grape graphite grass gray green grey heather indigo ivory ivy khaki lavender "
     "lemon leopard light lilac lime magenta maroon mauve merlot midnight mint mocha multicolor "
     "mushroom mustard natural navy nude olive orange peach pewter pink plum purple rainbow red "
-    "rose royal rust sand sapphire seashell silver skull slate steel stone stonewash sunflower tan "
-    "taupe teal tiger turquoise violet walnut wheat white wine yellow"
-).split()
+    "rose royal rust sand sapphire seashell silver skull slate steel stone stonewash sunflower "
+    "tan taupe teal tiger turquoise violet walnut wheat white wine yellow"
+)
 
 
 @lru_cache(maxsize=1 << 15)
 def similar(one: str, other: str) -> bool:
     """Return whether two texts match fuzzily: thefuzz's token_set_ratio above 85."""
     ratio = fuzz.token_set_ratio(one, other, processor=utils.default_process)
-    return int(round(ratio)) > _SIMILAR
+    return round(ratio) > _SIMILAR
 
 
 def normalize_colour(value: str | tuple[str, ...]) -> str | tuple[str, ...]:

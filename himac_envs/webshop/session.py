@@ -24,9 +24,9 @@ _SUB_PAGES = {name.lower(): name for name in pages.SUB_PAGES}
 
 
 def parse_action(action: str) -> tuple[str, str | None]:
-    """Split "name[argument]"; the argument is None where the text has another form.
+    r"""Split "name[argument]"; the argument is None where the text has another form.
 
-    The same as matching ``(.+)\\[(.+)\\]`` from the start, as the original does, but in linear
+    The same as matching ``(.+)\[(.+)\]`` from the start, as the original does, but in linear
     time: the name is as long as can be, and what follows the last bracket of the first line is
     passed over. "a[b][c] d" gives "a[b]" and "c".
     """

@@ -153,7 +153,9 @@ def _keywords(text: str) -> tuple[str, ...]:
 
 def _options(text: str) -> dict[str, str]:
     found = _literal(from_segment(text))
-    if not isinstance(found, dict) or not all(isinstance(x, str) for kv in found.items() for x in kv):
+    if not isinstance(found, dict) or not all(
+        isinstance(x, str) for kv in found.items() for x in kv
+    ):
         raise _BadAddress(f"not a table of options: {text[:80]!r}")
     return found
 
@@ -175,12 +177,14 @@ def _number(text: str) -> int:
 def create_app(site: Site) -> Flask:
     """Return the Flask application of a site."""
     flask = _flask()
+    from werkzeug.exceptions import NotFound
+
     app: Flask = flask.Flask("himac_envs.webshop", static_folder="static", template_folder=None)
 
     def row_of(asin: str) -> int:
         row = site.shop.catalogue.row_of(from_segment(asin))
         if row is None:
-            flask.abort(404, f"there is no product {from_segment(asin)!r}")
+            raise NotFound(f"there is no product {from_segment(asin)!r}")
         return row
 
     def results(name: str, words: str, page: str) -> State:
@@ -222,11 +226,9 @@ def create_app(site: Site) -> Flask:
     @app.route(
         "/item_sub_page/<name>/<asin>/<words>/<page>/<sub>/<chosen>", methods=["GET", "POST"]
     )
-    def item_sub_page(
-        name: str, asin: str, words: str, page: str, sub: str, chosen: str
-    ) -> Any:
+    def item_sub_page(name: str, asin: str, words: str, page: str, sub: str, chosen: str) -> Any:
         if sub not in SUB_PAGES:
-            flask.abort(404, f"no page {sub!r}: there are {', '.join(SUB_PAGES)}")
+            raise NotFound(f"no page {sub!r}: there are {', '.join(SUB_PAGES)}")
         return site.show(from_segment(name), item(asin, words, page, chosen, sub))
 
     @app.route("/done/<name>/<asin>/<chosen>", methods=["GET", "POST"])
@@ -246,8 +248,9 @@ def create_app(site: Site) -> Flask:
 
     @app.errorhandler(_BadAddress)
     def bad_address(error: _BadAddress) -> Any:
-        return flask.Response(f"This address is not one of the shop's: {error}", 400,
-                              mimetype="text/plain")
+        return flask.Response(
+            f"This address is not one of the shop's: {error}", 400, mimetype="text/plain"
+        )
 
     return app
 

@@ -155,7 +155,9 @@ def compiled(folder: Path, facts: Mapping[str, Any], build: Callable[[Path], Non
             if _usable(folder):  # another process built it while this one waited
                 return folder
             _sweep(folder)
-            part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".part", dir=folder.parent))
+            part = Path(
+                tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".part", dir=folder.parent)
+            )
             build(part)
             _write_manifest(part, facts)
             shutil.rmtree(folder, ignore_errors=True)

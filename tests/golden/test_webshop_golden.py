@@ -145,7 +145,9 @@ def test_another_load_seed_draws_other_prices_but_keeps_the_order(data: str) -> 
     catalogue = catalogue_for(data)
     one, other = Goals(catalogue, load_seed=0), Goals(catalogue, load_seed=1)
     assert [g.asin for g in one] == [g.asin for g in other]
-    differing = sum(a.instruction_text != b.instruction_text for a, b in zip(one, other, strict=True))
+    differing = sum(
+        a.instruction_text != b.instruction_text for a, b in zip(one, other, strict=True)
+    )
     assert differing > 1000
     assert (one.prices != other.prices).sum() > 50
 
