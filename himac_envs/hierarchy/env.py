@@ -256,7 +256,7 @@ class HierarchicalEnv(gym.Env[Observation, str]):
 
     def _silent(self, extra: Info) -> tuple[Observation, float, bool, bool, Info]:
         """Answer a decision in which the task did not move."""
-        info = {**copy.deepcopy(self._task_info), **extra}
+        info = {**copy.deepcopy(self._task_info), "invalid": False, **extra}
         info["admissible"] = self._offer(self.task._admissible())
         return self._observe(dict(self._last)), 0.0, False, False, info
 

@@ -1,0 +1,68 @@
+"""Where data sets and caches live on this machine.
+
+``HIMAC_HOME`` (default: the platform's data folder) is where ``himac data`` installs, and the only
+place that ``data=None`` looks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import platformdirs
+
+#: Written last into a data set's folder; without it the folder counts as not installed.
+READY = ".ready"
+
+
+def home() -> Path:
+    """Return the folder of installed data sets and caches (it may not exist yet)."""
+    set_by_user = os.environ.get("HIMAC_HOME")
+    return Path(set_by_user) if set_by_user else Path(platformdirs.user_data_dir("himac"))
+
+
+def installed(name: str) -> Path | None:
+    """Return the folder of an installed data set, or None.
+
+    Args:
+        name: "alfworld", "webshop" or "boxoban".
+    """
+    folder = home() / "data" / name
+    return folder if (folder / READY).is_file() else None
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """Return a short key of files' names, sizes and modification times: changed inputs, new key."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        stat = path.stat()
+        digest.update(f"{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def cache_dir(beside: Path | None = None) -> Path:
+    """Return a writable folder for caches: in ``beside`` if possible, else under `home`.
+
+    Args:
+        beside: The folder of the data that the cache is made from.
+
+    Raises:
+        OSError: Neither place can be written; the message names both.
+    """
+    tried = []
+    if beside is not None:
+        tried.append(beside / ".himac-cache")
+    tried.append(home() / "cache")
+    for folder in tried:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    raise OSError(
+        f"no cache folder can be written: tried {', '.join(map(str, tried))}; "
+        "set HIMAC_HOME to a folder that you may write to"
+    )

@@ -1,0 +1,55 @@
+"""The contract's own checks, on a small environment and on broken ones."""
+
+from __future__ import annotations
+
+import pytest
+from toy import FruitEnv
+
+from himac_envs import HierarchicalEnv, Outcome
+from himac_envs.testing import ConformanceError, check_task_env
+
+
+def test_a_good_environment_passes() -> None:
+    check_task_env(FruitEnv(), tasks=5)
+
+
+class _RaisesOnNul(FruitEnv):
+    def _act(self, command: str) -> Outcome:
+        if "\x00" in command:
+            raise RuntimeError
+        return super()._act(command)
+
+
+class _AcceptsAnything(FruitEnv):
+    def _act(self, command: str) -> Outcome:
+        outcome = super()._act(command)
+        outcome.invalid = False
+        return outcome
+
+
+class _ForgetsState(FruitEnv):
+    def _load(self, state: object) -> None:
+        pass
+
+
+class _BadScore(FruitEnv):
+    def _score(self) -> float:
+        return 1.5
+
+
+class _LazyOracle(FruitEnv):
+    def oracle(self, subgoal: str | None = None):  # type: ignore[no-untyped-def]
+        yield from list(super().oracle(subgoal))[:0]
+
+
+@pytest.mark.parametrize(
+    "broken", [_RaisesOnNul, _AcceptsAnything, _ForgetsState, _BadScore, _LazyOracle]
+)
+def test_broken_environments_are_found(broken: type[FruitEnv]) -> None:
+    with pytest.raises((ConformanceError, RuntimeError)):
+        check_task_env(broken())
+
+
+def test_other_environments_are_refused() -> None:
+    with pytest.raises(TypeError, match="HierarchicalEnv"):
+        check_task_env(HierarchicalEnv(FruitEnv()))
