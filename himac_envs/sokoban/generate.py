@@ -104,49 +104,71 @@ class RoomGenerator:
 
     def rooms(self, numbers: Sequence[int]) -> list[Level]:
         """Several rooms at once; faster than one by one."""
-        todo = [(int(n), int(n)) for n in numbers]  # (number, seed of this attempt)
-        done: dict[int, Level] = {}
-        for attempt in range(MAX_ATTEMPTS):
-            made = self._make([seed for _, seed in todo])
-            again = []
-            for (number, _), (fixed, state) in zip(todo, made, strict=True):
-                level = Level(f"{self.name}:{number}", self.rows, self.cols, fixed, state)
-                if self._in_window(level):
-                    done[number] = level
-                else:
-                    again.append((number, _reseed(number, attempt + 1)))
-            if not again:
-                return [done[int(n)] for n in numbers]
-            todo = again
-        raise GenerationError(
-            f"{MAX_ATTEMPTS:,} rooms of {self.rows} x {self.cols} with {self.num_boxes} boxes and "
-            f"none whose shortest solution has {self.min_solution or 0} to "
-            f"{'any number of' if self.max_solution is None else self.max_solution} moves: "
-            "widen min_solution/max_solution or change room or boxes"
-        )
+        fixed, state = self.arrays(numbers)
+        return [
+            Level(f"{self.name}:{n}", self.rows, self.cols, f.tobytes(), s.tobytes())
+            for n, f, s in zip(numbers, fixed, state, strict=True)
+        ]
+
+    def arrays(self, numbers: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Several rooms as arrays of codes: what never moves and the start.
+
+        Returns:
+            Two uint8 arrays of shape (len(numbers), rows * cols).
+
+        Raises:
+            GenerationError: If no room fits the settings.
+        """
+        fixed, state = self._make(numbers)
+        if self.min_solution is None and self.max_solution is None:
+            return fixed, state
+        for i, number in enumerate(numbers):
+            attempt = 0
+            while not self._in_window(fixed[i], state[i]):
+                attempt += 1
+                if attempt == MAX_ATTEMPTS:
+                    raise self._no_window()
+                other = self._make([_reseed(number, attempt) % self._seeds])
+                fixed[i], state[i] = other[0][0], other[1][0]
+        return fixed, state
 
     def failures(self, seed: int) -> int:
         """How many generations failed before the room of this seed (compatible generators)."""
-        return self._make_compatible(seed)[2]
+        scratch = np.empty((2, self.rows * self.cols), np.uint8)
+        return self._make_compatible(seed, scratch[0], scratch[1])
 
-    def _in_window(self, level: Level) -> bool:
-        if self.min_solution is None and self.max_solution is None:
-            return True
+    @property
+    def _seeds(self) -> int:
+        """Numbers from 0 to here name rooms (NumPy's legacy generator takes 32 bits)."""
+        return 2**63 if self.name == "fast" else 2**32
+
+    def _in_window(self, fixed: NDArray[np.uint8], state: NDArray[np.uint8]) -> bool:
         from himac_envs.sokoban.solver import solve
 
-        moves = solve(level, objective="moves").moves
+        room = Level("", self.rows, self.cols, fixed.tobytes(), state.tobytes())
+        moves = solve(room, objective="moves").moves
         if moves is None:
             return False
         return (self.min_solution or 0) <= moves <= (self.max_solution or moves)
 
-    def _make(self, seeds: Sequence[int]) -> list[tuple[bytes, bytes]]:
+    def _no_window(self) -> GenerationError:
+        most = "any number of" if self.max_solution is None else self.max_solution
+        return GenerationError(
+            f"{MAX_ATTEMPTS:,} rooms of {self.rows} x {self.cols} with {self.num_boxes} boxes and "
+            f"none whose shortest solution has {self.min_solution or 0} to {most} moves: widen "
+            "min_solution/max_solution or change room or boxes"
+        )
+
+    def _make(self, seeds: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        n, cells = len(seeds), self.rows * self.cols
+        fixed, state = np.empty((n, cells), np.uint8), np.empty((n, cells), np.uint8)
         if self.name != "fast":
-            return [self._make_compatible(seed)[:2] for seed in seeds]
+            for i, seed in enumerate(seeds):
+                self._make_compatible(int(seed), fixed[i], state[i])
+            return fixed, state
         from himac_envs.sokoban.kernels import generate as k
 
-        n, cells = len(seeds), self.rows * self.cols
-        keys = np.array([(seed ^ _SALT) & (2**64 - 1) for seed in seeds], np.uint64)
-        fixed, state = np.empty((n, cells), np.uint8), np.empty((n, cells), np.uint8)
+        keys = np.array([(int(seed) ^ _SALT) & (2**64 - 1) for seed in seeds], np.uint64)
         status = np.zeros(n, np.int64)
         with np.errstate(over="ignore"):  # 64-bit hashes wrap on purpose
             k.make_fast_rooms(
@@ -155,15 +177,15 @@ class RoomGenerator:
             )  # fmt: skip
         if status.any():
             raise self._hopeless()
-        return [(fixed[i].tobytes(), state[i].tobytes()) for i in range(n)]
+        return fixed, state
 
-    def _make_compatible(self, seed: int) -> tuple[bytes, bytes, int]:
+    def _make_compatible(
+        self, seed: int, fixed: NDArray[np.uint8], state: NDArray[np.uint8]
+    ) -> int:
         from himac_envs.sokoban.kernels import generate as k
 
         verl = self.name == "verl-agent"
         depth = self.search_depth or (VERL_AGENT_DEPTH if verl else GYM_SOKOBAN_DEPTH)
-        fixed = np.empty(self.rows * self.cols, np.uint8)
-        state = np.empty_like(fixed)
         failed, words = 0, 32 + 24 * self.steps
         while failed < MAX_FAILURES:
             with np.errstate(over="ignore"):
@@ -174,7 +196,7 @@ class RoomGenerator:
                     1 if verl else MAX_FAILURES, fixed, state,
                 )  # fmt: skip
             if status == k.OK:
-                return fixed.tobytes(), state.tobytes(), failed + int(failures)
+                return failed + int(failures)
             if status == k.OUT_OF_WORDS:
                 words *= 8
             elif verl:

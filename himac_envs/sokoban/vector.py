@@ -77,16 +77,22 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
         self.single_action_space = gym.spaces.Discrete(self.settings.num_actions)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         source = self.settings.source
-        tiles = None if self.settings.observation == "grid" else self.settings.tiles
+        self._grid = self.settings.observation == "grid"
+        self._sparse = self.settings.reward_mode == "sparse"
+        tiles = None if self._grid else self.settings.tiles
         self.boards = BatchBoards(
-            self.num_envs, source.rows, source.cols, self.settings.max_steps, tiles, engine
-        )
+            self.num_envs, source.rows, source.cols, self.settings.max_steps, tiles,
+            self.settings.num_actions, engine,
+        )  # fmt: skip
         self._rngs: list[np.random.Generator] = []
         self._seeds: list[int] = []
         self._task_ids = np.full(self.num_envs, None, object)
         self._names = np.array(self.settings.action_names, object)
         self._over = np.zeros(self.num_envs, np.bool_)
-        self._everyone = np.ones(self.num_envs, np.bool_)
+        self._any_over = False
+        # Constant arrays, handed out in every info: read-only, so that nobody can spoil them.
+        self._everyone = _constant(np.ones(self.num_envs, np.bool_))
+        self._nobody = _constant(np.zeros(self.num_envs, np.bool_))
         self._ready = False
         self._pool: list[Array] = []
 
@@ -113,22 +119,27 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
                 raise ValueError(f"{len(seeds)} seeds for {n} environments: give one for each")
         options = dict(options or {})
         chosen = self._mask(options.pop("reset_mask", None))
-        which = np.flatnonzero(chosen).tolist()
+        which = np.flatnonzero(chosen)
         if not self._rngs:
             made = [seeding.np_random(s) for s in seeds]
             self._rngs, self._seeds = [r for r, _ in made], [s for _, s in made]
         else:
-            for i in which:
+            for i in which.tolist():
                 if seeds[i] is not None:
                     self._rngs[i], self._seeds[i] = seeding.np_random(seeds[i])
         levels = self._asked_for(options, len(which))
         self._begin(which, levels)
         self._over[chosen] = False
+        self._any_over = bool(self._over.any())
         self._ready = True
-        infos = self._infos(np.zeros(n, np.int64), chosen)
+        boards = self.boards
+        infos = self._infos(
+            self._names[np.zeros(n, np.int64)], self._nobody, self._nobody, boards.empty == 0,
+            (boards.num_boxes - boards.empty) / np.maximum(boards.num_boxes, 1), chosen,
+        )  # fmt: skip
         infos["data"] = np.full(n, self.settings.source.name, object)
         infos["_data"] = chosen
-        return self._observe(), infos
+        return self._observe(None), infos
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Play one action on every board.
@@ -140,34 +151,42 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
         if not self._ready:
             raise gym.error.ResetNeeded("call reset() first")
         moves = self._actions(actions)
-        boards = self.boards
-        if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._over.any():
-            ended = self._over
-            boards.step(moves, ~ended)
-            self._begin(np.flatnonzero(ended).tolist(), None)
-            boards.moved[ended] = boards.pushed[ended] = False
-            moves = np.where(ended, 0, moves)
+        boards, grid = self.boards, self._grid
+        fresh = None
+        if not self._any_over:
+            answer = boards.step(moves, None, grid)
+        elif self.autoreset_mode is AutoresetMode.NEXT_STEP:
+            fresh = self._over
+            answer = boards.step(moves, ~fresh, False)
+            self._begin(np.flatnonzero(fresh), None)
+            moves = np.where(fresh, 0, moves)
+            answer.score[fresh] = 0.0
+            won_at_start = fresh & (boards.empty == 0)
         else:
-            if self.autoreset_mode is AutoresetMode.DISABLED and self._over.any():
-                raise gym.error.ResetNeeded(
-                    f"environments {np.flatnonzero(self._over).tolist()} are over: pass "
-                    "options={'reset_mask': mask} to reset() before the next step"
-                )
-            boards.step(moves)
-        reward = boards.reward.copy()
-        won, truncated = boards.won.copy(), boards.truncated.copy()
-        if self.settings.reward_mode == "sparse":
-            reward = won.astype(np.float64)
-        over = won | truncated
-        self._over = over
-        infos = self._infos(moves, self._everyone)
-        if over.any():
+            raise gym.error.ResetNeeded(
+                f"environments {np.flatnonzero(self._over).tolist()} are over: pass "
+                "options={'reset_mask': mask} to reset() before the next step"
+            )
+        won, truncated = answer.won, answer.truncated
+        reward = won.astype(np.float64) if self._sparse else answer.reward
+        infos = self._infos(
+            self._names[moves], answer.moved, answer.pushed, won.copy(), answer.score, None
+        )
+        if fresh is not None:
+            infos["won"] = won | won_at_start
+            infos["score"] = (boards.num_boxes - boards.empty) / boards.num_boxes
+        grids = answer.grids if fresh is None else None
+        self._any_over = answer.ended > 0
+        if self._any_over:
+            over = won | truncated
+            self._over = over
             infos["maxsteps_used"] = over & (boards.steps == boards.max_steps)
             infos["all_boxes_on_target"] = won.copy()
             infos["_maxsteps_used"] = infos["_all_boxes_on_target"] = over.copy()
             if self.autoreset_mode is AutoresetMode.SAME_STEP:
-                infos = self._restart(over, infos)
-        return self._observe(), reward, won, truncated, infos
+                infos = self._restart(over, infos, grids)
+                grids, self._any_over = None, False
+        return self._observe(grids), reward, won, truncated, infos
 
     def render(self) -> tuple[Array, ...] | None:
         """Return a frame of every environment ("rgb_array")."""
@@ -199,10 +218,7 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
             raise ValueError(
                 f"actions must be {self.num_envs} integers, got {moves.dtype} of shape {moves.shape}"
             )
-        moves = moves.astype(np.int64, copy=False)
-        if moves.min() < 0 or moves.max() >= len(self._names):
-            raise ValueError(f"actions must lie in 0 to {len(self._names) - 1}: got {moves}")
-        return moves
+        return np.ascontiguousarray(moves, np.int64)
 
     def _asked_for(self, options: dict[str, Any], n: int) -> list[Level] | None:
         source = self.settings.source
@@ -224,60 +240,72 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
             raise ValueError(f"{len(levels)} rooms for {n} environments: give one for each")
         return [level.padded(source.rows, source.cols) for level in levels]
 
-    def _begin(self, which: list[int], levels: list[Level] | None) -> None:
+    def _begin(self, which: NDArray[np.int64], levels: list[Level] | None) -> None:
         """Start an episode on these boards, with rooms drawn by each board's own generator."""
+        source, task_ids = self.settings.source, self._task_ids
         if levels is None:
-            source, ids = self.settings.source, self.settings.ids
-            drawn = [ids[int(self._rngs[i].integers(len(ids)))] for i in which]
+            ids = self.settings.ids
+            drawn = [ids[int(self._rngs[i].integers(len(ids)))] for i in which.tolist()]
             if isinstance(source, GeneratedSource):
-                levels = source.levels([source.number(task_id) for task_id in drawn])
-            else:
-                levels = [source.level(task_id) for task_id in drawn]
-        self.boards.load(which, levels)
-        for i, level in zip(which, levels, strict=True):
-            self._task_ids[i] = level.name
+                arrays = source.arrays([source.number(task_id) for task_id in drawn])
+                self.boards.load_arrays(which, *arrays)
+                for i, task_id in zip(which.tolist(), drawn, strict=True):
+                    task_ids[i] = task_id
+                return
+            levels = [source.level(task_id) for task_id in drawn]
+        self.boards.load(which.tolist(), levels)
+        for i, level in zip(which.tolist(), levels, strict=True):
+            task_ids[i] = level.name
 
-    def _restart(self, over: NDArray[np.bool_], infos: dict[str, Any]) -> dict[str, Any]:
+    def _restart(
+        self, over: NDArray[np.bool_], infos: dict[str, Any], grids: Array | None
+    ) -> dict[str, Any]:
         """SAME_STEP: keep what was last seen and begin anew."""
-        last = self._frames()
+        last = grids if self.boards.frames is None else self.boards.frames
+        assert last is not None
         final = np.full(self.num_envs, None, object)
         for i in np.flatnonzero(over):
             final[i] = last[i].copy()
         final_info = {key: value for key, value in infos.items() if not key.startswith("_")}
         final_info |= {f"_{key}": over.copy() for key in list(final_info)}
-        self._begin(np.flatnonzero(over).tolist(), None)
-        boards = self.boards
-        moves = np.where(over, self._names[0], infos["action.name"])
-        again = self._infos(np.zeros(self.num_envs, np.int64), self._everyone)
-        again["action.name"] = moves
-        again["action.moved_player"] = boards.moved & ~over
-        again["action.moved_box"] = boards.pushed & ~over
+        self._begin(np.flatnonzero(over), None)
+        boards, going = self.boards, ~over
+        again = self._infos(
+            np.where(over, self._names[0], infos["action.name"]),
+            infos["action.moved_player"] & going, infos["action.moved_box"] & going,
+            boards.empty == 0, (boards.num_boxes - boards.empty) / boards.num_boxes, None,
+        )  # fmt: skip
         again |= {"final_obs": final, "_final_obs": over.copy()}
         return again | {"final_info": final_info, "_final_info": over.copy()}
 
-    def _infos(self, moves: NDArray[np.int64], mask: NDArray[np.bool_]) -> dict[str, Any]:
-        boards = self.boards
-        infos: dict[str, Any] = {
-            "action.name": self._names[moves],
-            "action.moved_player": boards.moved & mask,
-            "action.moved_box": boards.pushed & mask,
+    def _infos(
+        self, names: Array, moved: Array, pushed: Array, won: Array, score: Array,
+        mask: NDArray[np.bool_] | None,
+    ) -> dict[str, Any]:  # fmt: skip
+        known = self._everyone if mask is None else mask
+        return {
+            "action.name": names,
+            "_action.name": known,
+            "action.moved_player": moved,
+            "_action.moved_player": known,
+            "action.moved_box": pushed,
+            "_action.moved_box": known,
             "task_id": self._task_ids.copy(),
-            "won": boards.empty == 0,
-            "score": (boards.num_boxes - boards.empty) / np.maximum(boards.num_boxes, 1),
-            "invalid": np.zeros(self.num_envs, np.bool_),
-            "step": boards.steps.copy(),
+            "_task_id": known,
+            "won": won,
+            "_won": known,
+            "score": score,
+            "_score": known,
+            "invalid": self._nobody,
+            "_invalid": known,
+            "step": self.boards.steps.copy(),
+            "_step": known,
         }
-        known = mask.copy()
-        infos |= {f"_{key}": known for key in list(infos)}
-        return infos
 
-    def _frames(self) -> Array:
-        return self.boards.grids() if self.boards.frames is None else self.boards.frames
-
-    def _observe(self) -> Array:
+    def _observe(self, grids: Array | None) -> Array:
         frames = self.boards.frames
         if frames is None:
-            return self.boards.grids()
+            return self.boards.grids() if grids is None else grids
         if not self.copy:
             return frames
         # A fresh array costs more in page faults than in copying. An array that was handed out
@@ -308,6 +336,11 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
     def close_extras(self, **kwargs: Any) -> None:
         """Let the arrays go."""
         self._pool.clear()
+
+
+def _constant(array: Array) -> Array:
+    array.flags.writeable = False
+    return array
 
 
 def _unshared() -> int:

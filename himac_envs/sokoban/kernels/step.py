@@ -28,92 +28,144 @@ def draw_board(frames, board, fixed, state, cols, tiles):  # type: ignore[no-unt
 
 
 @kernel
+def load_boards(which, new_fixed, new_state, fixed, state, ints, lines, tiles, cols, drawn):  # type: ignore[no-untyped-def]
+    """Put rooms on some of the boards, at their start.
+
+    Args:
+        which: int64, the boards.
+        new_fixed, new_state: uint8, shape (len(which), cells).
+        fixed, state, ints, lines, tiles, cols, drawn: See :func:`step_batch`.
+    """
+    for k in range(which.shape[0]):
+        i = which[k]
+        boxes = 0
+        done = 0
+        for cell in range(state.shape[1]):
+            fixed[i, cell] = new_fixed[k, cell]
+            code = new_state[k, cell]
+            state[i, cell] = code
+            if code == 5:
+                ints[0, i] = cell
+            elif code == 3:
+                done += 1
+            if new_fixed[k, cell] == 2:
+                boxes += 1
+        ints[1, i] = 0
+        ints[2, i] = boxes - done
+        ints[3, i] = 0  # gym-sokoban's counter starts at 0, whatever the room
+        ints[4, i] = boxes
+        if drawn:
+            draw_board(lines, i, fixed, state, cols, tiles)
+
+
+@kernel
 def step_batch(
-    actions, active, fixed, state, player, on_target, empty, steps, cols, num_boxes, max_steps,
-    frames, tiles, drawn, reward, won, truncated, moved, pushed,
+    actions, active, fixed, state, ints, cols, max_steps, num_actions, lines, tiles, drawn, grids,
+    floats, flags,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """Play one action on every active board; the rules are ``Board.step``'s.
 
     Args:
-        actions: int64, 0 to 12.
+        actions: int64, one a board.
         active: bool, boards to play; the others keep still and report reward 0.
         fixed, state: uint8, shape (batch, cells).
-        player, on_target, empty, steps, num_boxes: int64, one a board.
-        cols, max_steps: The boards' width and the step limit.
-        frames: uint8, shape (batch, lines, bytes of a line); see ``drawn``.
+        ints: int64, shape (5, batch): player, steps, empty targets, boxes on target, boxes.
+        cols, max_steps, num_actions: The boards' width, the step limit, the size of the action space.
+        lines: uint8 frames, shape (batch, lines, bytes of a line); see ``drawn``.
         tiles: uint8, shape (7, lines, bytes of a line).
         drawn: Whether frames are kept.
-        reward, won, truncated, moved, pushed: Outputs, one a board.
+        grids: uint8 output of picture codes, shape (batch, cells), or (0, 0) for none.
+        floats: float64 output, shape (2, batch): reward, score.
+        flags: bool output, shape (4, batch): won, truncated, moved, pushed.
+
+    Returns:
+        How many boards ended, or -1 (and nothing played) where an action is not in the space.
     """
-    for i in range(actions.shape[0]):
-        moved[i] = False
-        pushed[i] = False
-        if not active[i]:
-            reward[i] = 0.0
-            won[i] = False
-            truncated[i] = False
-            continue
-        steps[i] += 1
-        action = actions[i]
-        if action > 0:
-            way = (action - 1) & 3
-            if way == 0:
-                delta = -cols
-            elif way == 1:
-                delta = cols
-            elif way == 2:
-                delta = -1
-            else:
-                delta = 1
-            here = player[i]
-            there = here + delta
-            ahead = state[i, there]
-            if ahead == 1 or ahead == 2:
-                moved[i] = True
-                behind = here - delta
-                if action > 8 and (state[i, behind] == 3 or state[i, behind] == 4):
-                    pushed[i] = True
-                    state[i, here] = 3 if fixed[i, here] == 2 else 4
-                    state[i, behind] = fixed[i, behind]
-                    if fixed[i, behind] == 2:
-                        empty[i] += 1
-                    if fixed[i, here] == 2:
-                        empty[i] -= 1
-                    if drawn:
-                        _draw(frames, i, behind, cols, tiles, state[i, behind])
+    n = actions.shape[0]
+    for i in range(n):
+        if actions[i] < 0 or actions[i] >= num_actions:
+            return -1
+    ended = 0
+    for i in range(n):
+        moved = False
+        pushed = False
+        gain = 0.0
+        won = False
+        truncated = False
+        if active[i]:
+            ints[1, i] += 1
+            action = actions[i]
+            if action > 0:
+                way = (action - 1) & 3
+                if way == 0:
+                    delta = -cols
+                elif way == 1:
+                    delta = cols
+                elif way == 2:
+                    delta = -1
                 else:
-                    state[i, here] = fixed[i, here]
-            elif action < 5 and (ahead == 3 or ahead == 4):
-                beyond = there + delta
-                if state[i, beyond] == 1 or state[i, beyond] == 2:
-                    moved[i] = True
-                    pushed[i] = True
-                    state[i, here] = fixed[i, here]
-                    if ahead == 3:
-                        empty[i] += 1
-                    if fixed[i, beyond] == 2:
-                        empty[i] -= 1
-                        state[i, beyond] = 3
+                    delta = 1
+                here = ints[0, i]
+                there = here + delta
+                ahead = state[i, there]
+                if ahead == 1 or ahead == 2:
+                    moved = True
+                    behind = here - delta
+                    if action > 8 and (state[i, behind] == 3 or state[i, behind] == 4):
+                        pushed = True
+                        state[i, here] = 3 if fixed[i, here] == 2 else 4
+                        state[i, behind] = fixed[i, behind]
+                        if fixed[i, behind] == 2:
+                            ints[2, i] += 1
+                        if fixed[i, here] == 2:
+                            ints[2, i] -= 1
+                        if drawn:
+                            _draw(lines, i, behind, cols, tiles, state[i, behind])
                     else:
-                        state[i, beyond] = 4
+                        state[i, here] = fixed[i, here]
+                elif action < 5 and (ahead == 3 or ahead == 4):
+                    beyond = there + delta
+                    if state[i, beyond] == 1 or state[i, beyond] == 2:
+                        moved = True
+                        pushed = True
+                        state[i, here] = fixed[i, here]
+                        if ahead == 3:
+                            ints[2, i] += 1
+                        if fixed[i, beyond] == 2:
+                            ints[2, i] -= 1
+                            state[i, beyond] = 3
+                        else:
+                            state[i, beyond] = 4
+                        if drawn:
+                            _draw(lines, i, beyond, cols, tiles, state[i, beyond])
+                if moved:
+                    state[i, there] = 5
+                    ints[0, i] = there
                     if drawn:
-                        _draw(frames, i, beyond, cols, tiles, state[i, beyond])
-            if moved[i]:
-                state[i, there] = 5
-                player[i] = there
-                if drawn:
-                    _draw(frames, i, here, cols, tiles, state[i, here])
-                    _draw(frames, i, there, cols, tiles, 6 if fixed[i, there] == 2 else 5)
-        gain = -0.1
-        now = num_boxes[i] - empty[i]
-        if now > on_target[i]:
-            gain += 1.0
-        elif now < on_target[i]:
-            gain -= 1.0
-        on_target[i] = now
-        done = empty[i] == 0
-        if done:
-            gain += 10.0
-        reward[i] = gain
-        won[i] = done
-        truncated[i] = not done and steps[i] == max_steps
+                        _draw(lines, i, here, cols, tiles, state[i, here])
+                        _draw(lines, i, there, cols, tiles, 6 if fixed[i, there] == 2 else 5)
+            gain = -0.1
+            now = ints[4, i] - ints[2, i]
+            if now > ints[3, i]:
+                gain += 1.0
+            elif now < ints[3, i]:
+                gain -= 1.0
+            ints[3, i] = now
+            won = ints[2, i] == 0
+            if won:
+                gain += 10.0
+            truncated = not won and ints[1, i] == max_steps
+            if won or truncated:
+                ended += 1
+        floats[0, i] = gain
+        floats[1, i] = (ints[4, i] - ints[2, i]) / max(ints[4, i], 1)
+        flags[0, i] = won
+        flags[1, i] = truncated
+        flags[2, i] = moved
+        flags[3, i] = pushed
+        if grids.shape[0]:
+            for cell in range(state.shape[1]):
+                grids[i, cell] = state[i, cell]
+            if fixed[i, ints[0, i]] == 2:
+                grids[i, ints[0, i]] = 6
+    return ended
