@@ -163,13 +163,13 @@ class BatchBoards:
         if self.engine == "numba":
             from himac_envs.sokoban.kernels.step import step_batch
 
-            grids = np.empty_like(self.state) if want_grids else _NO_GRIDS
+            codes = np.empty_like(self.state) if want_grids else _NO_GRIDS
             ended = step_batch(
                 actions, active, self.fixed, self.state, self._ints, self.cols, self.max_steps,
-                self.num_actions, self._lines, self._tile_lines, self.frames is not None, grids,
+                self.num_actions, self._lines, self._tile_lines, self.frames is not None, codes,
                 floats, flags,
             )  # fmt: skip
-            grids = grids.reshape(self.num, self.rows, self.cols) if want_grids else None
+            grids = codes.reshape(self.num, self.rows, self.cols) if want_grids else None
         else:
             ended = self._step_numpy(actions, active, floats, flags)
             grids = self.grids() if want_grids and ended >= 0 else None

@@ -1,4 +1,4 @@
-"""Sokoban as text: the flat environment below ``HiMAC-Sokoban-Flat-v0`` and ``HiMAC-Sokoban-v0``."""
+"""Sokoban as text: the environment below ``HiMAC-Sokoban-Flat-v0`` and ``HiMAC-Sokoban-v0``."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class SokobanEnv(TaskEnv):
         self.text_form, self.symbols = text, symbols
         self.actions_per_step, self.deadlock = int(actions_per_step), bool(deadlock)
         self.tile_names, self.tile_size = tiles, tile_size
-        self._tiles = None
+        self._tiles: NDArray[np.uint8] | None = None
         self._shown: Frame | None = None
         if image:
             pixels = self._tile_set().shape[1]
@@ -231,8 +231,8 @@ class SokobanEnv(TaskEnv):
     def _tile_set(self) -> NDArray[np.uint8]:
         if self._tiles is None:
             size = self.tile_size or (1 if self.tile_names == "tiny" else 16)
-            self._tiles = tile_set(self.tile_names, size)  # type: ignore[assignment]
-        return self._tiles  # type: ignore[return-value]
+            self._tiles = tile_set(self.tile_names, size)
+        return self._tiles
 
     def _frame(self) -> NDArray[np.uint8]:
         if self._shown is None:
@@ -258,8 +258,8 @@ class SokobanEnv(TaskEnv):
         )
         if target is None:
             raise ValueError(
-                f"the sub-goal {subgoal!r} is not understood (or names no cell of this room): write "
-                "'push the box at (row, column) to (row, column)', 'go to (row, column)' or "
+                f"the sub-goal {subgoal!r} is not understood, or names no cell of this room: "
+                "write 'push the box at (row, column) to (row, column)', 'go to (row, column)' or "
                 f"'{subgoals.ALL_BOXES}'"
             )
         return self._commands(target, self._plan(target))
@@ -299,7 +299,9 @@ class SokobanEnv(TaskEnv):
         board = self._playing()
         solution = subgoals.best_solution(board)
         if not solution.solved:
-            why = "cannot be solved" if solution.status == "unsolvable" else "was not solved in time"
+            why = (
+                "cannot be solved" if solution.status == "unsolvable" else "was not solved in time"
+            )
             raise ValueError(f"{self.task_id or 'the puzzle'} {why} from here")
         return Blueprint.of(subgoals.blueprint_texts(board, solution, MAX_SUBGOALS))
 

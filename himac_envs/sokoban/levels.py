@@ -226,7 +226,7 @@ class LevelFolder:
         if not self.files:
             raise FileNotFoundError(
                 f"no level files ({', '.join(SUFFIXES)}) at {self.path}: pass a file, a folder of "
-                "level files, or the folder of a Boxoban download (with unfiltered/, medium/, hard/)"
+                "level files, or the folder of a Boxoban download (unfiltered/, medium/, hard/)"
             )
         self._counts: dict[str, int] = {}
 

@@ -57,7 +57,9 @@ class PixelSettings:
         pull: bool = False,
     ) -> None:
         if observation not in OBSERVATIONS:
-            raise ValueError(f"observation={observation!r}: choose one of {', '.join(OBSERVATIONS)}")
+            raise ValueError(
+                f"observation={observation!r}: choose one of {', '.join(OBSERVATIONS)}"
+            )
         if reward not in ("original", "sparse"):
             raise ValueError(f"reward={reward!r}: choose 'original' or 'sparse'")
         size = sizes(preset, room, boxes, max_steps, gen_steps)
@@ -103,8 +105,8 @@ class SokobanPixelsEnv(gym.Env[NDArray[np.uint8], int]):
 
     ## Observation Space
     ``observation="rgb"``: ``Box(0, 255, (16 * rows, 16 * cols, 3), uint8)`` (``tile_size`` other
-    than 16 with our own tiles); "tiny": one pixel a cell; "grid": ``Box(0, 6, (rows, cols), uint8)``
-    with gym-sokoban's codes and 6 for a player on a target.
+    than 16 with our own tiles); "tiny": one pixel a cell; "grid": ``Box(0, 6, (rows, cols),
+    uint8)`` with gym-sokoban's codes and 6 for a player on a target.
 
     ## Starting State
     A room drawn from the split with the environment's generator; no box or player on a target in

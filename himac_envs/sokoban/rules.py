@@ -100,7 +100,7 @@ class Level:
                 f"got {fixed.shape} and {state.shape}"
             )
         rows, cols = (int(n) for n in fixed.shape)
-        if fixed.size and (fixed.min() < 0 or fixed.max() > 2 or state.min() < 0 or state.max() > 5):
+        if not (np.isin(fixed, (0, 1, 2)).all() and np.isin(state, range(6)).all()):
             raise LevelError(f"{name}: room_fixed holds codes 0 to 2 and room_state codes 0 to 5")
         level = cls(
             name, rows, cols, fixed.astype(np.uint8).tobytes(), state.astype(np.uint8).tobytes()

@@ -61,7 +61,9 @@ class _Workspace:
         self.table = np.zeros(slots, np.int32)
         self.hashes = np.empty(max_nodes, np.uint64)
         self.boxes = np.empty((max_nodes, num_boxes), np.int16)
-        self.ints = [np.empty(max_nodes, np.int32) for _ in range(6)]
+        self.player, self.cost, self.left, self.parent, self.push, self.following = (
+            np.empty(max_nodes, np.int32) for _ in range(6)
+        )
         self.pushes = np.empty(16_384, np.int64)
 
 
@@ -69,12 +71,13 @@ _local = threading.local()
 
 
 def _workspace(max_nodes: int, num_boxes: int) -> _Workspace:
+    kept: dict[tuple[int, int], _Workspace] = _local.__dict__.setdefault("workspaces", {})
     key = (max_nodes, num_boxes)
-    kept: tuple[tuple[int, int], _Workspace] | None = getattr(_local, "kept", None)
-    if kept is None or kept[0] != key:
-        kept = (key, _Workspace(max_nodes, num_boxes))
-        _local.kept = kept
-    return kept[1]
+    if key not in kept:
+        if len(kept) == 8:
+            kept.clear()
+        kept[key] = _Workspace(max_nodes, num_boxes)
+    return kept[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +135,15 @@ def solve(
         status, count, _cost, nodes = k.search(
             plan.fixed, room.cols, boxes, player, plan.distance, plan.dead,
             objective == "moves", int(max_nodes), work.table, work.hashes, work.boxes,
-            *work.ints, work.pushes,
+            work.player, work.cost, work.left, work.parent, work.push, work.following,
+            work.pushes,
         )  # fmt: skip
     if status != k.SOLVED:
         kind: Any = "limit" if status == k.LIMIT else "unsolvable"
         return Solution(kind, (), (), int(nodes))
     actions = np.empty(64 + 2 * count + 16 * len(plan.fixed), np.uint8)
-    while (filled := k.expand(plan.fixed, room.cols, boxes, player, work.pushes, count, actions)) < 0:
+    way = (plan.fixed, room.cols, boxes, player, work.pushes, count)
+    while (filled := k.expand(*way, actions)) < 0:
         actions = np.empty(4 * len(actions), np.uint8)
     step = (-room.cols, room.cols, -1, 1)
     pushed = [(p // 4, p // 4 + step[p % 4]) for p in work.pushes[:count].tolist()]
@@ -157,6 +162,4 @@ def is_deadlocked(room: Level | Board) -> bool:
     if plan.dead[boxes].any():
         return True
     scratch = np.zeros(len(plan.fixed), np.uint8)
-    return bool(
-        k.frozen_off_target(plan.fixed, room.cols, plan.dead, boxes, len(boxes), scratch)
-    )
+    return bool(k.frozen_off_target(plan.fixed, room.cols, plan.dead, boxes, len(boxes), scratch))

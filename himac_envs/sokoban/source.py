@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from himac_envs import data as installed_data
 from himac_envs import registry
-from himac_envs.sokoban.generate import RoomGenerator
+from himac_envs.sokoban.generate import GeneratorName, RoomGenerator
 from himac_envs.sokoban.levels import LevelFolder, NumberedIds
 from himac_envs.sokoban.rules import Level
 from himac_envs.task import HiMACError, UnknownSplitError, UnknownTaskError
@@ -143,7 +143,7 @@ def make_source(
     split: str,
     room: tuple[int, int] | None,
     boxes: int | None,
-    generator: str,
+    generator: GeneratorName,
     gen_steps: int | None,
     search_depth: int | None,
     min_solution: int | None,
@@ -161,11 +161,14 @@ def make_source(
         room: (rows, cols), or None for the default (generated) or the largest level (files).
         boxes: Number of boxes of generated rooms.
         generator: Name of the generator.
-        gen_steps, search_depth, min_solution, max_solution: See
-            :class:`~himac_envs.sokoban.generate.RoomGenerator`.
+        gen_steps: See :class:`~himac_envs.sokoban.generate.RoomGenerator`, as the next three.
+        search_depth: Depth of the generator's search.
+        min_solution: Steps that the shortest solution has at least.
+        max_solution: Steps that the shortest solution has at most.
         max_steps: The episode's length. Small ``fast`` rooms whose shortest solution is longer
             are passed over, so that every task can be won.
-        default_room, default_boxes: What the environment uses where nothing is given.
+        default_room: Size of generated rooms where nothing is given.
+        default_boxes: Number of boxes of generated rooms where nothing is given.
     """
     if data is None or data == "generated":
         rows, cols = default_room if room is None else (int(room[0]), int(room[1]))
@@ -174,7 +177,14 @@ def make_source(
         if small and max_solution is None and max_steps < SURELY_ENOUGH:
             max_solution = max(max_steps, min_solution or 0)
         made = RoomGenerator(
-            generator, rows, cols, count, gen_steps, search_depth, min_solution, max_solution  # type: ignore[arg-type]
+            generator,
+            rows,
+            cols,
+            count,
+            gen_steps,
+            search_depth,
+            min_solution,
+            max_solution,
         )
         return GeneratedSource(made)
     if boxes is not None or min_solution is not None or max_solution is not None:

@@ -39,7 +39,7 @@ _COVER = re.compile(
 )
 _GOTO = re.compile(rf"(?:go|walk|move|step|get)\s+to\s+(?:the\s+)?(?:cell\s+)?(?:at\s+)?{_CELL}")
 _SOLVE = re.compile(
-    r"(?:push|move|bring|put|get)\s+(?:the|all|every|each|all the|the remaining|the other|all other)"
+    r"(?:push|move|bring|put|get)\s+(?:the|every|each|all(?:\s+the|\s+other)?)"
     r"\s*(?:other\s+|remaining\s+)?box(?:es)?\s+(?:on|onto|to|into)\s+(?:a|the|their|its)?\s*targets?"
     r"|(?:solve|finish|complete)\s+(?:the\s+)?(?:puzzle|level|room|task|rest)"
 )
@@ -66,33 +66,37 @@ def read_subgoal(text: str, board: Board) -> Target | None:
     """Understand a sub-goal's text; None where it cannot be, or names a cell outside the room."""
     words = " ".join(text[:400].lower().split()).rstrip(".!")
     if match := _PUSH.fullmatch(words):
-        return _target("push", board, match.group(1, 2), match.group(3, 4))
+        return _target("push", board, _pair(match, 1), _pair(match, 3))
     if match := _PUSH_WAY.fullmatch(words):
-        row, col = int(match.group(1)), int(match.group(2))
+        row, col = _pair(match, 1)
         way = DIRECTIONS.index(match.group(3))
         far = int(match.group(4) or 1)
         down, right = ((-far, 0), (far, 0), (0, -far), (0, far))[way]
         return _target("push", board, (row, col), (row + down, col + right))
     if match := _COVER.fullmatch(words):
-        return _target("cover", board, None, match.group(1, 2))
+        return _target("cover", board, None, _pair(match, 1))
     if match := _GOTO.fullmatch(words):
-        return _target("goto", board, None, match.group(1, 2))
+        return _target("goto", board, None, _pair(match, 1))
     if _SOLVE.fullmatch(words):
         return Target("solve")
     return None
 
 
+def _pair(match: re.Match[str], first: int) -> tuple[int, int]:
+    return int(match.group(first)), int(match.group(first + 1))
+
+
 def _target(
     kind: Literal["push", "cover", "goto"],
     board: Board,
-    start: tuple[str | int, str | int] | None,
-    end: tuple[str | int, str | int],
+    start: tuple[int, int] | None,
+    end: tuple[int, int],
 ) -> Target | None:
     cells = [-1, -1]
     for i, place in enumerate((start, end)):
         if place is None:
             continue
-        row, col = int(place[0]), int(place[1])
+        row, col = place
         if not (0 <= row < board.rows and 0 <= col < board.cols):
             return None
         cells[i] = row * board.cols + col
@@ -234,7 +238,7 @@ def blueprint_texts(board: Board, solution: Solution, most: int) -> list[str]:
     A segment whose box ends where it started holds before it was played, so it and what follows
     it are left to one last sub-goal.
     """
-    texts = []
+    texts: list[str] = []
     for start, end in segments(solution):
         if start == end:
             return [*texts[: most - 1], ALL_BOXES]

@@ -168,9 +168,7 @@ def _away(board: Board, start: int, end: int) -> str:
 def _open_cells(board: Board) -> str:
     rows = []
     for r in range(board.rows):
-        columns = [
-            str(c) for c in range(board.cols) if board.fixed[r * board.cols + c] != 0
-        ]
+        columns = [str(c) for c in range(board.cols) if board.fixed[r * board.cols + c] != 0]
         if columns:
             rows.append(f"row {r} columns {' '.join(columns)}")
     return "; ".join(rows)

@@ -173,7 +173,8 @@ class _Canvas:
     def tile(self) -> Tiles:
         n = self.size
         blocks = self.pixels.reshape(n, _SAMPLES, n, _SAMPLES, 3)
-        return np.floor(blocks.mean(axis=(1, 3)) + 0.5).astype(np.uint8)
+        made: Tiles = np.floor(blocks.mean(axis=(1, 3)) + 0.5).astype(np.uint8)
+        return made
 
 
 @lru_cache(maxsize=16)

@@ -202,7 +202,7 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
     def _mask(self, mask: Any) -> NDArray[np.bool_]:
         if mask is None:
             return self._everyone.copy()
-        mask = np.asarray(mask)
+        mask = np.array(mask)
         if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(
                 f"reset_mask must be a bool array of shape ({self.num_envs},) with at least one "
@@ -210,13 +210,14 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
             )
         if not self._ready and not mask.all():
             raise gym.error.ResetNeeded("reset every environment once before resetting some")
-        return mask.copy()
+        chosen: NDArray[np.bool_] = mask
+        return chosen
 
     def _actions(self, actions: Any) -> NDArray[np.int64]:
         moves = np.asarray(actions)
         if moves.shape != (self.num_envs,) or moves.dtype.kind not in "iu":
             raise ValueError(
-                f"actions must be {self.num_envs} integers, got {moves.dtype} of shape {moves.shape}"
+                f"actions must be {self.num_envs} integers, got {moves.dtype} {moves.shape}"
             )
         return np.ascontiguousarray(moves, np.int64)
 
@@ -329,7 +330,9 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
         return tuple(self._seeds)
 
     @property
-    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+    def np_random(  # type: ignore[override, misc]
+        self,
+    ) -> tuple[np.random.Generator, ...]:
         """The environments' generators."""
         return tuple(self._rngs)
 

@@ -8,11 +8,23 @@ hundred times slower, with the same results.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-__all__ = ["COMPILED", "kernel"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["B1", "COMPILED", "F64", "I16", "I32", "I64", "U8", "U32", "U64", "kernel"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+B1: TypeAlias = NDArray[np.bool_]
+F64: TypeAlias = NDArray[np.float64]
+I16: TypeAlias = NDArray[np.int16]
+I32: TypeAlias = NDArray[np.int32]
+I64: TypeAlias = NDArray[np.int64]
+U8: TypeAlias = NDArray[np.uint8]
+U32: TypeAlias = NDArray[np.uint32]
+U64: TypeAlias = NDArray[np.uint64]
 
 try:
     from numba import config as _config

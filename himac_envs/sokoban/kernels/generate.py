@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from himac_envs.sokoban.kernels import kernel
+from himac_envs.sokoban.kernels import I64, U8, U32, U64, kernel
 
 OK = 0
 OUT_OF_WORDS = 1
@@ -48,7 +48,7 @@ _ONE = np.uint64(1)
 
 
 @kernel
-def mix(value):  # type: ignore[no-untyped-def]
+def mix(value: np.uint64) -> np.uint64:
     """splitmix64's output function: a 64-bit hash of a 64-bit value."""
     z = value + _GOLDEN
     z = (z ^ (z >> _S30)) * _MIX_1
@@ -57,24 +57,24 @@ def mix(value):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def fill_words(key, words):  # type: ignore[no-untyped-def]
+def fill_words(key: np.uint64, words: U32) -> None:
     """Fill a buffer with the 32-bit words of the counter generator of this key (uint64)."""
     for i in range(words.shape[0]):
         words[i] = np.uint32(mix(key + np.uint64(i) * _GOLDEN) >> _S32)
 
 
 @kernel
-def _word(words, cursor):  # type: ignore[no-untyped-def]
+def _word(words: U32, cursor: I64) -> int:
     at = cursor[0]
     if at >= words.shape[0]:
         cursor[1] = 1
-        return np.int64(0)
+        return 0
     cursor[0] = at + 1
-    return np.int64(words[at])
+    return int(words[at])
 
 
 @kernel
-def _randbelow(words, cursor, n):  # type: ignore[no-untyped-def]
+def _randbelow(words: U32, cursor: I64, n: int) -> int:
     # random.Random._randbelow: the top bits of a word, drawn again until below n.
     bits = 0
     while (1 << bits) <= n:
@@ -86,7 +86,7 @@ def _randbelow(words, cursor, n):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _masked(words, cursor, n):  # type: ignore[no-untyped-def]
+def _masked(words: U32, cursor: I64, n: int) -> int:
     # numpy.random.RandomState.randint: the low bits of a word, drawn again until below n.
     mask = n - 1
     mask |= mask >> 1
@@ -101,7 +101,7 @@ def _masked(words, cursor, n):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _random(words, cursor):  # type: ignore[no-untyped-def]
+def _random(words: U32, cursor: I64) -> float:
     # random.Random.random: 53 bits of two words.
     a = _word(words, cursor) >> 5
     b = _word(words, cursor) >> 6
@@ -109,7 +109,9 @@ def _random(words, cursor):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _topology(words, cursor, rows, cols, steps, change, fixed):  # type: ignore[no-untyped-def]
+def _topology(
+    words: U32, cursor: I64, rows: int, cols: int, steps: int, change: float, fixed: U8
+) -> None:
     fixed[:] = 0
     heading = _randbelow(words, cursor, 4)
     r = 1 + _randbelow(words, cursor, rows - 1)
@@ -132,7 +134,7 @@ def _topology(words, cursor, rows, cols, steps, change, fixed):  # type: ignore[
 
 
 @kernel
-def _nth_free(fixed, player, n):  # type: ignore[no-untyped-def]
+def _nth_free(fixed: U8, player: int, n: int) -> int:
     # The n-th floor cell in reading order, the player's not counted.
     for cell in range(fixed.shape[0]):
         if fixed[cell] == 1 and cell != player:
@@ -143,7 +145,7 @@ def _nth_free(fixed, player, n):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _insert(table, key):  # type: ignore[no-untyped-def]
+def _insert(table: U64, key: np.uint64) -> bool:
     # Open addressing; 0 marks an empty slot. True if the key is new.
     mask = np.uint64(table.shape[0] - 1)
     slot = key & mask
@@ -156,7 +158,7 @@ def _insert(table, key):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _state_key(kind, cell):  # type: ignore[no-untyped-def]
+def _state_key(kind: int, cell: int) -> np.uint64:
     # Zobrist key of one piece: 0 the player, 1 a box not yet pulled, 2 a pulled box. The original
     # tells the last two apart (codes 4 and 3), so its set of explored states does too.
     return mix(np.uint64(cell * 3 + kind) * _MIX_1) | _ONE
@@ -164,8 +166,16 @@ def _state_key(kind, cell):  # type: ignore[no-untyped-def]
 
 @kernel
 def reverse_play(
-    fixed, rows, cols, player, boxes, pulls_only, carry, depth_limit, budget
-):  # type: ignore[no-untyped-def]
+    fixed: U8,
+    rows: int,
+    cols: int,
+    player: int,
+    boxes: I64,
+    pulls_only: bool,
+    carry: bool,
+    depth_limit: int,
+    budget: int,
+) -> tuple[int, int, int]:
     """Search backwards for the best start (``reverse_playing``, ``depth_first_search``).
 
     The set of explored states holds 64-bit hashes where the original holds whole boards: with at
@@ -173,7 +183,8 @@ def reverse_play(
 
     Args:
         fixed: Codes of the floor plan, uint8, rows * cols.
-        rows, cols: Size.
+        rows: Height.
+        cols: Width.
         player: The player's cell; on return unchanged.
         boxes: The boxes' cells (their targets), int64; replaced by the best start's.
         pulls_only: Leave out the four moves that never pull (verl-agent).
@@ -306,7 +317,9 @@ def reverse_play(
 
 
 @kernel
-def _walk_verl_agent(words, cursor, fixed, cols, player, state, displacement):  # type: ignore[no-untyped-def]
+def _walk_verl_agent(
+    words: U32, cursor: I64, fixed: U8, cols: int, player: int, state: U8, displacement: int
+) -> int:
     # add_random_player_movement: up to three steps that never return to a visited cell.
     offsets = np.array([-cols, cols, -1, 1], dtype=np.int64)
     probability = 0.8 if displacement == 1 else 0.5
@@ -339,7 +352,7 @@ def _walk_verl_agent(words, cursor, fixed, cols, player, state, displacement):  
 
 
 @kernel
-def _walk_anywhere(words, cursor, fixed, cols, player, state):  # type: ignore[no-untyped-def]
+def _walk_anywhere(words: U32, cursor: I64, fixed: U8, cols: int, player: int, state: U8) -> int:
     # A cell drawn evenly among the empty floor that the player can walk to (targets left out).
     offsets = np.array([-cols, cols, -1, 1], dtype=np.int64)
     seen = np.zeros(state.shape[0], dtype=np.uint8)
@@ -361,7 +374,7 @@ def _walk_anywhere(words, cursor, fixed, cols, player, state):  # type: ignore[n
         if fixed[queue[i]] == 1:
             queue[n] = queue[i]
             n += 1
-    cell = queue[_randbelow(words, cursor, n)]
+    cell = int(queue[_randbelow(words, cursor, n)])
     state[player] = fixed[player]
     state[cell] = 5
     return cell
@@ -369,32 +382,38 @@ def _walk_anywhere(words, cursor, fixed, cols, player, state):  # type: ignore[n
 
 @kernel
 def make_room(
-    topology_words,
-    place_words,
-    rows,
-    cols,
-    num_boxes,
-    gen_steps,
-    pulls_only,
-    carry,
-    depth_limit,
-    budget,
-    walk,
-    max_failures,
-    fixed,
-    state,
-):  # type: ignore[no-untyped-def]
+    topology_words: U32,
+    place_words: U32,
+    rows: int,
+    cols: int,
+    num_boxes: int,
+    gen_steps: int,
+    pulls_only: bool,
+    carry: bool,
+    depth_limit: int,
+    budget: int,
+    walk: int,
+    max_failures: int,
+    fixed: U8,
+    state: U8,
+) -> tuple[int, int]:
     """Make one room (``generate_room`` with ``SokobanEnv.reset``'s retries).
 
     Args:
         topology_words: uint32 words for the walk that carves the room (and the player's walk).
         place_words: uint32 words for placing the player and the boxes.
-        rows, cols, num_boxes: Size of the room and number of boxes.
+        rows: Height.
+        cols: Width.
+        num_boxes: Number of boxes.
         gen_steps: Steps of the carving walk.
-        pulls_only, carry, depth_limit, budget: See :func:`reverse_play`.
+        pulls_only: See :func:`reverse_play`.
+        carry: See :func:`reverse_play`.
+        depth_limit: See :func:`reverse_play`.
+        budget: See :func:`reverse_play`.
         walk: One of the WALK_ constants: where the player stands in the end.
         max_failures: Give up after so many failed generations.
-        fixed, state: uint8 outputs, rows * cols.
+        fixed: uint8 output, rows * cols: what never moves.
+        state: uint8 output, rows * cols: the start.
 
     Returns:
         A status (OK, OUT_OF_WORDS, TOO_MANY_FAILURES) and the number of failed generations. A
@@ -452,14 +471,29 @@ def make_room(
 
 @kernel
 def make_fast_rooms(
-    keys, rows, cols, num_boxes, gen_steps, budget, max_failures, fixed, state, status
-):  # type: ignore[no-untyped-def]
+    keys: U64,
+    rows: int,
+    cols: int,
+    num_boxes: int,
+    gen_steps: int,
+    budget: int,
+    max_failures: int,
+    fixed: U8,
+    state: U8,
+    status: I64,
+) -> None:
     """Make a batch of rooms of the ``fast`` generator, one for each uint64 key.
 
     Args:
         keys: uint64, shape (n,); a room depends on its key alone.
-        rows, cols, num_boxes, gen_steps, budget, max_failures: See :func:`make_room`.
-        fixed, state: uint8 outputs, shape (n, rows * cols).
+        rows: Height.
+        cols: Width.
+        num_boxes: Number of boxes.
+        gen_steps: Steps of the carving walk.
+        budget: See :func:`reverse_play`.
+        max_failures: See :func:`make_room`.
+        fixed: uint8 output, shape (n, rows * cols): what never moves.
+        state: uint8 output, shape (n, rows * cols): the starts.
         status: int64 output, shape (n,).
     """
     topology_words = np.zeros(8192, dtype=np.uint32)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from himac_envs.sokoban.kernels import kernel
+from himac_envs.sokoban.kernels import I16, I32, I64, U8, U64, kernel
 
 SOLVED = 0
 UNSOLVABLE = 1
@@ -36,7 +36,7 @@ _S31 = np.uint64(31)
 
 
 @kernel
-def _hash(value):  # type: ignore[no-untyped-def]
+def _hash(value: int) -> np.uint64:
     z = np.uint64(value + 1) * _KEY
     z = (z ^ (z >> _S30)) * _MIX_1
     z = (z ^ (z >> _S27)) * _MIX_2
@@ -44,7 +44,7 @@ def _hash(value):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def pull_distances(fixed, cols, targets, distance):  # type: ignore[no-untyped-def]
+def pull_distances(fixed: U8, cols: int, targets: I64, distance: I64) -> None:
     """Pushes that a box alone in the room needs from each cell to each target.
 
     Args:
@@ -76,7 +76,7 @@ def pull_distances(fixed, cols, targets, distance):  # type: ignore[no-untyped-d
 
 
 @kernel
-def frozen_off_target(fixed, cols, dead, boxes, n, frozen):  # type: ignore[no-untyped-def]
+def frozen_off_target(fixed: U8, cols: int, dead: U8, boxes: I64, n: int, frozen: U8) -> bool:
     """Whether some box can never move again and is not on a target.
 
     Starts from "all boxes are stuck" and frees, again and again, each box that has a free axis:
@@ -84,7 +84,8 @@ def frozen_off_target(fixed, cols, dead, boxes, n, frozen):  # type: ignore[no-u
     supports itself: the first of these boxes to move would need a free axis now.
 
     Args:
-        fixed, cols: The floor plan.
+        fixed: uint8 codes of the floor plan.
+        cols: Width of the room.
         dead: uint8, cells from which a box reaches no target.
         boxes: Cells of the boxes, the first n count.
         n: Number of boxes.
@@ -116,11 +117,11 @@ def frozen_off_target(fixed, cols, dead, boxes, n, frozen):  # type: ignore[no-u
 
 
 @kernel
-def _matching(distance, boxes, n, dp):  # type: ignore[no-untyped-def]
+def _matching(distance: I64, boxes: I64, n: int, dp: I64) -> int:
     # Cheapest assignment of boxes to targets; the sum of minima (still a lower bound) beyond
     # MATCHING_LIMIT boxes.
     if n == 1:
-        return distance[0, boxes[0]]
+        return int(distance[0, boxes[0]])
     if n > MATCHING_LIMIT:
         total = 0
         for i in range(n):
@@ -148,11 +149,13 @@ def _matching(distance, boxes, n, dp):  # type: ignore[no-untyped-def]
                 cost = base + distance[t, b]
                 if cost < dp[m | 1 << t]:
                     dp[m | 1 << t] = cost
-    return dp[full]
+    return int(dp[full])
 
 
 @kernel
-def _flood(fixed, cols, occupied, start, seen, stamp, walk, queue):  # type: ignore[no-untyped-def]
+def _flood(
+    fixed: U8, cols: int, occupied: U8, start: int, seen: I64, stamp: int, walk: I64, queue: I64
+) -> int:
     # Cells that the player reaches, with the length of the walk; returns the smallest.
     smallest = start
     queue[0] = start
@@ -183,7 +186,7 @@ def _flood(fixed, cols, occupied, start, seen, stamp, walk, queue):  # type: ign
 
 
 @kernel
-def _nearest_box(cols, boxes, n, player):  # type: ignore[no-untyped-def]
+def _nearest_box(cols: int, boxes: I64, n: int, player: int) -> int:
     # Steps to the side of the nearest box, walls ignored.
     best = INF
     row, col = player // cols, player % cols
@@ -194,7 +197,17 @@ def _nearest_box(cols, boxes, n, player):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _find(table, mask, hashes, node_boxes, node_player, n, key, boxes, player):  # type: ignore[no-untyped-def]
+def _find(
+    table: I32,
+    mask: np.uint64,
+    hashes: U64,
+    node_boxes: I16,
+    node_player: I32,
+    n: int,
+    key: np.uint64,
+    boxes: I64,
+    player: int,
+) -> np.uint64:
     # The slot of this state, or the empty slot where it belongs.
     slot = key & mask
     while table[slot] != 0:
@@ -213,13 +226,30 @@ def _find(table, mask, hashes, node_boxes, node_player, n, key, boxes, player): 
 
 @kernel
 def search(
-    fixed, cols, start_boxes, start_player, distance, dead, by_moves, max_nodes,
-    table, hashes, node_boxes, node_player, cost, left, parent, push, following, pushes,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+    fixed: U8,
+    cols: int,
+    start_boxes: I64,
+    start_player: int,
+    distance: I64,
+    dead: U8,
+    by_moves: bool,
+    max_nodes: int,
+    table: I32,
+    hashes: U64,
+    node_boxes: I16,
+    node_player: I32,
+    cost: I32,
+    left: I32,
+    parent: I32,
+    push: I32,
+    following: I32,
+    pushes: I64,
+) -> tuple[int, int, int, int]:
     """Find a cheapest solution.
 
     Args:
-        fixed, cols: The floor plan.
+        fixed: uint8 codes of the floor plan.
+        cols: Width of the room.
         start_boxes: int64, the boxes' cells in ascending order.
         start_player: The player's cell.
         distance: What :func:`pull_distances` found.
@@ -227,7 +257,14 @@ def search(
         by_moves: Count moves instead of pushes.
         max_nodes: Most nodes to make; also the length of the node arrays.
         table: int32 scratch, a power of two long, all zero; all zero again on return.
-        hashes, node_boxes, node_player, cost, left, parent, push, following: Node arrays.
+        hashes: Node array: hash of the state.
+        node_boxes: Node array: the boxes' cells, ascending.
+        node_player: Node array: the player's cell, or its region's smallest.
+        cost: Node array: cost of the way here.
+        left: Node array: estimate of what is left; -1 for a node that a cheaper one replaced.
+        parent: Node array: the node before.
+        push: Node array: the push that led here, as in ``pushes``.
+        following: Node array: the next node in the same bucket of the queue.
         pushes: int64 output: ``4 * cell of the box + direction`` for each push.
 
     Returns:
@@ -403,11 +440,14 @@ def search(
 
 
 @kernel
-def expand(fixed, cols, boxes, player, pushes, count, actions):  # type: ignore[no-untyped-def]
+def expand(
+    fixed: U8, cols: int, boxes: I64, player: int, pushes: I64, count: int, actions: U8
+) -> int:
     """Turn pushes into actions 1 to 4, the shortest walk before each push included.
 
     Args:
-        fixed, cols: The floor plan.
+        fixed: uint8 codes of the floor plan.
+        cols: Width of the room.
         boxes: int64, the boxes' cells at the start.
         player: The player's cell at the start.
         pushes: What :func:`search` found.

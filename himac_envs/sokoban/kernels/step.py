@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from himac_envs.sokoban.kernels import kernel
+from himac_envs.sokoban.kernels import B1, F64, I64, U8, kernel
 
 
 @kernel
-def _draw(frames, board, cell, cols, tiles, code):  # type: ignore[no-untyped-def]
+def _draw(frames: U8, board: int, cell: int, cols: int, tiles: U8, code: int) -> None:
     # frames: (batch, lines, bytes of a line); tiles: (7, lines, bytes of a line).
     lines = tiles.shape[1]
     width = tiles.shape[2]
@@ -18,7 +18,7 @@ def _draw(frames, board, cell, cols, tiles, code):  # type: ignore[no-untyped-de
 
 
 @kernel
-def draw_board(frames, board, fixed, state, cols, tiles):  # type: ignore[no-untyped-def]
+def draw_board(frames: U8, board: int, fixed: U8, state: U8, cols: int, tiles: U8) -> None:
     """Draw every cell of one board."""
     for cell in range(state.shape[1]):
         code = state[board, cell]
@@ -28,13 +28,31 @@ def draw_board(frames, board, fixed, state, cols, tiles):  # type: ignore[no-unt
 
 
 @kernel
-def load_boards(which, new_fixed, new_state, fixed, state, ints, lines, tiles, cols, drawn):  # type: ignore[no-untyped-def]
+def load_boards(
+    which: I64,
+    new_fixed: U8,
+    new_state: U8,
+    fixed: U8,
+    state: U8,
+    ints: I64,
+    lines: U8,
+    tiles: U8,
+    cols: int,
+    drawn: bool,
+) -> None:
     """Put rooms on some of the boards, at their start.
 
     Args:
         which: int64, the boards.
-        new_fixed, new_state: uint8, shape (len(which), cells).
-        fixed, state, ints, lines, tiles, cols, drawn: See :func:`step_batch`.
+        new_fixed: uint8, shape (len(which), cells).
+        new_state: uint8, shape (len(which), cells).
+        fixed: See :func:`step_batch`.
+        state: See :func:`step_batch`.
+        ints: See :func:`step_batch`.
+        lines: See :func:`step_batch`.
+        tiles: See :func:`step_batch`.
+        cols: See :func:`step_batch`.
+        drawn: See :func:`step_batch`.
     """
     for k in range(which.shape[0]):
         i = which[k]
@@ -60,17 +78,32 @@ def load_boards(which, new_fixed, new_state, fixed, state, ints, lines, tiles, c
 
 @kernel
 def step_batch(
-    actions, active, fixed, state, ints, cols, max_steps, num_actions, lines, tiles, drawn, grids,
-    floats, flags,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+    actions: I64,
+    active: B1,
+    fixed: U8,
+    state: U8,
+    ints: I64,
+    cols: int,
+    max_steps: int,
+    num_actions: int,
+    lines: U8,
+    tiles: U8,
+    drawn: bool,
+    grids: U8,
+    floats: F64,
+    flags: B1,
+) -> int:
     """Play one action on every active board; the rules are ``Board.step``'s.
 
     Args:
         actions: int64, one a board.
         active: bool, boards to play; the others keep still and report reward 0.
-        fixed, state: uint8, shape (batch, cells).
+        fixed: uint8, shape (batch, cells): what never moves.
+        state: uint8, shape (batch, cells): what is there now.
         ints: int64, shape (5, batch): player, steps, empty targets, boxes on target, boxes.
-        cols, max_steps, num_actions: The boards' width, the step limit, the size of the action space.
+        cols: The boards' width.
+        max_steps: The step limit.
+        num_actions: The size of the action space.
         lines: uint8 frames, shape (batch, lines, bytes of a line); see ``drawn``.
         tiles: uint8, shape (7, lines, bytes of a line).
         drawn: Whether frames are kept.
