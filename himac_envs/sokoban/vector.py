@@ -329,10 +329,8 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
         """The environments' seeds."""
         return tuple(self._seeds)
 
-    @property
-    def np_random(  # type: ignore[override, misc]
-        self,
-    ) -> tuple[np.random.Generator, ...]:
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The environments' generators."""
         return tuple(self._rngs)
 
