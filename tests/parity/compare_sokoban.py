@@ -111,9 +111,7 @@ def frames(counter: Counter, short: bool) -> Iterator[str]:
     rooms, rng = (4 if short else 40), np.random.default_rng(3)
     for rows, cols, boxes in ((6, 6, 2), (10, 10, 4)):
         original = Original(dim_room=(rows, cols), max_steps=500, num_boxes=boxes, reset=False)
-        ours = SokobanPixelsEnv(
-            room=(rows, cols), boxes=boxes, max_steps=500, tiles="gym-sokoban"
-        )
+        ours = SokobanPixelsEnv(room=(rows, cols), boxes=boxes, max_steps=500, tiles="gym-sokoban")
         for level in RoomGenerator("fast", rows, cols, boxes).rooms(range(rooms)):
             play(original, ours, level, rng.integers(0, 9, 13), "rgb_array", counter)
         yield f"{rows}x{cols}/{boxes}: {rooms * 14} RGB frames"
