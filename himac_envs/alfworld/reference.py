@@ -7,9 +7,9 @@ from C++; Python 3.11 or 3.12; an environment of its own is best, see ``make par
 
 from __future__ import annotations
 
-import copy
 import io
 import json
+import pickle
 import sys
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Any
@@ -172,23 +172,25 @@ def _left_alone() -> Iterator[None]:
 
 
 def remember_parses() -> None:
-    """Let the original remember what its two text parsers return.
+    """Let the original remember what its text parsers and its translator return.
 
-    It parses every command template anew for every admissible command of every step, which is
-    nearly all of its time. The parsers are functions of their text; what they return is copied,
-    since the original writes on it. Used by long comparisons, where part of the games runs
-    without it.
+    It parses every command template anew for every admissible command of every step, and
+    translates each problem four times, which is nearly all of its time. These are functions of
+    their text; parsed symbols are copied, since the original writes on them. Used by long
+    comparisons, where part of the games runs without it.
     """
+    import fast_downward  # type: ignore[import-not-found]
     from textworld.envs.pddl import textgen
     from textworld.logic import Rule
 
     parse = textgen._parse_and_convert
-    parsed: dict[str, Any] = {}
+    parsed: dict[str, bytes] = {}
 
     def parse_once(text: str, *arguments: Any, **keywords: Any) -> Any:
-        if text not in parsed:
-            parsed[text] = parse(text, *arguments, **keywords)
-        return copy.deepcopy(parsed[text])
+        known = parsed.get(text)
+        if known is None:
+            known = parsed[text] = pickle.dumps(parse(text, *arguments, **keywords), -1)
+        return pickle.loads(known)
 
     textgen._parse_and_convert = parse_once
     query = Rule.parse_conjunctive_query
@@ -200,3 +202,17 @@ def remember_parses() -> None:
         return queries[expression]
 
     Rule.parse_conjunctive_query = query_once
+    translate = fast_downward.pddl2sas
+    translated: dict[tuple[str, str, bool], Any] = {}
+
+    def translate_once(
+        domain: str, problem: str, verbose: bool = False, optimize: bool = False
+    ) -> Any:
+        key = (domain, problem, optimize)
+        if key not in translated:
+            if len(translated) >= 2:  # the two translations of the game before
+                translated.clear()
+            translated[key] = translate(domain, problem, verbose=verbose, optimize=optimize)
+        return translated[key]
+
+    fast_downward.pddl2sas = translate_once

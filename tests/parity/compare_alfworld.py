@@ -1,17 +1,19 @@
 """Play real games in the original and in the fast engine, step by step, and compare everything.
 
-    python tests/parity/compare_alfworld.py --data ../shared/data/alfworld --games 20 --steps 50
+    python tests/parity/compare_alfworld.py [--short] [--games 200] [--steps 60]
 
-Runs where the originals are installed (``make parity`` makes such an environment). Compared are
-the text, the admissible commands in their order, the score and the end mark of every step, the
-start included. Commands are admissible ones at random, the oracle's, and broken ones. Every other
-game is played in the old dialect. Exits with 1 at a difference.
+Runs where the originals are installed (``make parity`` makes such an environment), on the official
+games in ``$HIMAC_DATA/alfworld`` (default ``../shared/data``). Compared are the text, the
+admissible commands in their order, the score and the end mark of every step, the start included,
+and now and then the facts. Commands are admissible ones at random, the oracle's, and broken ones.
+Half of the games is played in the old dialect. Exits with 1 at a difference.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 import time
@@ -119,26 +121,40 @@ def compare(
     return steps + 1, differences
 
 
+def default_data() -> Path:
+    """The official games that tests use."""
+    root = Path(os.environ.get("HIMAC_DATA", "../shared/data"))
+    here = Path(__file__).resolve().parents[2]
+    return (root if root.is_absolute() else here / root) / "alfworld"
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="../shared/data/alfworld", help="the official games")
-    parser.add_argument("--games", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=50)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="20 games x 50 steps")
+    parser.add_argument("--data", type=Path, default=default_data(), help="the official games")
+    parser.add_argument("--games", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first so many games")
     parser.add_argument(
         "--untouched",
         type=int,
-        default=10_000,
+        default=10,
         metavar="N",
         help="let the original remember its parses after the first N games",
     )
     parser.add_argument("--report", type=Path, help="write the figures to this JSON file")
     options = parser.parse_args()
+    if options.short:
+        options.games, options.steps, options.untouched = 20, 50, 2
+    if not options.data.exists():
+        print(f"ALFWorld parity: not run, there are no official games at {options.data}")
+        return 0
 
     library = open_library(options.data)
     rng = random.Random(options.seed)
     original = Original(facts=True)
-    games = choose_games(library, options.games, rng)
+    games = choose_games(library, options.games, rng)[options.skip :]
     total, begin = 0, time.time()
     all_differences: list[str] = []
     for number, task_id in enumerate(games):
