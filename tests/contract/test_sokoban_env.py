@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-import himac_envs  # noqa: F401
+import himac_envs
 from himac_envs.sokoban.env import SokobanEnv
 from himac_envs.sokoban.pixels import SokobanPixelsEnv
 from himac_envs.sokoban.render import picture
@@ -211,10 +211,8 @@ def test_films(tmp_path: Path) -> None:
     for _ in range(2):
         env.reset(seed=0)
         env.step(hierarchy.oracle_blueprint().render())
-        steps = 0
         for command in list(hierarchy.oracle()):
             env.step(command)
-            steps += 1
     env.close()
     assert [p.name for p in env.written] == ["film.gif", "film-2.gif"]
     with image.open(env.written[0]) as film:
