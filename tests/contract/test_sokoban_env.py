@@ -197,9 +197,11 @@ def test_gym_sokobans_tiles(tmp_path: Path) -> None:
     assert np.array_equal(tile_set(str(tmp_path), 16), drawn_tiles(16))
     with pytest.raises(ValueError, match="16 pixels"):
         tile_set(str(tmp_path), 32)
-    (tmp_path / "box.png").unlink()
-    with pytest.raises(ValueError, match=r"box\.png"):
-        tile_set(str(tmp_path) + "/.", 16)
+    partial = tmp_path / "partial"
+    partial.mkdir()
+    image.fromarray(drawn_tiles(16)[0]).save(partial / "wall.png")
+    with pytest.raises(ValueError, match=r"floor\.png"):
+        tile_set(str(partial), 16)
 
 
 def test_films(tmp_path: Path) -> None:
