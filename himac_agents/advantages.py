@@ -137,9 +137,9 @@ def gigpo(
     step = group_relative(to_go, keys, std=std)
     result: list[Floats] = []
     at = 0
-    for i, own in enumerate(anchors):
-        result.append(episode[i] + weight * step[at : at + len(own)])
-        at += len(own)
+    for i, seen in enumerate(anchors):
+        result.append(episode[i] + weight * step[at : at + len(seen)])
+        at += len(seen)
     return result
 
 
@@ -178,11 +178,11 @@ def option_level(
             could no longer succeed says nothing about how it was played.
         std: See `group_relative`.
     """
-    values = np.asarray(values, dtype=np.float64)
-    chosen = np.ones(len(values), dtype=bool) if comparable is None else np.asarray(comparable)
-    advantages = np.zeros_like(values)
+    worth = np.asarray(values, dtype=np.float64)
+    chosen = np.ones(len(worth), dtype=bool) if comparable is None else np.asarray(comparable)
+    advantages = np.zeros_like(worth)
     index = np.flatnonzero(chosen)
-    advantages[index] = group_relative(values[index], [groups[i] for i in index], std=std)
+    advantages[index] = group_relative(worth[index], [groups[int(i)] for i in index], std=std)
     return advantages
 
 

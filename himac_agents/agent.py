@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from himac_envs.blueprint import Blueprint
-
 from himac_agents.policy import Codec, Completion, Message, Policy, Prompt, Role, Sampling
 from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint, read_command
+from himac_envs.blueprint import Blueprint
 
 
 class Context:
@@ -34,15 +33,20 @@ class Context:
         self.messages = list(messages)
         self.token_ids: list[int] = codec.encode(messages) if codec is not None else []
 
-    def prompt(self, slot: int | None = None, env: Any = None) -> Prompt:
+    def prompt(
+        self,
+        slot: int | None = None,
+        env: Any = None,
+        choices: Sequence[tuple[int, ...]] | None = None,
+    ) -> Prompt:
         """The conversation up to now, as a question to the policy."""
-        return Prompt(tuple(self.messages), tuple(self.token_ids), slot, self.role, env)
+        return Prompt(tuple(self.messages), tuple(self.token_ids), slot, self.role, choices, env)
 
     def say(self, completion: Completion) -> tuple[int, ...]:
         """Appends the policy's answer; returns its token ids."""
         ids = completion.token_ids
         if not ids and self.codec is not None:
-            ids = tuple(self.codec.encode_reply(completion.text))
+            ids = self.codec.encode_reply(completion.text)
         self.messages.append(Message("assistant", completion.text))
         self.token_ids.extend(ids)
         return ids
@@ -93,11 +97,14 @@ class Executor:
         policy: Who is asked.
         prompts: What it reads.
         sampling: How its answers are drawn.
+        constrained: Whether its answers are bound to the admissible commands. Otherwise it writes
+            freely, and what the environment does not understand costs a step.
     """
 
     policy: Policy
     prompts: Prompts = field(default_factory=CompactPrompts)
     sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 16))
+    constrained: bool = False
     _context: Context | None = field(default=None, init=False, repr=False)
     _first: str = field(default="", init=False, repr=False)
     _endings: list[str] = field(default_factory=list, init=False, repr=False)
@@ -121,13 +128,22 @@ class Executor:
         else:
             task = str(observation.get("subgoal") or info["goal"])
             self._context.hear(self.prompts.observe(text, task, info))
-        (completion,) = self.policy.generate([self._context.prompt()], self.sampling)
+        choices = self.choices(info, self._context.codec)
+        prompt = self._context.prompt(choices=choices)
+        (completion,) = self.policy.generate([prompt], self.sampling)
         self._context.say(completion)
         return read_command(completion.text)
 
     def __call__(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
         """The same: what `himac_envs.hierarchy.PlannerView` asks of an executor."""
         return self.act(observation, info)
+
+    def choices(self, info: dict[str, Any], codec: Codec | None) -> list[tuple[int, ...]] | None:
+        """The answers that are allowed now, as token ids; None where any is."""
+        if not self.constrained or codec is None:
+            return None
+        write = self.prompts.write_command
+        return [codec.encode_reply(write(c)) for c in info["admissible"]] or None
 
     def open(
         self,

@@ -30,6 +30,7 @@ def token_batch(
     segments: Sequence[Segment],
     advantages: Mapping[int, float] | Sequence[float] | None = None,
     *,
+    restrict: bool = True,
     pad: int = 0,
 ) -> TokenBatch:
     """One padded batch from segments.
@@ -38,6 +39,9 @@ def token_batch(
         segments: What to learn from; the tokens of their turns carry loss, nothing else does.
         advantages: One a segment; or, by `id(turn)`, one a turn. None: 1 everywhere, which makes
             the policy-gradient loss imitation.
+        restrict: Take account of what an answer was chosen from (`Turn.allowed`), as policy
+            gradients must. Supervision learns more from the whole vocabulary: every word of a
+            command teaches it to copy names, even where the game leaves no choice.
         pad: The id to pad with.
     """
     longest = max(len(s.token_ids) for s in segments)
@@ -46,21 +50,29 @@ def token_batch(
     mask = np.zeros(shape, dtype=np.float32)
     old = np.zeros(shape, dtype=np.float32)
     credit = np.zeros(shape, dtype=np.float32)
+    allowed: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in segments]
     for row, segment in enumerate(segments):
         ids[row, : len(segment.token_ids)] = segment.token_ids
         for turn in segment.turns:
             at = slice(turn.start, turn.start + len(turn.output_ids))
             mask[row, at] = 1.0
+            for place, ids_ in enumerate(turn.allowed if restrict else ()):
+                if len(ids_) == 1:  # nothing was decided here
+                    mask[row, turn.start + place] = 0.0
+                else:
+                    allowed[row].append((turn.start + place, ids_))
             if turn.old_logprobs:
                 old[row, at] = turn.old_logprobs
             credit[row, at] = _credit(advantages, row, turn)
     # A token at position 0 has nothing before it that could predict it.
     mask[:, 0] = 0.0
+    old *= mask
+    credit *= mask
     temperature = segments[0].temperature
     if any(s.temperature != temperature for s in segments):
         raise ValueError("segments sampled at different temperatures cannot share a batch")
     lengths = np.asarray([len(s.token_ids) for s in segments], dtype=np.int64)
-    return TokenBatch(ids, mask, old, credit, lengths, temperature)
+    return TokenBatch(ids, mask, old, credit, lengths, allowed, temperature)
 
 
 def _credit(
@@ -82,6 +94,7 @@ def rows(batch: TokenBatch, index: NDArray[np.int64]) -> TokenBatch:
         batch.old_logprobs[index, :longest],
         batch.advantages[index, :longest],
         batch.lengths[index],
+        [batch.allowed[i] for i in index] if batch.allowed else [],
         batch.temperature,
         {k: v[index, :longest] for k, v in batch.extra.items()},
     )

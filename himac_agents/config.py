@@ -17,7 +17,7 @@ from typing import Any, Literal
 from himac_envs import registry
 
 Method = Literal["himac", "grpo"]
-Baseline = Literal["supervised", "grpo"]
+Baseline = Literal["supervised", "grpo", "demonstrator", "oracle"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class TrainConfig:
     heads: int = 4
     # Feed-forward width of the tiny model.
     feedforward: int = 192
+    # Commands are chosen among the admissible ones (in every arm alike), or written freely.
+    constrained: bool = False
     # The longest command, in tokens.
     max_command_tokens: int = 16
     # The longest blueprint, in tokens.
@@ -77,6 +79,8 @@ class TrainConfig:
     # -- reinforcement learning --------------------------------------------------------------------
     # Co-evolution iterations: each is phase A, then phase B.
     iterations: int = 20
+    # Learning ends early once so many steps of tasks were taken; 0 sets no bound.
+    max_env_steps: int = 0
     # Tasks drawn for an iteration.
     tasks: int = 16
     # M: blueprints sampled a task in phase A.
@@ -121,7 +125,8 @@ class TrainConfig:
     eval_episodes: int = 500
     # Environments that play at the same time.
     lanes: int = 128
-    # What stands beside the result: further supervision for the same wall time, flat GRPO.
+    # What is measured beside the result: "supervised" (the warm start trained on for the same wall
+    # time), "grpo" (flat, as many environment steps), "demonstrator", "oracle".
     baselines: tuple[Baseline, ...] = ()
     # Iterations between checkpoints.
     checkpoint_every: int = 5
@@ -165,7 +170,9 @@ class TrainConfig:
             ):
                 kind = type(default).__name__
                 raise ValueError(f"{where}: {key}={value!r} should be of type {kind}")
-        tidy = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        tidy: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         return cls(**tidy)
 
     @classmethod

@@ -25,6 +25,7 @@ def demonstrate(
     plan_noise: float = 0.0,
     seed: int = 0,
     flat: bool = False,
+    constrained: bool = False,
     transcripts: bool = False,
 ) -> list[Episode]:
     """An expert's episodes, in the words and (with a codec) the tokens of the agent to be.
@@ -39,12 +40,12 @@ def demonstrate(
         plan_noise: Chance of a spoilt blueprint.
         seed: Seeds choices and mistakes.
         flat: Play without a planner.
+        constrained: Note what each command was chosen from, for an agent that is bound to the
+            admissible commands.
         transcripts: Keep texts.
     """
-    policy = ScriptedPolicy(
-        expert, seed=seed, noise=noise, plan_noise=plan_noise, prompts=prompts
-    )
-    executor = Executor(policy, prompts)
+    policy = ScriptedPolicy(expert, seed=seed, noise=noise, plan_noise=plan_noise, prompts=prompts)
+    executor = Executor(policy, prompts, constrained=constrained)
     agent = HiMACAgent(None if flat else Planner(policy, prompts), executor)
     tasks = [Task(task_id, group=i) for i, task_id in enumerate(task_ids)]
     return collect(agent, pool, tasks, codec=codec, transcripts=transcripts)
@@ -64,6 +65,7 @@ def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
                 for text in episode.blueprint.texts()
                 for m in prompts.segment(first, text, ())
             ]
+        found += sorted(episode.offers)
         for action, observation in episode.transcript[1:]:
             found += [action, observation]
     return found
@@ -94,6 +96,6 @@ class Supervision:
             rng = np.random.default_rng([self._seed, epoch])
             for index in by_length(self._lengths, self._tokens, rng):
                 if step >= start:
-                    yield token_batch([self._segments[i] for i in index])
+                    yield token_batch([self._segments[i] for i in index], restrict=False)
                 step += 1
             epoch += 1

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
-import himac_envs  # noqa: F401  (registers the environments)
 import numpy as np
 from numpy.typing import NDArray
 
+import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents.agent import HiMACAgent
 from himac_agents.rollout import EnvPool, Episode, Task, collect
 

@@ -45,7 +45,7 @@ def token_weights(
         weights = mask / (present * constant)
     else:
         raise ValueError(f"loss_mean={mean!r}: choose sequence, token or constant")
-    return weights.astype(np.float32)
+    return np.asarray(weights, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)

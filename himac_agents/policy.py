@@ -41,6 +41,9 @@ class Prompt:
         slot: The conversation's number. A local model keeps one row of its key-value cache a slot
             and feeds only what the row does not hold yet. None: no cache is kept.
         role: The level that is asked.
+        choices: The only answers allowed, as token ids with their end token; None allows any text.
+            The model's distribution is then restricted, token by token, to what can still become
+            one of them.
         env: The live environment. Privileged: only scripted policies (the oracle) look at it.
     """
 
@@ -48,6 +51,7 @@ class Prompt:
     token_ids: Sequence[int] = ()
     slot: int | None = None
     role: Role = "executor"
+    choices: Sequence[tuple[int, ...]] | None = None
     env: Any = None
 
 
@@ -78,11 +82,14 @@ class Completion:
         token_ids: The ids as sampled, with the end token where one was produced.
         logprobs: Log-probability of each id under the distribution it was drawn from (greedy:
             under the model at temperature 1). Empty for policies that give none.
+        allowed: For each id, the ids it was drawn from; empty where any was allowed. An id that
+            was the only one allowed has log-probability 0 and carries no loss.
     """
 
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
+    allowed: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(slots=True)
@@ -98,7 +105,10 @@ class TokenBatch:
         old_logprobs: Log-probability at sampling time; 0 where `mask` is 0.
         advantages: The advantage of each token; 0 where `mask` is 0.
         lengths: int64 [batch], true lengths.
+        allowed: For each row its (position, ids) pairs: the token at `position` was drawn from
+            `ids` alone. Positions that are not listed were drawn from the whole vocabulary.
         temperature: The softmax temperature the sequences were sampled at.
+        extra: Further [batch, time] arrays.
     """
 
     token_ids: NDArray[np.int64]
@@ -106,11 +116,28 @@ class TokenBatch:
     old_logprobs: NDArray[np.float32]
     advantages: NDArray[np.float32]
     lengths: NDArray[np.int64]
+    allowed: list[list[tuple[int, tuple[int, ...]]]] = field(default_factory=list)
     temperature: float = 1.0
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.token_ids.shape[0])
+
+
+def narrow(
+    choices: Sequence[tuple[int, ...]], ids: Sequence[int]
+) -> tuple[tuple[int, ...], ...] | None:
+    """What each id of an answer could have been, if the answer is to be one of `choices`.
+
+    Returns:
+        For each id the sorted ids allowed at its place; None where the answer is not a choice.
+    """
+    found: list[tuple[int, ...]] = []
+    left = list(choices)
+    for place, token in enumerate(ids):
+        found.append(tuple(sorted({c[place] for c in left if len(c) > place})))
+        left = [c for c in left if len(c) > place and c[place] == token]
+    return tuple(found) if any(len(c) == len(ids) for c in left) else None
 
 
 @runtime_checkable
@@ -135,7 +162,7 @@ class Codec(Protocol):
         """
         ...
 
-    def encode_reply(self, text: str) -> list[int]:
+    def encode_reply(self, text: str) -> tuple[int, ...]:
         """Ids of an assistant's turn that says `text`, its end token included."""
         ...
 

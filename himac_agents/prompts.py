@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from himac_envs.blueprint import SUB_DONE, Blueprint
-
 from himac_agents.policy import Message
+from himac_envs.blueprint import SUB_DONE, Blueprint
 
 _THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _ACTION = re.compile(r"<action>([^<]*)", re.IGNORECASE)
@@ -121,11 +120,11 @@ class CompactPrompts:
     """Few words, for small models trained from scratch: a role token, the scene, the sub-goal.
 
     Attributes:
-        remind: Repeat the sub-goal (flat: the instruction) after each observation. A model of two
-            or three layers then finds what it is after next to what it sees.
+        remind: Repeat the sub-goal (flat: the instruction) after each observation, as a help for
+            models that lose sight of it.
     """
 
-    remind: bool = True
+    remind: bool = False
 
     def plan(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.plan`."""

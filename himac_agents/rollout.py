@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
-from himac_envs.blueprint import Blueprint
 
 from himac_agents.agent import Context, HiMACAgent, codec_of
-from himac_agents.policy import Codec, Completion, Role, Sampling
+from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
 from himac_agents.prompts import read_blueprint, read_command
+from himac_envs.blueprint import Blueprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Turn:
         action: What the environment was sent.
         reward: What the environment paid for it.
         invalid: Whether the environment did not understand it.
+        allowed: For each output id what it was drawn from; empty where any id was allowed.
     """
 
     segment: Segment = field(repr=False)
@@ -59,6 +60,7 @@ class Turn:
     action: str
     reward: float = 0.0
     invalid: bool = False
+    allowed: tuple[tuple[int, ...], ...] = ()
 
     @property
     def role(self) -> Role:
@@ -117,6 +119,7 @@ class Episode:
         steps: Steps of the task (`<sub_done>` and blueprints cost none).
         options: The environment's records of the sub-goals.
         transcript: (action, observation) pairs, for reports; only if asked for.
+        offers: Every command that was admissible at some step; only with a transcript.
         error: The traceback where the environment crashed; such an episode carries no loss.
     """
 
@@ -131,6 +134,7 @@ class Episode:
     goal: str = ""
     options: list[dict[str, Any]] = field(default_factory=list)
     transcript: list[tuple[str, str]] = field(default_factory=list)
+    offers: set[str] = field(default_factory=set)
     error: str | None = None
 
     def turns(self) -> Iterator[Turn]:
@@ -309,6 +313,8 @@ class _Lane:
         self.context: Context
         self.first = ""
         self.endings: list[str] = []
+        self.choices: list[tuple[int, ...]] | None = None
+        self.offered: list[str] = []
         try:
             self.env = pool[slot]
             observation, info = self.env.reset(options={"task_id": task.task_id})
@@ -331,7 +337,15 @@ class _Lane:
 
     def prompt(self) -> Any:
         """The question for the policy."""
-        return self.context.prompt(self.slot, self.env)
+        return self.context.prompt(self.slot, self.env, self.choices)
+
+    def _offer(self, info: dict[str, Any]) -> None:
+        """Notes the commands that the executor may choose from, where it is bound to them."""
+        bound = self.asks == "executor"
+        self.choices = self.agent.executor.choices(info, self.context.codec) if bound else None
+        self.offered = info["admissible"]
+        if self.keeps:
+            self.episode.offers.update(info["admissible"])
 
     def _turn_to(self, observation: dict[str, Any], info: dict[str, Any]) -> None:
         """Opens the segment that the environment's phase calls for."""
@@ -354,6 +368,7 @@ class _Lane:
             segment = Segment("executor", self.episode.task.group, subgoal, index)
         segment.token_ids = self.context.token_ids
         self.episode.segments.append(segment)
+        self._offer(info)
 
     def answer(self, completion: Completion, temperature: float) -> None:
         """Takes the policy's answer to the environment and reads what it says."""
@@ -367,9 +382,16 @@ class _Lane:
             self.episode.blueprint = blueprint
             self.episode.blueprint_valid = self.episode.blueprint_valid and blueprint.valid
             action = blueprint.render()
+        elif self.choices is not None and ids in self.choices:
+            # The command itself: its text may hold words that the model's vocabulary lacks.
+            action = self.offered[self.choices.index(ids)]
         else:
             action = read_command(completion.text)
         turn = Turn(segment, start, ids, completion.logprobs, completion.text, action)
+        turn.allowed = completion.allowed
+        if self.choices is not None and not completion.allowed:
+            # A scripted player's command, as a bound model would have written it.
+            turn.allowed = narrow(self.choices, ids) or ()
         segment.turns.append(turn)
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
@@ -396,6 +418,7 @@ class _Lane:
             prompts = self.agent.executor.prompts
             wanted = segment.subgoal or episode.goal
             self.context.hear(prompts.observe(str(observation["text"]), wanted, info))
+            self._offer(info)
 
 
 def distinct(tasks: Sequence[Task]) -> tuple[list[Task], list[int]]:

@@ -88,7 +88,7 @@ class Run:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(self.folder))  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(self.folder))
         return self._board
 
 

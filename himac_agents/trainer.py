@@ -6,31 +6,31 @@ measured. Everything random comes from generators that are saved with each check
 
 from __future__ import annotations
 
-import json
-import sys
+import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
-import himac_envs  # noqa: F401  (registers the environments)
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from himac_agents import checkpoint
+import himac_envs  # noqa: F401  (registers the environments)
+from himac_agents import checkpoint, outcome
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.coevolution import Iteration, flat_iteration, himac_iteration
 from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision, demonstrate, texts_of
-from himac_agents.evaluate import EvalResult, paired_difference, play, spread
+from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
-from himac_agents.policies.scripted import ScriptedPolicy
-from himac_agents.policies.tiny import TinyPolicy, TinySize
+from himac_agents.policies.causal import CausalPolicy
+from himac_agents.policies.scripted import Expert, ScriptedPolicy
+from himac_agents.policies.tiny import TinyPolicy, TinySize, is_tiny
 from himac_agents.policy import Sampling
 from himac_agents.prompts import ChatPrompts, CompactPrompts, Prompts
 from himac_agents.rollout import EnvPool, Segment
@@ -124,13 +124,14 @@ class Trainer:
         self.warm_start()
         if "warm_start" not in self.at.evaluations:
             self._evaluate("warm_start")
-            self._keep_reference()
+            for name, policy in self.policies.items():
+                policy.save_pretrained(self.run_folder.folder / "warm_start" / name)
             for learner in self.learners.values():
                 learner.begin_reinforcement()
             self.save()
         self._load_reference()
         with self._bar("co-evolution", config.iterations, self.at.iteration) as tick:
-            while self.at.iteration < config.iterations:
+            while self.at.iteration < config.iterations and not self._spent():
                 tick(self._iterate())
                 if self.at.iteration % config.checkpoint_every == 0:
                     self.save()
@@ -149,7 +150,7 @@ class Trainer:
                 learner.begin_supervision()
         streams = {
             name: Supervision(segments, config.warm_tokens, config.seed).batches(at.warm)
-            for name, segments in self._segments_by_policy().items()
+            for name, segments in self.segments_by_policy().items()
         }
         began, losses = time.perf_counter(), []
         with self._bar("warm start", config.warm_steps, at.warm) as tick:
@@ -166,6 +167,10 @@ class Trainer:
         at.warm_seconds += time.perf_counter() - began
         for policy in self.policies.values():
             policy.forget()
+
+    def _spent(self) -> bool:
+        most = self.config.max_env_steps
+        return 0 < most <= self.at.env_steps
 
     def _iterate(self) -> dict[str, float]:
         config, at = self.config, self.at
@@ -194,9 +199,7 @@ class Trainer:
             )
         planner = learners.get("policy") or learners["planner"]
         executor = learners.get("policy") or learners["executor"]
-        return himac_iteration(
-            config, self.agent, self.pool, planner, executor, task_ids, self.rng
-        )
+        return himac_iteration(config, self.agent, self.pool, planner, executor, task_ids, self.rng)
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -238,12 +241,14 @@ class Trainer:
                 plan_noise=config.plan_noise,
                 seed=config.seed + 2,
                 flat=self.flat,
+                constrained=config.constrained,
             )
             self.at.demo_steps = sum(e.steps for e in episodes)
             self._demos = [s for e in episodes if e.error is None for s in e.segments]
         return self._demos
 
-    def _segments_by_policy(self) -> dict[str, list[Segment]]:
+    def segments_by_policy(self) -> dict[str, list[Segment]]:
+        """Which demonstrated sequences each policy imitates."""
         if list(self.policies) == ["policy"]:
             return {"policy": self.demonstrations()}
         return {
@@ -251,35 +256,32 @@ class Trainer:
         }
 
     def _evaluate(self, name: str) -> None:
-        results = {
-            kind: play(self.agent, self.pool, self.eval_ids, temperature=temperature)
-            for kind, temperature in (("temperature_1", 1.0), ("greedy", 0.0))
-        }
-        for policy in self.policies.values():
-            policy.forget()
-        self.at.evaluations[name] = {k: record(r) for k, r in results.items()}
-        self.run_folder.log(
-            f"evaluation/{name}",
-            self.at.iteration,
-            {kind: result.success for kind, result in results.items()},
-        )
+        found = self.evaluate()
+        self.at.evaluations[name] = found
+        successes = {"temperature_1": found["success"], "greedy": found["greedy"]["success"]}
+        self.run_folder.log(f"evaluation/{name}", self.at.iteration, successes)
+        self.console.print(f"{name}: " + "  ".join(f"{k} {v:.3f}" for k, v in successes.items()))
 
-    def _keep_reference(self) -> None:
-        if self.config.kl > 0:
-            for name, policy in self.policies.items():
-                policy.save_pretrained(self.run_folder.folder / "reference" / name)
+    def evaluate(self, agent: HiMACAgent | None = None) -> dict[str, Any]:
+        """Held-out success at temperature 1 and greedy, with each task's outcome."""
+        agent = agent or self.agent
+        forget(agent)
+        sampled = play(agent, self.pool, self.eval_ids, temperature=1.0)
+        greedy = play(agent, self.pool, self.eval_ids, temperature=0.0)
+        forget(agent)
+        return {**outcome.record(sampled), "greedy": outcome.record(greedy)}
 
     def _load_reference(self) -> None:
         if self.config.kl > 0:
             for name, learner in self.learners.items():
-                folder = self.run_folder.folder / "reference" / name
+                folder = self.run_folder.folder / "warm_start" / name
                 learner.reference = load_policy(folder, self.config.policy)
 
     # -- checkpoints -----------------------------------------------------------------------------
 
     def save(self) -> Path:
         """Writes a checkpoint."""
-        self.at.rng = self.rng.bit_generator.state
+        self.at.rng = dict(self.rng.bit_generator.state)
         self.at.lines = self.run_folder.lines
         return checkpoint.save(
             self.run_folder.checkpoints,
@@ -306,12 +308,12 @@ class Trainer:
     def _finish(self) -> dict[str, Any]:
         for name in self.config.baselines:
             if name not in self.at.evaluations:
-                self.console.print(f"baseline: {name}")
+                self.console.print(f"beside it: {name}")
                 self.at.evaluations[name] = BASELINES[name](self)
                 self.save()
-        result = summarise(self)
+        result = outcome.summarise(asdict(self.at), self.config)
         path = self.run_folder.result(result)
-        self.console.print(table(result))
+        self.console.print(outcome.table(result))
         self.console.print(f"run: {self.run_folder.folder}   result: {path}")
         self.run_folder.close()
         return result
@@ -377,45 +379,122 @@ def load_policy(path: str | Path, kind: str, *, seed: int = 0) -> Any:
 def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) -> HiMACAgent:
     """Planner and executor over one policy or over one each; a flat agent for a flat method."""
     command = Sampling(config.temperature, config.max_command_tokens)
-    executor = Executor(policies.get("policy") or policies["executor"], prompts, command)
+    executor = Executor(
+        policies.get("policy") or policies["executor"], prompts, command, config.constrained
+    )
     if config.method != "himac":
         return HiMACAgent(None, executor)
     plan = Sampling(config.temperature, config.max_blueprint_tokens)
-    return HiMACAgent(Planner(policies.get("policy") or policies["planner"], prompts, plan), executor)
+    return HiMACAgent(
+        Planner(policies.get("policy") or policies["planner"], prompts, plan), executor
+    )
 
 
-def record(result: EvalResult) -> dict[str, Any]:
-    """An evaluation as JSON, with each task's outcome for paired comparisons."""
-    return {**result.to_json(), "outcomes": [int(x) for x in result.successes]}
+def load_agent(folder: str | Path, *, flat: bool = False, seed: int = 0) -> HiMACAgent:
+    """An agent to play with, from a run or from a saved policy.
+
+    Args:
+        folder: A run's folder (its newest checkpoint is taken), or a folder that `save_pretrained`
+            wrote.
+        flat: For a flat environment: no planner.
+        seed: Seeds sampling.
+
+    Raises:
+        FileNotFoundError: The folder holds neither.
+        CheckpointError: The run has no whole checkpoint.
+    """
+    folder = Path(folder)
+    if (folder / "config.toml").is_file():
+        config = TrainConfig.from_toml(folder / "config.toml")
+        newest = checkpoint.latest(folder / "checkpoints")
+        names = [name for name in ("policy", "planner", "executor") if (newest / name).is_dir()]
+        policies = {name: load_policy(newest / name, config.policy, seed=seed) for name in names}
+    elif (folder / "config.json").is_file():
+        kind: Literal["tiny", "hf"] = "tiny" if is_tiny(folder) else "hf"
+        config = TrainConfig(policy=kind, model=str(folder))
+        policies = {"policy": load_policy(folder, kind, seed=seed)}
+    else:
+        raise FileNotFoundError(
+            f"{folder} is neither a run (config.toml, checkpoints/) nor a saved policy "
+            "(config.json): give the folder that `himac train` printed at its end"
+        )
+    prompts: Prompts = CompactPrompts() if config.policy == "tiny" else ChatPrompts()
+    return assemble(config.replace(method="grpo" if flat else "himac"), policies, prompts)
+
+
+def forget(agent: HiMACAgent) -> None:
+    """Drops what local models have cached: their weights have changed, or other lanes come."""
+    for policy in agent.policies():
+        if isinstance(policy, CausalPolicy):
+            policy.forget()
 
 
 # -- what stands beside the result ---------------------------------------------------------------
 
 
 def further_supervision(trainer: Trainer) -> dict[str, Any]:
-    """The warm start, trained on for as long as co-evolution took, on the same demonstrations."""
-    config, seconds = trainer.config, trainer.at.learn_seconds
+    """The warm start, trained on for the wall time that co-evolution took, on the same data.
+
+    The learning rate rises to the warm start's peak again and decays along the same cosine, by
+    the share of the time that has passed.
+    """
+    config, budget = trainer.config, trainer.at.learn_seconds
     folder = trainer.run_folder.folder / "warm_start"
-    policies = {n: load_policy(folder / n, config.policy, seed=config.seed) for n in trainer.policies}
-    raise NotImplementedError(seconds, policies)
+    policies = {
+        n: load_policy(folder / n, config.policy, seed=config.seed) for n in trainer.policies
+    }
+    learners = {name: Learner(policy, config) for name, policy in policies.items()}
+    for learner in learners.values():
+        learner.begin_supervision()
+    segments = trainer.segments_by_policy()
+    began, steps = time.perf_counter(), 0
+    streams = {
+        name: Supervision(segments[name], config.warm_tokens, config.seed + 3).batches()
+        for name in policies
+    }
+    while (along := (time.perf_counter() - began) / max(budget, 1e-9)) < 1.0:
+        lr = config.warm_lr * min(1.0, (steps + 1) / 50) * (0.55 + 0.45 * math.cos(math.pi * along))
+        for name, stream in streams.items():
+            learners[name].imitate(next(stream), lr)
+        steps += 1
+    agent = assemble(config, policies, trainer.prompts)
+    return {**trainer.evaluate(agent), "seconds": round(budget, 1), "supervised_steps": steps}
 
 
 def flat_grpo(trainer: Trainer) -> dict[str, Any]:
-    """A flat agent: the same warm start in steps, then GRPO for as many environment steps."""
-    raise NotImplementedError
+    """A flat agent: warm start of the same size, then GRPO for as many environment steps."""
+    config = trainer.config.replace(
+        method="grpo", baselines=(), iterations=10**6, max_env_steps=trainer.at.env_steps
+    )
+    folder = trainer.run_folder.folder / "grpo"
+    resume = (folder / "checkpoints").is_dir()
+    if folder.exists() and not resume:
+        shutil.rmtree(folder)
+    result = Trainer(config, folder, resume=resume, console=trainer.console).run()
+    return {"warm_start": result["warm_start"], "final": result["final"], "work": result["work"]}
+
+
+def demonstrator(trainer: Trainer) -> dict[str, Any]:
+    """The expert whose demonstrations the warm start imitates, without its mistakes."""
+    return scripted(trainer, trainer.config.expert)
+
+
+def oracle(trainer: Trainer) -> dict[str, Any]:
+    """The clairvoyant expert."""
+    return scripted(trainer, "oracle")
+
+
+def scripted(trainer: Trainer, expert: Expert) -> dict[str, Any]:
+    """A scripted agent on the held-out tasks."""
+    policy = ScriptedPolicy(expert, seed=trainer.config.seed, prompts=trainer.prompts)
+    planner = None if trainer.flat else Planner(policy, trainer.prompts)
+    agent = HiMACAgent(planner, Executor(policy, trainer.prompts))
+    return outcome.record(play(agent, trainer.pool, trainer.eval_ids))
 
 
 BASELINES: dict[str, Callable[[Trainer], dict[str, Any]]] = {
     "supervised": further_supervision,
     "grpo": flat_grpo,
+    "demonstrator": demonstrator,
+    "oracle": oracle,
 }
-
-
-def summarise(trainer: Trainer) -> dict[str, Any]:
-    """The content of `result.json`."""
-    raise NotImplementedError(paired_difference, json, sys, ScriptedPolicy)
-
-
-def table(result: dict[str, Any]) -> Table:
-    """The result as a table."""
-    raise NotImplementedError

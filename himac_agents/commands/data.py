@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
-from himac_envs import data, download, registry
 from rich.console import Console
+
+from himac_envs import data, download, registry
 
 _CONSOLE = Console(highlight=False)
 
@@ -49,7 +50,7 @@ def verify(name: Annotated[str, tyro.conf.Positional], version: str | None = Non
     """
     status = 0
     for file, problem in download.verify(name, version):
-        _CONSOLE.print(f"{'ok' if not problem else problem:12} {file}", soft_wrap=True)
+        _CONSOLE.print(f"{problem or 'ok':12} {file}", soft_wrap=True)
         status |= bool(problem)
     if status:
         _CONSOLE.print(f"`himac data get {name}` mends it")
@@ -80,8 +81,8 @@ def export(
         split: Of which generated split.
         games: How many.
     """
-    from himac_envs.alfworld.generate.export import export_game
     from himac_envs.alfworld.generate import GeneratedLibrary
+    from himac_envs.alfworld.generate.export import export_game
 
     ids = GeneratedLibrary().task_ids(split)
     for index in range(min(games, len(ids))):
@@ -90,12 +91,17 @@ def export(
     return 0
 
 
-_COMMANDS = {"get": get, "verify": verify, "where": where, "export": export}
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "get": get,
+    "verify": verify,
+    "where": where,
+    "export": export,
+}
 
 
 def main(args: Sequence[str]) -> int:
     """Run one of the data commands."""
-    status = tyro.extras.subcommand_cli_from_dict(
+    status: Any = tyro.extras.subcommand_cli_from_dict(
         _COMMANDS, args=list(args), prog="himac data", description="Public data sets."
     )
     return int(status or 0)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from himac_envs import registry
-from himac_envs.task import MissingDependencyError
 from rich.console import Console
 from rich.table import Table
+
+from himac_envs import registry
+from himac_envs.task import MissingDependencyError
 
 if TYPE_CHECKING:
     from himac_agents.agent import HiMACAgent

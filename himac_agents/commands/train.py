@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from himac_envs import registry
-from himac_envs.task import MissingDependencyError
 
 from himac_agents.config import TrainConfig
+from himac_envs import registry
+from himac_envs.task import MissingDependencyError
 
 
 @dataclass(frozen=True)

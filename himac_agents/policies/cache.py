@@ -27,7 +27,7 @@ class SlotCache:
 
     def __init__(self) -> None:
         self.tokens: dict[int, list[int]] = {}
-        self._row: dict[int, int] = {}
+        self.row_of: dict[int, int] = {}
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._capacity = 0
@@ -42,7 +42,7 @@ class SlotCache:
         self.__init__()  # type: ignore[misc]
 
     def shared_prefix(self, slot: int, ids: Sequence[int]) -> int:
-        """How many leading tokens of `ids` the slot already holds (one at least is left to feed)."""
+        """How many leading tokens of `ids` the slot holds; one at least is left to feed."""
         held = self.tokens.get(slot)
         if not held:
             return 0
@@ -57,23 +57,23 @@ class SlotCache:
         Rows of other slots stay while they are fewer than the asked ones: they may come back, and
         moving memory costs more than carrying them.
         """
-        if len(slots) * 2 < len(self._row):
-            keep = [slot for slot in slots if slot in self._row]
-            index = torch.tensor([self._row[slot] for slot in keep], dtype=torch.long)
+        if len(slots) * 2 < len(self.row_of):
+            keep = [slot for slot in slots if slot in self.row_of]
+            index = torch.tensor([self.row_of[slot] for slot in keep], dtype=torch.long)
             self._keys = [k[index.to(k.device)] for k in self._keys]
             self._values = [v[index.to(v.device)] for v in self._values]
-            self._row = {slot: row for row, slot in enumerate(keep)}
+            self.row_of = {slot: row for row, slot in enumerate(keep)}
             self.tokens = {slot: self.tokens[slot] for slot in keep}
         for slot in slots:
-            if slot not in self._row:
-                self._row[slot] = len(self._row)
+            if slot not in self.row_of:
+                self.row_of[slot] = len(self.row_of)
                 self.tokens[slot] = []
-        return [self._row[slot] for slot in slots]
+        return [self.row_of[slot] for slot in slots]
 
     @property
     def rows(self) -> int:
         """Rows in use."""
-        return len(self._row)
+        return len(self.row_of)
 
     # -- one forward pass ------------------------------------------------------------------------
 
@@ -110,10 +110,7 @@ class SlotCache:
             self._values.append(value.new_zeros(shape))
         keys = self._keys[layer_idx] = self._fit(self._keys[layer_idx], key)
         values = self._values[layer_idx] = self._fit(self._values[layer_idx], value)
-        if self._rows is None:
-            rows = torch.arange(key.shape[0], device=key.device)
-        else:
-            rows = self._rows
+        rows = torch.arange(key.shape[0], device=key.device) if self._rows is None else self._rows
         keys[rows[:, None], :, self._positions] = key.transpose(1, 2)
         values[rows[:, None], :, self._positions] = value.transpose(1, 2)
         if self._rows is None:

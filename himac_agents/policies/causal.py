@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,10 @@ class CausalPolicy:
         """See `Codec.encode`."""
         raise NotImplementedError
 
-    def encode_reply(self, text: str) -> list[int]:
+    def encode_reply(self, text: str) -> tuple[int, ...]:
         """See `Codec.encode_reply`."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
-        return [*ids, self.end_ids[0]]
+        return (*ids, self.end_ids[0])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion, without its end token."""
@@ -92,10 +93,13 @@ class CausalPolicy:
         ids = torch.as_tensor(batch.token_ids, device=self.device)
         mask = torch.as_tensor(batch.mask, device=self.device) > 0
         logits = self._logits_before(ids, mask).float() / batch.temperature
+        restricted = _restrictions(batch)
+        if restricted:
+            logits = forbid(logits, restricted)
         logp_all = torch.log_softmax(logits, dim=-1)
         chosen = logp_all.gather(-1, ids[mask][:, None])[:, 0]
         with torch.no_grad():
-            entropies = -(logp_all.exp() * logp_all).sum(-1)
+            entropies = torch.special.entr(logp_all.exp()).sum(-1)
         logp = torch.zeros(ids.shape, dtype=chosen.dtype, device=self.device)
         entropy = torch.zeros_like(logp)
         return logp.masked_scatter(mask, chosen), entropy.masked_scatter(mask, entropies)
@@ -115,6 +119,52 @@ class CausalPolicy:
         self.tokenizer.save_pretrained(path)
 
 
+def _restrictions(batch: TokenBatch) -> list[tuple[int, tuple[int, ...]]]:
+    """For the tokens under the mask, in row order: (which one, the ids it was drawn from)."""
+    if not batch.allowed:
+        return []
+    number = np.cumsum(batch.mask.ravel() > 0).reshape(batch.mask.shape) - 1
+    return [
+        (int(number[row, position]), ids)
+        for row, pairs in enumerate(batch.allowed)
+        for position, ids in pairs
+        if batch.mask[row, position] > 0
+    ]
+
+
+class _Answer:
+    """One answer while it is written: what is there, what is still to be fed, what may follow."""
+
+    __slots__ = ("allowed", "left", "logps", "pending", "tokens")
+
+    def __init__(self, choices: Sequence[tuple[int, ...]] | None) -> None:
+        self.tokens: list[int] = []
+        self.logps: list[float] = []
+        self.pending: list[int] = []
+        self.left = None if choices is None else list(choices)
+        self.allowed: list[tuple[int, ...]] = []
+
+    def options(self) -> tuple[int, ...]:
+        """The ids that may come next (only asked when choices restrict them)."""
+        place = len(self.tokens)
+        return tuple(sorted({c[place] for c in self.left or () if len(c) > place}))
+
+    def write(self, token: int, logp: float) -> None:
+        """Appends a token."""
+        if self.left is not None:
+            self.allowed.append(self.options())
+            place = len(self.tokens)
+            self.left = [c for c in self.left if len(c) > place and c[place] == token]
+        self.tokens.append(token)
+        self.logps.append(logp)
+        self.pending.append(token)
+
+    def write_forced(self) -> None:
+        """Appends what has no alternative: no forward pass is needed to know it."""
+        while self.left is not None and len(options := self.options()) == 1:
+            self.write(options[0], 0.0)
+
+
 class _Decoding:
     """One call of `generate`: feed what the cache lacks, then write token by token."""
 
@@ -130,41 +180,58 @@ class _Decoding:
         self.slots = slots
         self.rows = cache.seat(slots)
         self.prompts = [list(prompt.token_ids) for prompt in prompts]
-        self.outputs: list[list[int]] = [[] for _ in prompts]
-        self.logps: list[list[float]] = [[] for _ in prompts]
+        self.answers = [_Answer(prompt.choices) for prompt in prompts]
         # Every row of the cache takes part in a decoding step (no copy of keys and values);
         # rows that are not asked, or have finished, compute something nobody reads.
         self.lengths = np.zeros(cache.rows, dtype=np.int64)
-        for slot, row in cache._row.items():
+        for slot, row in cache.row_of.items():
             self.lengths[row] = len(cache.tokens[slot])
 
     def run(self) -> list[Completion]:
         """Decodes until every prompt has its end token or the most tokens allowed."""
-        policy = self.policy
+        policy, most = self.policy, self.sampling.max_tokens
         last = self._prefill()
-        alive = np.ones(len(self.prompts), dtype=bool)
-        rows = np.asarray(self.rows)
-        for step in range(self.sampling.max_tokens):
-            ids, logps = self._draw(last)
-            for i in np.flatnonzero(alive):
-                self.outputs[i].append(int(ids[i]))
-                self.logps[i].append(float(logps[i]))
-            alive &= ~np.isin(ids, policy.end_ids)
-            if not alive.any() or step + 1 == self.sampling.max_tokens:
+        alive = list(range(len(self.prompts)))
+        fed = [list(prompt) for prompt in self.prompts]
+        while True:
+            ids, logps = self._draw(last, alive)
+            for i, token, logp in zip(alive, ids, logps, strict=True):
+                self.answers[i].write(int(token), float(logp))
+                self.answers[i].write_forced()
+            alive = [
+                i
+                for i in alive
+                if (a := self.answers[i]).tokens[-1] not in policy.end_ids and len(a.tokens) < most
+            ]
+            if not alive:
                 break
-            fed = np.full((self.cache.rows, 1), policy.pad_id, dtype=np.int64)
-            fed[rows[alive], 0] = ids[alive]
-            logits = self._forward(fed, None, self.lengths[:, None])
-            last = logits[torch.as_tensor(rows, device=policy.device), 0]
-            self.lengths[rows[alive]] += 1
-        answers = []
-        for slot, prompt, ids_, logps_ in zip(
-            self.slots, self.prompts, self.outputs, self.logps, strict=True
-        ):
-            self.cache.tokens[slot] = prompt + ids_[:-1]
-            text = policy.decode(ids_)
-            answers.append(Completion(text, tuple(ids_), tuple(logps_)))
-        return answers
+            last = self._feed(alive, fed)
+        completions = []
+        for slot, answer, held in zip(self.slots, self.answers, fed, strict=True):
+            self.cache.tokens[slot] = held
+            text = policy.decode(answer.tokens)
+            completions.append(
+                Completion(text, tuple(answer.tokens), tuple(answer.logps), tuple(answer.allowed))
+            )
+        return completions
+
+    def _feed(self, alive: list[int], fed: list[list[int]]) -> Tensor:
+        """Feeds what was written since the last pass; logits [alive, vocabulary] after it."""
+        longest = max(len(self.answers[i].pending) for i in alive)
+        tokens = np.full((self.cache.rows, longest), self.policy.pad_id, dtype=np.int64)
+        ends = np.zeros(self.cache.rows, dtype=np.int64)
+        for i in alive:
+            row, pending = self.rows[i], self.answers[i].pending
+            tokens[row, : len(pending)] = pending
+            ends[row] = len(pending) - 1
+        positions = self.lengths[:, None] + np.arange(longest)[None, :]
+        logits = self._forward(tokens, None, positions, ends.tolist())[:, 0]
+        for i in alive:
+            answer = self.answers[i]
+            fed[i] += answer.pending
+            self.lengths[self.rows[i]] += len(answer.pending)
+            answer.pending = []
+        return logits[torch.tensor([self.rows[i] for i in alive], device=self.policy.device)]
 
     def _prefill(self) -> Tensor:
         """Feeds each prompt's new tokens; returns the logits [prompts, vocabulary] after them."""
@@ -212,7 +279,9 @@ class _Decoding:
         hidden_from = torch.arange(width, device=device)[None, None, None, :] > at[:, None, :, None]
         mask = torch.zeros(hidden_from.shape, dtype=dtype, device=device)
         mask.masked_fill_(hidden_from, torch.finfo(dtype).min)
-        keep = 0 if ends is None else torch.arange(fed.shape[1], device=device)
+        # Of a long prompt only the last position's logits are wanted.
+        wanted = sorted(set(ends)) if ends is not None else []
+        keep = torch.tensor(wanted, device=device) if wanted else 0
         logits: Tensor = policy.model(
             input_ids=torch.as_tensor(fed, device=device),
             attention_mask=mask,
@@ -223,21 +292,43 @@ class _Decoding:
         ).logits
         if ends is None:
             return logits
-        index = torch.tensor(ends, device=device)
+        index = torch.tensor([wanted.index(end) for end in ends], device=device)
         return logits[torch.arange(len(ends), device=device), index][:, None]
 
     def _draw(
-        self, logits: Tensor
+        self, logits: Tensor, alive: list[int]
     ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.float32]]]:
-        """Draws one token a row; returns ids and their log-probabilities."""
+        """Draws one token for each row that is still writing; ids and their log-probabilities."""
         temperature = 1.0 if self.sampling.greedy else self.sampling.temperature
-        logp = torch.log_softmax(logits.float() / temperature, dim=-1)
+        logits = logits.float() / temperature
+        bound = [k for k, i in enumerate(alive) if self.answers[i].left is not None]
+        if bound:
+            logits = forbid(logits, [(k, self.answers[alive[k]].options()) for k in bound])
+        logp = torch.log_softmax(logits, dim=-1)
         if self.sampling.greedy:
             ids = logp.argmax(-1)
         else:
             ids = torch.multinomial(logp.exp(), 1, generator=self.policy.generator)[:, 0]
         chosen = logp.gather(-1, ids[:, None])[:, 0]
         return ids.cpu().numpy(), chosen.cpu().numpy()
+
+
+def forbid(logits: Tensor, allowed: Sequence[tuple[int, Sequence[int]]]) -> Tensor:
+    """Logits with everything but the allowed ids at minus infinity, in the rows that are named.
+
+    Args:
+        logits: [rows, vocabulary].
+        allowed: (row, ids) pairs; other rows stay as they are.
+    """
+    rows = [row for row, _ in allowed]
+    at = [row for row, ids in allowed for _ in ids]
+    tokens = [token for _, ids in allowed for token in ids]
+    closed = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
+    closed[torch.tensor(rows, device=logits.device)] = True
+    closed[torch.tensor(at, device=logits.device), torch.tensor(tokens, device=logits.device)] = (
+        False
+    )
+    return logits.masked_fill(closed, -math.inf)
 
 
 def _by_length(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:

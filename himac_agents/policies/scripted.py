@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from himac_envs.blueprint import SUB_DONE, clean
 
 from himac_agents.policy import Completion, Prompt, Sampling
 from himac_agents.prompts import CompactPrompts, Prompts
+from himac_envs.blueprint import SUB_DONE, clean
 
 Expert = Literal["oracle", "explorer", "random"]
 

@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ from himac_agents.policy import Message
 
 PAD, UNKNOWN, END, SAY = "<pad>", "<unk>", "<end>", "<say>"
 SPECIAL = (PAD, UNKNOWN, END, SAY, "<plan>", "<act>", "<play>", "<sub_done>")
+
+#: A large base: in heads this narrow most dimensions must compare words, not places.
+ROPE_THETA = 1_000_000.0
 
 _PIECE = r" ?<\w+>| ?[\w/'-]+| ?[^\w\s]| ?\n|\s"
 _WORD = re.compile(_PIECE)
@@ -47,13 +51,16 @@ class TinySize:
         heads: Attention heads.
         feedforward: Width of the feed-forward part.
         initializer_range: Standard deviation of the initial weights, tied embeddings included.
+        match: Begin with equal query and key projections (free to part later), so that equal words
+            attend to each other from the first step.
     """
 
     hidden: int = 64
     layers: int = 3
-    heads: int = 4
+    heads: int = 2
     feedforward: int = 192
     initializer_range: float = 0.1
+    match: bool = True
 
 
 class TinyPolicy(CausalPolicy):
@@ -84,6 +91,7 @@ class TinyPolicy(CausalPolicy):
             num_key_value_heads=size.heads,
             max_position_embeddings=8192,
             tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
             initializer_range=size.initializer_range,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=None,
@@ -92,6 +100,10 @@ class TinyPolicy(CausalPolicy):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = LlamaForCausalLM(config)
+        if size.match:
+            with torch.no_grad():
+                for layer in model.model.layers:
+                    layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
         return cls(model, tokenizer, seed=seed)
 
     @classmethod
@@ -105,6 +117,7 @@ class TinyPolicy(CausalPolicy):
         super().__init__(model, tokenizer, [tokenizer.convert_tokens_to_ids(END)], seed)
         self._say = int(tokenizer.convert_tokens_to_ids(SAY))
         self._memo: dict[str, tuple[int, ...]] = {}
+        self._replies: dict[str, tuple[int, ...]] = {}
 
     def _ids(self, text: str) -> tuple[int, ...]:
         # Games repeat themselves: "The drawer 3 is closed." is tokenised once.
@@ -126,14 +139,19 @@ class TinyPolicy(CausalPolicy):
             ids.append(self._say)
         return ids
 
-    def encode_reply(self, text: str) -> list[int]:
+    def encode_reply(self, text: str) -> tuple[int, ...]:
         """See `Codec.encode_reply`."""
-        return [*self._ids(text), self.end_ids[0]]
+        ids = self._replies.get(text)
+        if ids is None:
+            if len(self._replies) > 100_000:
+                self._replies.clear()
+            ids = self._replies[text] = (*self._ids(text), self.end_ids[0])
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion; special tokens other than `<sub_done>` vanish."""
         kept = [i for i in ids if i not in self.end_ids and i != self.pad_id and i != self._say]
-        return str(self.tokenizer.decode(kept)).strip()
+        return str(self.tokenizer.decode(kept)).replace(" \n ", "\n").strip()
 
     def _logits_before(self, ids: Tensor, mask: Tensor) -> Tensor:
         # Only the positions that carry loss go through the output layer: a third of the time saved.
@@ -156,7 +174,7 @@ def build_tokenizer(texts: Iterable[str], phrases: int = 96) -> PreTrainedTokeni
     core.normalizer = normalizers.Sequence(
         [
             normalizers.Replace(Regex(r"\s*\n\s*"), " \n "),
-            normalizers.Replace(Regex(r"^ +"), ""),
+            normalizers.Replace(Regex(r"\A +"), ""),
             normalizers.Prepend(" "),
         ]
     )
@@ -183,14 +201,14 @@ def _mine_phrases(lines: Sequence[str], most: int) -> list[str]:
     split = Counter(tuple(_WORD.findall(line)) for line in lines)
     names: set[str] = set()
     for words in split:
-        names.update(a for a, b in zip(words, words[1:], strict=False) if _NUMBER.fullmatch(b))
+        names.update(a for a, b in pairwise(words) if _NUMBER.fullmatch(b))
     barred = {w for words in split for w in words if _NUMBER.fullmatch(w) or "<" in w or ">" in w}
     barred |= names
     found: list[str] = []
     for _ in range(most):
         pairs: Counter[tuple[str, str]] = Counter()
         for words, n in split.items():
-            for a, b in zip(words, words[1:], strict=False):
+            for a, b in pairwise(words):
                 if a not in barred and b not in barred:
                     pairs[a, b] += n
         if not pairs:
@@ -217,6 +235,12 @@ def _join(words: tuple[str, ...], a: str, b: str) -> tuple[str, ...]:
             out.append(words[i])
             i += 1
     return tuple(out)
+
+
+def is_tiny(folder: str | Path) -> bool:
+    """Whether a saved model is one of ours: its tokenizer knows the role tokens."""
+    path = Path(folder) / "tokenizer.json"
+    return path.is_file() and f'"{SAY}"' in path.read_text(encoding="utf-8")
 
 
 def describe(policy: TinyPolicy) -> str:

@@ -172,7 +172,7 @@ def test_planner_view_is_one_step_and_replans_are_more() -> None:
     view.reset(options=TASK)
     rewards = []
     for fruit in _fruit(env):
-        observation, reward, terminated, _, _ = view.step(f"1. get the {fruit}")
+        _, reward, terminated, _, _ = view.step(f"1. get the {fruit}")
         rewards.append(reward)
     assert terminated and sum(rewards) == pytest.approx(1.0)
 
@@ -224,7 +224,7 @@ def test_what_is_returned_is_never_changed_later() -> None:
     env.step("east")
     assert (first, info) == kept
     info["goal"] = "changed by the user"
-    observation, *_, after = env.step(SUB_DONE)
+    *_, after = env.step(SUB_DONE)
     assert after["goal"] == "get every fruit"
 
 
