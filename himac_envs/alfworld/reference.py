@@ -127,6 +127,11 @@ class Original:
         """Begin a game, given as the content of a ``game.tw-pddl`` file."""
         with _left_alone():
             self._env.load(data)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin the loaded game again."""
+        with _left_alone():
             self._state = self._env.reset()
         self.intro = str(self._state.feedback)
         self.won = bool(self._state["won"])
