@@ -199,7 +199,7 @@ def _print(figures: dict[str, Any]) -> None:
 
     table = Table(title=f"ALFWorld ({figures['data']}): CPU time, median, interleaved")
     for column in ("", "here", "original", "times faster", "promised"):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+        table.add_column(column, justify="right" if column else "left")
     for row, bar in BARS.items():
         theirs = figures["original"].get(row)
         table.add_row(

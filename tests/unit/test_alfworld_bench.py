@@ -25,7 +25,7 @@ def test_our_side_alone(
     assert figures["megabytes"] < 100
     told = capsys.readouterr().out
     assert "make reference" in told
-    assert "1,000 environments" in told.replace("\n", " ")
+    assert "1,000" in told
 
 
 def test_an_interpreter_without_the_original_is_an_error() -> None:
