@@ -65,6 +65,7 @@ def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
                 for text in episode.blueprint.texts()
                 for m in prompts.segment(first, text, ())
             ]
+        found += sorted(episode.offers)
         for action, observation in episode.transcript[1:]:
             found += [action, observation]
     return found

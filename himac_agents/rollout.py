@@ -119,6 +119,7 @@ class Episode:
         steps: Steps of the task (`<sub_done>` and blueprints cost none).
         options: The environment's records of the sub-goals.
         transcript: (action, observation) pairs, for reports; only if asked for.
+        offers: Every command that was admissible at some step; only with a transcript.
         error: The traceback where the environment crashed; such an episode carries no loss.
     """
 
@@ -133,6 +134,7 @@ class Episode:
     goal: str = ""
     options: list[dict[str, Any]] = field(default_factory=list)
     transcript: list[tuple[str, str]] = field(default_factory=list)
+    offers: set[str] = field(default_factory=set)
     error: str | None = None
 
     def turns(self) -> Iterator[Turn]:
@@ -312,6 +314,7 @@ class _Lane:
         self.first = ""
         self.endings: list[str] = []
         self.choices: list[tuple[int, ...]] | None = None
+        self.offered: list[str] = []
         try:
             self.env = pool[slot]
             observation, info = self.env.reset(options={"task_id": task.task_id})
@@ -340,6 +343,9 @@ class _Lane:
         """Notes the commands that the executor may choose from, where it is bound to them."""
         bound = self.asks == "executor"
         self.choices = self.agent.executor.choices(info, self.context.codec) if bound else None
+        self.offered = info["admissible"]
+        if self.keeps:
+            self.episode.offers.update(info["admissible"])
 
     def _turn_to(self, observation: dict[str, Any], info: dict[str, Any]) -> None:
         """Opens the segment that the environment's phase calls for."""
@@ -376,6 +382,9 @@ class _Lane:
             self.episode.blueprint = blueprint
             self.episode.blueprint_valid = self.episode.blueprint_valid and blueprint.valid
             action = blueprint.render()
+        elif self.choices is not None and ids in self.choices:
+            # The command itself: its text may hold words that the model's vocabulary lacks.
+            action = self.offered[self.choices.index(ids)]
         else:
             action = read_command(completion.text)
         turn = Turn(segment, start, ids, completion.logprobs, completion.text, action)

@@ -32,6 +32,9 @@ from himac_agents.policy import Message
 PAD, UNKNOWN, END, SAY = "<pad>", "<unk>", "<end>", "<say>"
 SPECIAL = (PAD, UNKNOWN, END, SAY, "<plan>", "<act>", "<play>", "<sub_done>")
 
+#: A large base: in heads this narrow most dimensions must compare words, not places.
+ROPE_THETA = 1_000_000.0
+
 _PIECE = r" ?<\w+>| ?[\w/'-]+| ?[^\w\s]| ?\n|\s"
 _WORD = re.compile(_PIECE)
 #: Words tell phrases from names: a name is a word that a number follows somewhere.
@@ -48,13 +51,16 @@ class TinySize:
         heads: Attention heads.
         feedforward: Width of the feed-forward part.
         initializer_range: Standard deviation of the initial weights, tied embeddings included.
+        match: Begin with equal query and key projections (free to part later), so that equal words
+            attend to each other from the first step.
     """
 
     hidden: int = 64
     layers: int = 3
-    heads: int = 4
+    heads: int = 2
     feedforward: int = 192
     initializer_range: float = 0.1
+    match: bool = True
 
 
 class TinyPolicy(CausalPolicy):
@@ -85,6 +91,7 @@ class TinyPolicy(CausalPolicy):
             num_key_value_heads=size.heads,
             max_position_embeddings=8192,
             tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
             initializer_range=size.initializer_range,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=None,
@@ -93,6 +100,10 @@ class TinyPolicy(CausalPolicy):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = LlamaForCausalLM(config)
+        if size.match:
+            with torch.no_grad():
+                for layer in model.model.layers:
+                    layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
         return cls(model, tokenizer, seed=seed)
 
     @classmethod
@@ -140,7 +151,7 @@ class TinyPolicy(CausalPolicy):
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion; special tokens other than `<sub_done>` vanish."""
         kept = [i for i in ids if i not in self.end_ids and i != self.pad_id and i != self._say]
-        return str(self.tokenizer.decode(kept)).strip()
+        return str(self.tokenizer.decode(kept)).replace(" \n ", "\n").strip()
 
     def _logits_before(self, ids: Tensor, mask: Tensor) -> Tensor:
         # Only the positions that carry loss go through the output layer: a third of the time saved.
@@ -163,7 +174,7 @@ def build_tokenizer(texts: Iterable[str], phrases: int = 96) -> PreTrainedTokeni
     core.normalizer = normalizers.Sequence(
         [
             normalizers.Replace(Regex(r"\s*\n\s*"), " \n "),
-            normalizers.Replace(Regex(r"^ +"), ""),
+            normalizers.Replace(Regex(r"\A +"), ""),
             normalizers.Prepend(" "),
         ]
     )
