@@ -16,12 +16,14 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from himac_envs.alfworld.archive import load_index
 from himac_envs.alfworld.engine import State
 from himac_envs.alfworld.env import ALFWorldEnv
 from himac_envs.alfworld.vector import ALFWorldVectorEnv
@@ -47,7 +49,8 @@ def run(quick: bool = False, *, reference: str | None = None) -> dict[str, Any]:
     Returns:
         ``seconds`` (ours, by row), ``original`` (the same, empty without the original),
         ``ratios``, ``rates`` (batches, steps a CPU second), ``megabytes`` (of 1,000 environments
-        above the games), ``bars`` and ``machine``.
+        above the games), ``index`` (seconds to index the official archives, first and again),
+        ``bars`` and ``machine``.
     """
     rounds = 1 if quick else 5
     folder = installed("alfworld")
@@ -71,6 +74,7 @@ def run(quick: bool = False, *, reference: str | None = None) -> dict[str, Any]:
     seconds = {row: statistics.median(values) for row, values in mine.items()}
     reference_seconds = {row: statistics.median(v) for row, v in theirs.items() if v}
     rates, megabytes = _batches(settings, quick)
+    index = {} if folder is None else _index(folder)
     figures: dict[str, Any] = {
         "data": env.data_name,
         "seconds": seconds,
@@ -78,6 +82,7 @@ def run(quick: bool = False, *, reference: str | None = None) -> dict[str, Any]:
         "ratios": {row: reference_seconds[row] / seconds[row] for row in reference_seconds},
         "rates": rates,
         "megabytes": megabytes,
+        "index": index,
         "bars": {**BARS, **BATCH_BARS},
         "machine": _machine(),
     }
@@ -168,6 +173,18 @@ def _batches(settings: dict[str, Any], quick: bool) -> tuple[dict[str, float], f
     return rates, megabytes
 
 
+def _index(folder: Path) -> dict[str, float]:
+    """CPU seconds that indexing the official archives takes: without a cache, then with one."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for archive in folder.glob("*.zip"):  # so that the cache beside the data is not used
+            (Path(scratch) / archive.name).symlink_to(archive.resolve())
+        cache = Path(scratch) / "cache"
+        return {
+            "first": _clock(partial(load_index, scratch, cache), 1),
+            "again": _clock(partial(load_index, scratch, cache), 3),
+        }
+
+
 def _only(task: str, split: str | None = None) -> list[str]:
     """Instead of `ALFWorldEnv.task_ids`: one of the loaded games."""
     return [task]
@@ -211,6 +228,10 @@ def _print(figures: dict[str, Any]) -> None:
         )
     for row, bar in BATCH_BARS.items():
         table.add_row(row, f"{figures['rates'][row]:,.0f} steps/s", "", "", f"{bar:,} steps/s")
+    if figures["index"]:
+        first, again = figures["index"]["first"], figures["index"]["again"]
+        table.add_row("index of the archives", _time(first), "", "", "1,500 ms")
+        table.add_row("index, again", _time(again), "", "", "")
     table.add_row("1,000 environments", f"{figures['megabytes']:.0f} MB", "", "", "< 100 MB")
     console = Console()
     console.print(table)

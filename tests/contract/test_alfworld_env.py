@@ -11,7 +11,6 @@ import pickle
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -310,10 +309,7 @@ def test_random_play_leaks_nothing() -> None:
 
 @pytest.mark.slow
 def test_a_million_random_steps(official: str) -> None:
-    begin = time.process_time()
     random_play({"data": official, "split": "valid"}, steps=1_000_000, games=140)
-    print(f"a million steps in {time.process_time() - begin:.0f} s of CPU")
-    assert time.process_time() - begin < 600
 
 
 def test_the_original_as_backend_names_what_is_missing() -> None:
