@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tyro
-from himac_envs import __version__
-from himac_envs.task import HiMACError
 from rich.console import Console
 from rich.markup import escape
 
 from himac_agents.commands import bench, data, doctor, evaluation, listing, play, train
+from himac_envs import __version__
+from himac_envs.task import HiMACError
 
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "list": listing.run,

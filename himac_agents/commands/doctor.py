@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import himac_envs
-from himac_envs import data, registry
 from rich.console import Console
 from rich.table import Table
+
+import himac_envs
+from himac_envs import data, registry
 
 #: Package -> the extra that brings it.
 _PACKAGES = {

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import tyro
-from himac_envs import data, registry
 from rich.console import Console
 from rich.table import Table
+
+from himac_envs import data, registry
 
 
 def run(

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import gymnasium as gym
 import tyro
-from himac_envs import HierarchicalEnv, OracleExecutor, OraclePlanner, TaskEnv
-from himac_envs.blueprint import SUB_DONE
 from rich.console import Console
 from rich.markup import escape
+
+from himac_envs import HierarchicalEnv, OracleExecutor, OraclePlanner, TaskEnv
+from himac_envs.blueprint import SUB_DONE
 
 Ask = Callable[[str], str]
 

@@ -12,7 +12,7 @@ from himac_envs.alfworld import facts
 from himac_envs.alfworld.aims import achieved, understand
 from himac_envs.alfworld.dialect import DialectName, find_dialect
 from himac_envs.alfworld.engine import NOTHING_HAPPENS, State
-from himac_envs.alfworld.expert import blueprint, follow, plan_subgoal
+from himac_envs.alfworld.expert import Follower, blueprint, follow, plan_subgoal
 from himac_envs.alfworld.game import Game, SavedState
 from himac_envs.alfworld.games import GameLibrary, open_library
 from himac_envs.alfworld.planner import solve
@@ -268,18 +268,20 @@ class ALFWorldEnv(TaskEnv):
             ValueError: The sub-goal is not understood, or cannot be reached from here.
         """
         if subgoal is None:
-            return follow(self._playing, solve, lambda state: state.won)
+            return self._follow(Follower(solve, lambda state: state.won))
         aim = understand(self._playing().game, subgoal)
         if aim is None:
             raise ValueError(
                 f"the sub-goal {subgoal!r} is not understood here; himac_envs.alfworld.subgoals "
                 "lists the forms, e.g. 'find and take a mug'"
             )
-        return follow(
-            self._playing,
-            lambda state: plan_subgoal(state, aim),
-            lambda state: achieved(state, aim),
+        return self._follow(
+            Follower(lambda state: plan_subgoal(state, aim), lambda state: achieved(state, aim))
         )
+
+    def _follow(self, choose: Callable[[State], str | None]) -> Iterator[str]:
+        self._playing()  # an error now, not at the first command
+        return follow(self._playing, lambda: self._steps, choose)
 
     def explorer(
         self, subgoal: str | None = None, rng: np.random.Generator | None = None
@@ -303,7 +305,8 @@ class ALFWorldEnv(TaskEnv):
             aim = understand(self._playing().game, subgoal)
             if aim is None:
                 raise ValueError(f"the sub-goal {subgoal!r} is not understood here")
-        return Explorer(self.np_random if rng is None else rng).follow(self._playing, aim)
+        explorer = Explorer(self.np_random if rng is None else rng)
+        return self._follow(lambda state: explorer.choose(state, aim))
 
     def oracle_blueprint(self) -> Blueprint:
         """Return an expert's sub-goals from here, using only what can be known here."""

@@ -284,25 +284,57 @@ def plan_subgoal(state: State, aim: Aim) -> list[str]:
 
 def follow(
     get_state: Callable[[], State],
-    plan: Callable[[State], list[str]],
-    done: Callable[[State], bool],
+    get_clock: Callable[[], int],
+    choose: Callable[[State], str | None],
 ) -> Iterator[str]:
-    """Yield a plan's commands one at a time, planning anew when the state is not as expected.
+    """Yield commands one at a time, each chosen from the state as it then is.
+
+    Where no step was taken since the last command, the next one is chosen as if that had been
+    carried out: so ``list(...)`` gives the whole plan, and never runs on for ever.
 
     Args:
         get_state: Returns the state that the commands are carried out in.
+        get_clock: Returns a number that changes with every step, also with one without effect.
+        choose: Chooses a command, None at the end.
+    """
+    begun: tuple[int, object] | None = None
+    ahead: State | None = None
+    while True:
+        now = (get_clock(), get_state().save())
+        if ahead is None or now != begun:
+            begun = now
+            ahead = get_state().copy()
+        command = choose(ahead)
+        if command is None:
+            return
+        ahead.act(command)
+        yield command
+
+
+class Follower:
+    """Chooses a plan's commands in turn, and plans anew when the state is not as expected.
+
+    Args:
         plan: Plans from a state.
         done: Whether to stop.
     """
-    commands: list[str] = []
-    expected: object = None
-    while not done(state := get_state()):
-        if not commands or state.save() != expected:
-            commands = plan(state)
-            if not commands:
-                return
-        command, *commands = commands
-        trial = state.copy()
-        trial.act(command)
-        expected = trial.save()
-        yield command
+
+    def __init__(self, plan: Callable[[State], list[str]], done: Callable[[State], bool]) -> None:
+        self.plan = plan
+        self.done = done
+        self._commands: list[str] = []
+        self._expected: object = None
+
+    def __call__(self, state: State) -> str | None:
+        """The next command, None at the end."""
+        if self.done(state):
+            return None
+        if not self._commands or state.save() != self._expected:
+            self._commands = self.plan(state)
+            if not self._commands:
+                return None
+        command, *self._commands = self._commands
+        after = state.copy()
+        after.act(command)
+        self._expected = after.save()
+        return command

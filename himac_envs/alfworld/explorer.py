@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -95,23 +94,13 @@ class Explorer:
                 return command
         return plan_aim(state, aim, known=state.seen)[0]
 
-    def follow(self, get_state: Callable[[], State], aim: Aim | None) -> Iterator[str]:
-        """Yield commands for a sub-goal, or (None) for the whole task.
-
-        Args:
-            get_state: Returns the state that the commands are carried out in.
-            aim: The sub-goal.
-        """
-        while not (state := get_state()).won:
-            if aim is not None:
-                command = self.next(state, aim)
-            else:
-                command = next(
-                    (c for a in blueprint(state) if (c := self.next(state, a)) is not None), None
-                )
-            if command is None:
-                return
-            yield command
+    def choose(self, state: State, aim: Aim | None) -> str | None:
+        """The next command for a sub-goal, or (None) for the whole task; None at the end."""
+        if state.won:
+            return None
+        if aim is not None:
+            return self.next(state, aim)
+        return next((c for a in blueprint(state) if (c := self.next(state, a)) is not None), None)
 
     # --- what is known -----------------------------------------------------------------------
 

@@ -23,8 +23,8 @@ from himac_envs.data import home
 from himac_envs.task import UnknownSplitError, UnknownTaskError
 
 SPLIT_ALIASES: Final = {"valid": "valid_seen", "test": "valid_unseen"}
-# A game's tables take some 60 kB, so that this many stay under 70 MB.
-_GAMES_KEPT: Final = 1024
+# A game takes some 25 kB: all official ones together stay under 110 MB.
+_GAMES_KEPT: Final = 4096
 
 
 class GameLibrary(Protocol):
@@ -140,7 +140,7 @@ class OfficialLibrary:
         return self.index.source
 
     def game(self, task_id: str, dialect: str | Dialect | None = None) -> Game:
-        """Return a task's game; the last 1,024 are kept.
+        """Return a task's game; the last 4,096 are kept.
 
         Raises:
             UnknownTaskError: The data does not hold it.

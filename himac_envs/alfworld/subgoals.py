@@ -36,7 +36,11 @@ _THING = r"(?P<{0}>[a-z][a-z ]*?(?: \d+)?)"
 _OBJECT = _THING.format("object")
 _RECEPTACLE = _THING.format("receptacle")
 _FORMS: Final[tuple[tuple[Verb, str], ...]] = (
-    ("take", rf"(?:take|pick up|get|grab|fetch) {_OBJECT} (?:from|off|out of) {_RECEPTACLE}"),
+    (
+        "take",
+        rf"(?:find and (?:then )?)?(?:take|pick up|get|grab|fetch) {_OBJECT} "
+        rf"(?:from|off|out of) {_RECEPTACLE}",
+    ),
     ("take", rf"(?:find and (?:then )?)?(?:take|pick up|get|grab|fetch) {_OBJECT}"),
     ("take", rf"(?:find and (?:then )?)?pick {_OBJECT} up"),
     ("drop", rf"(?:put down|put|set|lay) {_OBJECT} down"),
@@ -144,6 +148,8 @@ def _name(words: str) -> tuple[str, str]:
     match = _BEFORE.match(words)
     before = match.group().strip() if match else ""
     name = words[match.end() :] if match else words
+    if _BEFORE.match(f"{name} "):
+        return "", before
     kind, _, number = name.rpartition(" ")
     if number.isdigit():
         return f"{kind.replace(' ', '')} {number}", before

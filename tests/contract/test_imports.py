@@ -6,10 +6,10 @@ import json
 import subprocess
 import sys
 
-FORBIDDEN = (
-    "torch transformers textworld alfworld selenium pettingzoo flask numba himac_agents gym "
-    "tyro rich pooch rapidfuzz"
-).split()
+FORBIDDEN = {
+    *("torch", "transformers", "textworld", "alfworld", "selenium", "pettingzoo", "flask"),
+    *("numba", "himac_agents", "gym", "tyro", "rich", "pooch", "rapidfuzz", "PIL"),
+}
 
 _CODE = """
 import json, sys, time
@@ -27,15 +27,6 @@ def test_importing_the_suite_is_light() -> None:
             [sys.executable, "-c", _CODE], capture_output=True, text=True, check=True
         )
         found = json.loads(done.stdout)
-        assert not set(found["loaded"]) & set(FORBIDDEN)
+        assert not set(found["loaded"]) & FORBIDDEN
         best = min(best, found["cpu"])
     assert best < 0.5, f"import himac_envs took {best:.2f} s of CPU"
-
-
-def test_nothing_importable_is_called_like_our_folders() -> None:
-    code = (
-        "import importlib.util as u, os, sys; os.chdir('/'); sys.path = [p for p in sys.path if p];"
-        "print([n for n in ('registry', 'examples') if u.find_spec(n)])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -6,7 +6,6 @@ import copy
 import pickle
 import shutil
 import warnings
-from typing import Any
 
 import gymnasium as gym
 import pytest
@@ -14,7 +13,14 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 import himac_envs
-from himac_envs import HierarchicalEnv, OracleExecutor, OraclePlanner, PlannerView, TaskEnv, TextOnly
+from himac_envs import (
+    HierarchicalEnv,
+    OracleExecutor,
+    OraclePlanner,
+    PlannerView,
+    TaskEnv,
+    TextOnly,
+)
 from himac_envs.hierarchy import ExecutorView, OptionView
 from himac_envs.registry import env_cards
 from himac_envs.testing import check_task_env, same
@@ -121,7 +127,7 @@ def test_text_only(env_id: str) -> None:
     env = TextOnly(gym.make(env_id))
     text, _ = env.reset(seed=0)
     assert isinstance(text, str) and text in env.observation_space
-    text, reward, terminated, truncated, _ = env.step("1. look around")
+    text, reward, *_ = env.step("1. look around")
     assert isinstance(text, str) and type(reward) is float
 
 
@@ -156,7 +162,3 @@ def test_every_card_shows_in_the_package() -> None:
         with pytest.raises(Exception, match="chromium"):
             gym.make(sorted(BROWSER)[0])
 
-
-def _answers(env: gym.Env[Any, Any], word: str, n: int) -> list[Any]:
-    env.reset(seed=1)
-    return [env.step(word)[0] for _ in range(n)]

@@ -98,7 +98,7 @@ def test_make_vec_works_as_it_comes(env_id: str) -> None:
     envs.reset(seed=0)
     for _ in range(3):
         envs.action_space.seed(0)
-        observation, reward, terminated, truncated, _ = envs.step(envs.action_space.sample())
+        _, reward, terminated, truncated, _ = envs.step(envs.action_space.sample())
     assert len(reward) == len(terminated) == len(truncated) == 3
     envs.close()
 

@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from statistics import mean
 
 import pytest
@@ -32,6 +33,12 @@ from himac_envs.alfworld.generate import (
     solution,
 )
 from himac_envs.alfworld.generate.dice import Dice, Shares
+from himac_envs.alfworld.generate.distribution import (
+    generated_games,
+    measure,
+    official_games,
+    table,
+)
 from himac_envs.alfworld.generate.layout import split_of
 
 DRAWS = [738, 895, 877, 798, 781, 522]
@@ -70,12 +77,12 @@ def test_draws_cover_their_range_evenly() -> None:
 def test_the_same_in_another_process_and_under_another_hash_seed() -> None:
     code = (
         "from himac_envs.alfworld.generate import generate_game, generate_world, long_horizon\n"
-        "for i in range(12):\n"
+        "for i in range(6):\n"
         "    print(generate_game('valid', i).intro)\n"
         "    print(generate_world('train', i, controls=long_horizon(120)))\n"
     )
     outputs = set()
-    for seed in ("0", "1", "77"):
+    for seed in ("0", "77"):
         done = subprocess.run(
             [sys.executable, "-c", code],
             env={"PYTHONHASHSEED": seed, "PATH": "", "PYTHONPATH": ":".join(sys.path)},
@@ -84,7 +91,7 @@ def test_the_same_in_another_process_and_under_another_hash_seed() -> None:
             check=True,
         )
         outputs.add(done.stdout)
-    assert len(outputs) == 1 and len(outputs.pop()) > 10_000
+    assert len(outputs) == 1 and len(outputs.pop()) > 5_000
 
 
 def test_worlds_differ_and_pickle() -> None:
@@ -329,3 +336,16 @@ def test_controls_read_from_a_file_are_equal() -> None:
     again = Controls(**json.loads(json.dumps(DEFAULT.__dict__)))
     assert again == DEFAULT and hash(again) == hash(DEFAULT)
     assert generate_game("train", 1, controls=again).intro == generate_game("train", 1).intro
+
+
+# ---- against the official games -----------------------------------------------------------------
+def test_generated_games_look_like_the_official_ones(real_data: Path) -> None:
+    official = [measure(game) for game in official_games(real_data / "alfworld", 150)]
+    generated = [measure(game) for game in generated_games(150, REAL)]
+    for name in ("receptacles", "objects", "solution", "doors", "behind", "shared"):
+        ours = mean(getattr(sample, name) for sample in generated)
+        theirs = mean(getattr(sample, name) for sample in official)
+        assert 0.75 < ours / theirs < 1.33, (name, ours, theirs)
+    text = table([("official", official), ("generated", generated)])
+    print(text)
+    assert text.count("\n") >= 2 * len(TASK_TYPES)

@@ -21,7 +21,7 @@ GOAL = "put a clean mug in the cabinet."
         "- find a mug\n* clean the mug",
         "Plan:\n1. find a mug\nthen\n2. clean the mug\nDone.",
         "<blueprint>find a mug\nclean the mug</blueprint>",
-        "<think>first 1. or 2.</think><blueprint>\n1. find a mug\n2. clean the mug\n</blueprint> ok",
+        "<think>1. or 2.</think><blueprint>\n1. find a mug\n2. clean the mug\n</blueprint> ok",
         "<blueprint>find a mug\nclean the mug",
         "<subgoal>find a mug</subgoal><subgoal>clean the mug</subgoal>",
         "<subgoal>find a mug<subgoal>clean the mug",
@@ -66,8 +66,12 @@ def test_subgoals_are_one_tidy_line() -> None:
 
 
 _PIECES = st.sampled_from(
-    "<blueprint> </blueprint> <subgoal> </subgoal> <sub_done> <think> </think> <action> [ ] { } "
-    "\" ' \\ 1. 2) - * ``` json \x00 \ud800 \udfff 🙂 \n \r \u2028 : , null 1e999 goal".split(" ")
+    [
+        *("<blueprint>", "</blueprint>", "<subgoal>", "</subgoal>", "<sub_done>", "<think>"),
+        *("</think>", "<action>", "[", "]", "{", "}", '"', "'", "\\", "1.", "2)", "- ", "* "),
+        *("```", "json", "\x00", "\ud800", "\udfff", "🙂", "\n", "\r", "\u2028", ":", ","),
+        *("null", "1e999", "goal", " "),
+    ]
 )
 MALFORMED = st.one_of(
     st.text(alphabet=st.characters(exclude_categories=())),

@@ -117,23 +117,26 @@ def export_game(
     if isinstance(game, str):
         split, index = parse_id(game)
         game = generate_world(split, index, controls=controls)
-    rules = logic if isinstance(logic, Logic) else find_logic(logic)
-    make_game(game)  # proves that it is solvable, which the file asserts
+    content = game_file(game, logic)
     target = Path(folder) / SPLIT_FOLDERS[game.split] / _task_folder(game) / _trial(game)
     target.mkdir(parents=True, exist_ok=True)
     _write_json(target / "traj_data.json", traj_data(game))
     path = target / "game.tw-pddl"
-    _write_json(
-        path,
-        {
-            "pddl_domain": rules.domain,
-            "grammar": rules.grammar.replace(f"{_PLACEHOLDER}.", game.goal_text),
-            "pddl_problem": pddl_text(game.problem()),
-            "solvable": True,
-            "walkthrough": solution(game),
-        },
-    )
+    _write_json(path, content)
     return path
+
+
+def game_file(world: GeneratedWorld, logic: Logic | Path | str | None = None) -> dict[str, Any]:
+    """Return the content of a world's ``game.tw-pddl``; see `export_game`."""
+    rules = logic if isinstance(logic, Logic) else find_logic(logic)
+    make_game(world)  # proves that it is solvable, which the file asserts
+    return {
+        "pddl_domain": rules.domain,
+        "grammar": rules.grammar.replace(f"{_PLACEHOLDER}.", world.goal_text),
+        "pddl_problem": pddl_text(world.problem()),
+        "solvable": True,
+        "walkthrough": solution(world),
+    }
 
 
 def traj_data(world: GeneratedWorld) -> dict[str, Any]:

@@ -139,9 +139,17 @@ def whole_expression(goals: Sequence[Goal]) -> Expression:
     return ("and", *(part for goal in goals for part in goal.expressions()))
 
 
+_SEVERAL = "do all of this, in any order: "
+
+
 def whole_sentence(sentences: Sequence[str]) -> str:
     """Return the instruction of a game with these goals' sentences, with its full stop."""
     if len(sentences) == 1:
         return sentences[0] + "."
     # Full stops: the original's grammar cuts a text off at a semicolon.
-    return "do all of this, in any order: " + ". ".join(sentences) + "."
+    return _SEVERAL + ". ".join(sentences) + "."
+
+
+def split_sentences(instruction: str) -> tuple[str, ...]:
+    """Return the goals' sentences of an instruction, the inverse of `whole_sentence`."""
+    return tuple(instruction.removeprefix(_SEVERAL).removesuffix(".").split(". "))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
@@ -85,6 +86,16 @@ class GeneratedLibrary:
         else:
             self._kept.move_to_end(key)
         return game
+
+    def read(self, task_id: str) -> bytes:
+        """Return a task's ``game.tw-pddl``, for the original (``backend="textworld"``).
+
+        Raises:
+            MissingDependencyError: The package alfworld, whose rules the file holds, is missing.
+        """
+        from himac_envs.alfworld.generate.export import game_file
+
+        return json.dumps(game_file(self.world(task_id))).encode()
 
     def annotations(self, task_id: str) -> list[str]:
         """Return what people wrote as this task's goal: nothing, for generated tasks."""
