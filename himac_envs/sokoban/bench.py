@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -143,10 +144,11 @@ def _ours(scale: float) -> Iterator[tuple[str, Work]]:
     ):
         count = max(10, int(rooms * scale))
         maker = RoomGenerator(name, rows, rows, boxes)  # type: ignore[arg-type]
-        yield (
-            f"rooms {name} {rows}x{rows}/{boxes}",
-            lambda maker=maker, count=count: len(maker.rooms(range(count))),
-        )
+        yield f"rooms {name} {rows}x{rows}/{boxes}", partial(_make_rooms, maker, count)
+
+
+def _make_rooms(maker: RoomGenerator, count: int) -> int:
+    return len(maker.rooms(range(count)))
 
 
 def _original() -> Any:

@@ -218,7 +218,7 @@ def test_films(tmp_path: Path) -> None:
     env.close()
     assert [p.name for p in env.written] == ["film.gif", "film-2.gif"]
     with image.open(env.written[0]) as film:
-        assert film.n_frames >= 2 and film.size == (96, 96)
+        assert film.n_frames >= 2 and film.size == (288, 288)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["film-2.gif", "film.gif"]
     with pytest.raises(ValueError, match="rgb_array"):
         Recorder(gym.make("HiMAC-Sokoban-v0"), tmp_path / "x.gif")
