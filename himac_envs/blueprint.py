@@ -16,7 +16,7 @@ MAX_BLUEPRINT = 8_192
 #: Characters kept of one sub-goal.
 MAX_SUBGOAL = 256
 
-_ITEM = re.compile(r"^[ \t>]{0,64}(?:\(?\d{1,4}[.):\]]|[-*•–])[ \t]+(\S.*)$")
+_ITEM = re.compile(r"^[ \t>]{0,64}(?:\(?\d{1,6}[.):\]]|[-*•–])[ \t]+(\S.*)$")
 _OPEN_BLUEPRINT = re.compile(r"<blueprint\b[^<>]{0,64}>", re.IGNORECASE)
 _CLOSE_BLUEPRINT = re.compile(r"</blueprint\s*>", re.IGNORECASE)
 _SUBGOAL = re.compile(r"<sub_?goal\b[^<>]{0,64}>([^<]*)", re.IGNORECASE)

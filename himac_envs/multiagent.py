@@ -67,8 +67,12 @@ class HierarchicalAEC(AECEnv):  # type: ignore[misc]
         return dict(self._observed)
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
-        """Begin an episode; the planner moves first."""
-        self._observed, info = self.env.reset(seed=seed, options=options)
+        """Begin an episode; the planner moves first.
+
+        Of ``options`` only "task_id" is read: PettingZoo's own test passes keys of its own.
+        """
+        chosen = {k: v for k, v in (options or {}).items() if k == "task_id"}
+        self._observed, info = self.env.reset(seed=seed, options=chosen)
         self.agents = list(self.possible_agents)
         self.rewards = dict.fromkeys(self.agents, 0.0)
         self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)

@@ -13,7 +13,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, cast
 
 import gymnasium as gym
 import numpy as np
@@ -22,7 +22,7 @@ from gymnasium.error import CustomSpaceError
 from gymnasium.vector.utils import create_shared_memory
 from numpy.typing import NDArray
 
-from himac_envs.blueprint import Blueprint
+from himac_envs.blueprint import MAX_SUBGOALS, Blueprint
 
 Observation: TypeAlias = dict[str, Any]
 Info: TypeAlias = dict[str, Any]
@@ -168,6 +168,7 @@ class TaskEnv(gym.Env[Observation, str], ABC):
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012
     default_max_steps: ClassVar[int] = 50
+    default_max_subgoals: ClassVar[int] = MAX_SUBGOALS
     data_name: str = "generated"
 
     def __init__(
@@ -381,7 +382,7 @@ class TextOnly(gym.Wrapper[str, str, Observation, str]):
     """
 
     def __init__(self, env: gym.Env[Observation, str]) -> None:
-        super().__init__(env)
+        super().__init__(env)  # type: ignore[arg-type]  # Wrapper's types cannot say a change
         self.observation_space = FreeText(2 * MAX_TEXT)
 
     def reset(
@@ -389,12 +390,13 @@ class TextOnly(gym.Wrapper[str, str, Observation, str]):
     ) -> tuple[str, Info]:
         """Begin an episode; see `TaskEnv.reset`."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return self.observation(observation), info
+        return self.observation(cast(Observation, observation)), info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
         """Carry out one action; see `TaskEnv.step`."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return self.observation(observation), float(reward), terminated, truncated, info
+        seen = self.observation(cast(Observation, observation))
+        return seen, float(reward), terminated, truncated, info
 
     def observation(self, observation: Observation) -> str:
         """Return the observation as one string."""

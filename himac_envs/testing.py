@@ -158,7 +158,7 @@ def _check_malformed(task: TaskEnv, task_id: str) -> None:
         observation, _, _, _, info = task.step(action)
         _need(info["invalid"], f"the malformed action {str(action)[:20]!r} is not marked invalid")
         _need(info["step"] == n, f"the malformed action {str(action)[:20]!r} cost no step")
-        _need(observation in task.observation_space, "an observation is outside its space")
+        _need(task.observation_space.contains(observation), "an observation is outside its space")
 
 
 def _check_state(task: TaskEnv, task_id: str) -> None:
@@ -204,7 +204,7 @@ def check_hierarchy(env: HierarchicalEnv, task_id: str) -> None:
     total, terminated, truncated = 0.0, False, False
     while not (terminated or truncated):
         observation, reward, terminated, truncated, info = env.step(action)
-        _need(observation in env.observation_space, "an observation is outside its space")
+        _need(env.observation_space.contains(observation), "an observation is outside its space")
         check_info(info, "hierarchy")
         _need(info["admissible"][-1:] == [SUB_DONE], "<sub_done> must be admissible, and last")
         total += reward
@@ -236,13 +236,14 @@ def check_views(env: HierarchicalEnv, task_id: str) -> None:
         ):
             check_env(view, skip_render_check=True)
     for word in (SUB_DONE, "no such command"):
-        for view in (
+        everyone: tuple[gym.Env[Any, Any], ...] = (
             env,
             PlannerView(env, _stubborn(word)),
             ExecutorView(env, planner),
             OptionView(env, _stubborn(word)),
-        ):
-            _check_bound(view, env, task_id, word)
+        )
+        for one in everyone:
+            _check_bound(one, env, task_id, word)
 
 
 def _check_bound(view: gym.Env[Any, Any], env: HierarchicalEnv, task_id: str, word: str) -> None:

@@ -41,9 +41,9 @@ def make(
         )
     card = himac_envs.registry.env_cards().get(env_id)
     if card is not None and card.vector_entry_point is not None:
-        return gym.make_vec(
-            env_id, num_envs=num_envs, vector_kwargs={"autoreset_mode": autoreset}, **kwargs
-        )
+        # A batch engine takes the mode as a keyword: Gymnasium refuses vector_kwargs beside a
+        # vector_entry_point.
+        return gym.make_vec(env_id, num_envs=num_envs, autoreset_mode=autoreset, **kwargs)
     return SyncVectorEnv(
         [partial(gym.make, env_id, **kwargs)] * num_envs, autoreset_mode=autoreset
     )

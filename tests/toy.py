@@ -7,7 +7,7 @@ The task: hold every fruit. Its sub-goals read "get the X".
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ FRUIT = ("apple", "banana", "cherry", "plum")
 class FruitEnv(TaskEnv):
     default_max_steps = 30
     data_name = "fruit"
-    COUNTS = {"train": 20, "valid": 5, "test": 5}
+    COUNTS: ClassVar[dict[str, int]] = {"train": 20, "valid": 5, "test": 5}
 
     def task_ids(self, split: str | None = None) -> Sequence[str]:
         split = split or self.split

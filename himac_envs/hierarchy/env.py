@@ -17,7 +17,7 @@ from typing import Any, cast
 import gymnasium as gym
 from gymnasium import spaces
 
-from himac_envs.blueprint import MAX_BLUEPRINT, MAX_SUBGOALS, SUB_DONE, Blueprint
+from himac_envs.blueprint import MAX_BLUEPRINT, SUB_DONE, Blueprint
 from himac_envs.task import FreeText, Info, Observation, Snapshot, TaskEnv
 
 PLAN, ACT = 0, 1
@@ -84,9 +84,9 @@ class HierarchicalEnv(gym.Env[Observation, str]):
     understand the sub-goal. The options' rewards sum to the return, their steps to the length.
 
     ## Arguments
-    ``max_subgoals``: sub-goals kept of a blueprint. ``subgoal_budget``: steps after which the next
-    sub-goal begins by itself (None: only by ``<sub_done>``). ``replans``: how often a finished
-    blueprint is followed by another phase plan.
+    ``max_subgoals``: sub-goals kept of a blueprint (None: 8, more where the tasks are long).
+    ``subgoal_budget``: steps after which the next sub-goal begins by itself (None: only by
+    ``<sub_done>``). ``replans``: how often a finished blueprint is followed by another phase plan.
 
     ## Version History
     v0: first release.
@@ -98,10 +98,12 @@ class HierarchicalEnv(gym.Env[Observation, str]):
         self,
         task: TaskEnv,
         *,
-        max_subgoals: int = MAX_SUBGOALS,
+        max_subgoals: int | None = None,
         subgoal_budget: int | None = None,
         replans: int = 0,
     ) -> None:
+        if max_subgoals is None:
+            max_subgoals = task.default_max_subgoals
         if max_subgoals < 1:
             raise ValueError(f"max_subgoals={max_subgoals}: a blueprint has at least one")
         if subgoal_budget is not None and subgoal_budget < 1:
@@ -363,7 +365,7 @@ def load_entry_point(name: str) -> Any:
 def make_hierarchical(
     task: str,
     *,
-    max_subgoals: int = MAX_SUBGOALS,
+    max_subgoals: int | None = None,
     subgoal_budget: int | None = None,
     replans: int = 0,
     **kwargs: Any,

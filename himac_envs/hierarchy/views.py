@@ -231,8 +231,9 @@ class OracleExecutor:
         if now != self._playing or (option is not None and option.steps == 0):
             self._playing = now
             subgoal = str(observation["subgoal"])
+            whole = subgoal == clean(info["goal"])
             try:
-                self._commands = self.env.oracle(None if subgoal == clean(info["goal"]) else subgoal)
+                self._commands = self.env.oracle(None if whole else subgoal)
             except ValueError:
                 self._commands = iter(())
         try:

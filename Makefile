@@ -1,0 +1,62 @@
+# Everything on a fresh machine: `make train` learns, `make test` proves, `make parity` compares
+# with the originals. TORCH_INDEX=<index url> chooses another build of torch.
+PYTHON ?= python3
+VENV ?= .venv
+REFERENCE ?= .venv-reference
+TORCH_INDEX ?=
+HIMAC_DATA ?= ../shared/data
+PARITY ?=
+PYTEST ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+export HIMAC_DATA
+
+.PHONY: install train test lint browser reference parity clean-venv
+
+install: $(VENV)/.installed
+
+# torch first and by its exact version: a range would let another build, of several GB, arrive.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all,dev]"
+	touch $@
+
+train: install
+	$(BIN)/himac train quickstart $(ARGS)
+
+test: install lint browser
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# The browser tests need Debian's chromium; they skip with a reason where it is missing.
+browser:
+	@if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	    (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver) >/dev/null 2>&1 \
+	      || echo "chromium could not be installed: the browser tests will skip"; \
+	  else echo "no chromium: the browser tests will skip (apt-get install chromium chromium-driver)"; fi; fi
+
+reference: $(REFERENCE)/.installed
+
+# The originals build C++ and need an old setuptools, so they live apart.
+$(REFERENCE)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(REFERENCE)
+	$(REFERENCE)/bin/python -m pip install --quiet "setuptools<81" wheel
+	$(REFERENCE)/bin/python -m pip install --quiet --editable ".[reference,sokoban]"
+	touch $@
+
+# PARITY=--short plays fewer games.
+parity: reference
+	@set -e; for script in tests/parity/compare_*.py; do echo "== $$script"; \
+	  $(REFERENCE)/bin/python $$script $(PARITY); done
+
+clean-venv:
+	rm -rf $(VENV) $(REFERENCE)

@@ -1,0 +1,192 @@
+"""The hierarchical agent: a planner and an executor over policies, usually over one and the same.
+
+`Planner` and `Executor` hold what a level says and how (prompts, sampling), not what it remembers:
+a conversation is a `Context`, and whoever plays (a rollout over many environments, or the callables
+here over one) keeps the contexts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from himac_agents.policy import Codec, Completion, Message, Policy, Prompt, Role, Sampling
+from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint, read_command
+from himac_envs.blueprint import Blueprint
+
+
+class Context:
+    """One conversation between an environment and one level of the agent.
+
+    Args:
+        role: The level.
+        messages: How the conversation opens.
+        codec: Gives token ids; None for policies that speak text only.
+    """
+
+    __slots__ = ("codec", "messages", "role", "token_ids")
+
+    def __init__(self, role: Role, messages: Sequence[Message], codec: Codec | None) -> None:
+        self.role: Role = role
+        self.codec = codec
+        self.messages = list(messages)
+        self.token_ids: list[int] = codec.encode(messages) if codec is not None else []
+
+    def prompt(
+        self,
+        slot: int | None = None,
+        env: Any = None,
+        choices: Sequence[tuple[int, ...]] | None = None,
+    ) -> Prompt:
+        """The conversation up to now, as a question to the policy."""
+        return Prompt(tuple(self.messages), tuple(self.token_ids), slot, self.role, choices, env)
+
+    def say(self, completion: Completion) -> tuple[int, ...]:
+        """Appends the policy's answer; returns its token ids."""
+        ids = completion.token_ids
+        if not ids and self.codec is not None:
+            ids = self.codec.encode_reply(completion.text)
+        self.messages.append(Message("assistant", completion.text))
+        self.token_ids.extend(ids)
+        return ids
+
+    def hear(self, message: Message) -> None:
+        """Appends what the environment answered."""
+        self.messages.append(message)
+        if self.codec is not None:
+            self.token_ids.extend(self.codec.encode([message], continues=True))
+
+
+def codec_of(policy: Policy) -> Codec | None:
+    """The policy itself where it speaks tokens, else None."""
+    return policy if isinstance(policy, Codec) else None
+
+
+@dataclass
+class Planner:
+    """Writes blueprints.
+
+    Attributes:
+        policy: Who is asked.
+        prompts: What it reads.
+        sampling: How its answers are drawn.
+    """
+
+    policy: Policy
+    prompts: Prompts = field(default_factory=CompactPrompts)
+    sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 64))
+
+    def plan(self, observation: dict[str, Any], info: dict[str, Any]) -> Blueprint:
+        """A blueprint for one environment that has just been reset."""
+        messages = self.prompts.plan(str(observation["text"]), str(info["goal"]))
+        context = Context("planner", messages, codec_of(self.policy))
+        (completion,) = self.policy.generate([context.prompt()], self.sampling)
+        return read_blueprint(completion.text, str(info["goal"]))
+
+    def __call__(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
+        """The blueprint as text: what `himac_envs.hierarchy.ExecutorView` asks of a planner."""
+        return self.plan(observation, info).render()
+
+
+@dataclass
+class Executor:
+    """Carries out sub-goals, one command at a time; on a flat environment, the whole task.
+
+    Attributes:
+        policy: Who is asked.
+        prompts: What it reads.
+        sampling: How its answers are drawn.
+        constrained: Whether its answers are bound to the admissible commands. Otherwise it writes
+            freely, and what the environment does not understand costs a step.
+    """
+
+    policy: Policy
+    prompts: Prompts = field(default_factory=CompactPrompts)
+    sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 16))
+    constrained: bool = False
+    _context: Context | None = field(default=None, init=False, repr=False)
+    _first: str = field(default="", init=False, repr=False)
+    _endings: list[str] = field(default_factory=list, init=False, repr=False)
+    _segment: tuple[Any, ...] = field(default=(), init=False, repr=False)
+
+    def act(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
+        """The next command for one environment, or `<sub_done>`; to be asked at every step.
+
+        A new segment begins with each episode and each sub-goal, and forgets what came before.
+        """
+        text = str(observation["text"])
+        segment = (info["task_id"], observation.get("blueprint"), observation.get("subgoal_index"))
+        fresh = info["step"] == 0 and observation.get("subgoal_index", 0) == 0
+        if fresh:
+            self._first, self._endings = text, []
+        if self._context is None or segment != self._segment or fresh:
+            if not fresh:
+                self._endings.append(text)
+            self._segment = segment
+            self._context = self.open(observation, info, self._first, self._endings)
+        else:
+            task = str(observation.get("subgoal") or info["goal"])
+            self._context.hear(self.prompts.observe(text, task, info))
+        choices = self.choices(info, self._context.codec)
+        prompt = self._context.prompt(choices=choices)
+        (completion,) = self.policy.generate([prompt], self.sampling)
+        self._context.say(completion)
+        return read_command(completion.text)
+
+    def __call__(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
+        """The same: what `himac_envs.hierarchy.PlannerView` asks of an executor."""
+        return self.act(observation, info)
+
+    def choices(self, info: dict[str, Any], codec: Codec | None) -> list[tuple[int, ...]] | None:
+        """The answers that are allowed now, as token ids; None where any is."""
+        if not self.constrained or codec is None:
+            return None
+        write = self.prompts.write_command
+        return [codec.encode_reply(write(c)) for c in info["admissible"]] or None
+
+    def open(
+        self,
+        observation: dict[str, Any],
+        info: dict[str, Any],
+        first: str,
+        endings: Sequence[str] = (),
+        codec: Codec | None = None,
+    ) -> Context:
+        """The context with which a segment begins (on a flat environment: the episode)."""
+        if "subgoal" in observation:
+            messages = self.prompts.segment(first, str(observation["subgoal"]), endings)
+        else:
+            messages = self.prompts.play(first, str(info["goal"]))
+        return Context("executor", messages, codec or codec_of(self.policy))
+
+
+@dataclass
+class HiMACAgent:
+    """A planner above an executor. Without a planner it is a flat agent.
+
+    Attributes:
+        planner: The macro level, or None.
+        executor: The micro level.
+    """
+
+    planner: Planner | None
+    executor: Executor
+
+    @classmethod
+    def shared(cls, policy: Policy, prompts: Prompts | None = None) -> HiMACAgent:
+        """Both roles in one model, as in the paper."""
+        prompts = prompts or CompactPrompts()
+        return cls(Planner(policy, prompts), Executor(policy, prompts))
+
+    @classmethod
+    def flat(cls, policy: Policy, prompts: Prompts | None = None) -> HiMACAgent:
+        """An agent without a planner, for the flat environments."""
+        return cls(None, Executor(policy, prompts or CompactPrompts()))
+
+    def policies(self) -> list[Policy]:
+        """The distinct policies behind the two roles."""
+        found: list[Policy] = [] if self.planner is None else [self.planner.policy]
+        if not any(self.executor.policy is policy for policy in found):
+            found.append(self.executor.policy)
+        return found

@@ -1,0 +1,190 @@
+"""Checkpoints that a crash cannot spoil, and that continue a run bit for bit.
+
+A checkpoint is a folder: `state.json` (counters, random states), one folder a policy in
+`save_pretrained` form, and the optimisers' moments as safetensors. It is written beside its place
+and renamed into it, so that a folder with the final name is always whole; `kill -9` at any moment
+leaves the previous one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+_NAME = re.compile(r"^step-(\d{8})$")
+FORMAT = 1
+
+
+class CheckpointError(Exception):
+    """A checkpoint that is missing or cannot be read; the message says which and what to do."""
+
+
+def save(
+    folder: Path,
+    step: int,
+    state: Mapping[str, Any],
+    policies: Mapping[str, Any],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    *,
+    keep: int = 2,
+) -> Path:
+    """Writes a checkpoint and removes all but the newest `keep`.
+
+    Args:
+        folder: The run's `checkpoints` folder.
+        step: Orders the checkpoints of a run.
+        state: JSON values.
+        policies: By name; each has `save_pretrained` and may have a `generator`.
+        optimizers: By name.
+        keep: How many stay.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob(".writing-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    final = folder / f"step-{step:08d}"
+    staged = folder / f".writing-{step:08d}-{os.getpid()}"
+    staged.mkdir()
+    generators = {}
+    for name, policy in policies.items():
+        policy.save_pretrained(staged / name)
+        if hasattr(policy, "generator"):
+            generators[name] = policy.generator.get_state().tolist()
+    for name, optimizer in optimizers.items():
+        tensors, numbers = _flatten(optimizer)
+        save_file(tensors, staged / f"{name}.optimizer.safetensors")
+        _write_json(staged / f"{name}.optimizer.json", numbers)
+    content = {"format": FORMAT, "step": step, "state": dict(state), "generators": generators}
+    _write_json(staged / "state.json", content)
+    for path in staged.rglob("*"):
+        if path.is_file():
+            _sync(path)
+    if final.exists():
+        # The same step again (a resumed run): the old one goes first, under another name.
+        old = folder / f".writing-old-{os.getpid()}"
+        os.replace(final, old)
+        os.replace(staged, final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(staged, final)
+    _sync(folder)
+    for older in sorted(_all(folder))[:-keep]:
+        shutil.rmtree(folder / f"step-{older:08d}", ignore_errors=True)
+    return final
+
+
+def latest(folder: Path) -> Path:
+    """The newest whole checkpoint.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    for step in sorted(_all(folder), reverse=True):
+        path = folder / f"step-{step:08d}"
+        if (path / "state.json").is_file():
+            return path
+    raise CheckpointError(
+        f"{folder} holds no checkpoint to resume from: start the run anew with `himac train`"
+    )
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The JSON part of a checkpoint.
+
+    Raises:
+        CheckpointError: It is missing, not JSON, or of another format.
+    """
+    try:
+        content = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path / 'state.json'} cannot be read: {error}") from error
+    if content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: checkpoint format {content.get('format')!r}, this version reads {FORMAT}"
+        )
+    return dict(content)
+
+
+def restore_generator(path: Path, name: str, policy: Any) -> None:
+    """Puts a policy's random generator back where the checkpoint left it."""
+    saved = read_state(path)["generators"].get(name)
+    if saved is not None:
+        policy.generator.set_state(torch.tensor(saved, dtype=torch.uint8))
+
+
+def restore_optimizer(path: Path, name: str, optimizer: torch.optim.Optimizer) -> None:
+    """Fills an optimiser, made over the same parameters, with the saved moments.
+
+    Raises:
+        CheckpointError: The saved moments are missing or belong to another model.
+    """
+    try:
+        tensors = load_file(path / f"{name}.optimizer.safetensors")
+        numbers = json.loads((path / f"{name}.optimizer.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: {name}.optimizer cannot be read: {error}") from error
+    content = optimizer.state_dict()
+    count = sum(len(group["params"]) for group in content["param_groups"])
+    if count != numbers["parameters"]:
+        raise CheckpointError(
+            f"{path}: saved for {numbers['parameters']} parameters, this model has {count}"
+        )
+    state: dict[int, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        index, _, field = key.partition(".")
+        state.setdefault(int(index), {})[field] = tensor
+    groups = [
+        {**group, **saved}
+        for group, saved in zip(content["param_groups"], numbers["groups"], strict=True)
+    ]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    content = optimizer.state_dict()
+    tensors = {
+        f"{index}.{field}": torch.as_tensor(value).detach().cpu().contiguous().clone()
+        for index, fields in content["state"].items()
+        for field, value in fields.items()
+    }
+    groups = [{"lr": group["lr"]} for group in content["param_groups"]]
+    count = sum(len(group["params"]) for group in content["param_groups"])
+    return tensors, {"parameters": count, "groups": groups}
+
+
+def _all(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return [int(m.group(1)) for p in folder.iterdir() if (m := _NAME.match(p.name))]
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        # Some file systems cannot sync a folder; the rename is still atomic there.
+        pass
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file beside its place and renames it into it."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    staged.write_text(text, encoding="utf-8")
+    os.replace(staged, path)

@@ -1,0 +1,112 @@
+"""``himac data get | verify | where | export``: public data sets, and generated games as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from himac_envs import data, download, registry
+
+_CONSOLE = Console(highlight=False)
+
+
+def _names() -> list[str]:
+    return sorted(p.stem for p in (registry.root() / "data").glob("*.toml"))
+
+
+def get(
+    name: Annotated[str, tyro.conf.Positional],
+    version: str | None = None,
+    base_url: str | None = None,
+) -> int:
+    """Download, verify and install a data set.
+
+    Args:
+        name: Which (himac data where lists them).
+        version: Which version; default: the card's.
+        base_url: A mirror: each file is fetched from here by its name.
+    """
+    chosen = download.card(name).version(version)
+    for file in chosen.files:
+        if not file.sha256:
+            _CONSOLE.print(
+                f"{file.name}: no public record gives its checksum; it is pinned by this download"
+            )
+    where = download.get(name, version, base_url=base_url, progress=True)
+    _CONSOLE.print(f"{name} {chosen.name} is installed in {where}", soft_wrap=True)
+    return 0
+
+
+def verify(name: Annotated[str, tyro.conf.Positional], version: str | None = None) -> int:
+    """Check an installed data set's files; the status is 1 where something is wrong.
+
+    Args:
+        name: Which.
+        version: Which version; default: the card's.
+    """
+    status = 0
+    for file, problem in download.verify(name, version):
+        _CONSOLE.print(f"{problem or 'ok':12} {file}", soft_wrap=True)
+        status |= bool(problem)
+    if status:
+        _CONSOLE.print(f"`himac data get {name}` mends it")
+    return status
+
+
+def where() -> int:
+    """Say where data sets are, or would be, installed."""
+    _CONSOLE.print(f"HIMAC_HOME: {data.home()}", soft_wrap=True)
+    for name in _names():
+        folder = data.installed(name)
+        state = str(folder) if folder else f"not installed (himac data get {name})"
+        _CONSOLE.print(f"{name}: {state}", soft_wrap=True)
+    return 0
+
+
+def export(
+    folder: Annotated[Path, tyro.conf.Positional],
+    split: str = "train",
+    games: int = 10,
+) -> int:
+    """Write generated ALFWorld games as files that the original package loads.
+
+    Needs the original package for its rules: pip install 'himac[reference]'.
+
+    Args:
+        folder: Where the games are written.
+        split: Of which generated split.
+        games: How many.
+    """
+    from himac_envs.alfworld.generate import GeneratedLibrary
+    from himac_envs.alfworld.generate.export import export_game
+
+    ids = GeneratedLibrary().task_ids(split)
+    for index in range(min(games, len(ids))):
+        export_game(ids[index], folder)
+    _CONSOLE.print(f"{min(games, len(ids))} games are in {folder}", soft_wrap=True)
+    return 0
+
+
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "get": get,
+    "verify": verify,
+    "where": where,
+    "export": export,
+}
+
+
+def main(args: Sequence[str]) -> int:
+    """Run one of the data commands."""
+    status: Any = tyro.extras.subcommand_cli_from_dict(
+        _COMMANDS, args=list(args), prog="himac data", description="Public data sets."
+    )
+    return int(status or 0)
+
+
+def run() -> int:
+    """Fetch, verify, find and export data sets: himac data --help shows how."""
+    return main(["--help"])

@@ -1,0 +1,243 @@
+"""Every setting of a training run, one documented field each, and the presets that fill them in.
+
+A preset is a TOML file in `registry/presets`; its keys are the fields below. `himac train` shows
+the same fields as command-line options.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from himac_envs import registry
+
+Method = Literal["himac", "grpo"]
+Baseline = Literal["supervised", "grpo", "demonstrator", "oracle"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of a run. Work is counted in steps and tokens, never in seconds."""
+
+    # -- what is learned -------------------------------------------------------------------------
+    # "himac" (a planner above an executor) or "grpo" (one flat agent).
+    method: Method = "himac"
+    # The hierarchical environment.
+    env: str = "HiMAC-ALFWorld-v0"
+    # The same tasks without a hierarchy: for the flat method and the flat baseline.
+    flat_env: str = "HiMAC-ALFWorld-Flat-v0"
+    # Further keyword arguments of both environments; a value "$HIMAC_DATA/..." reads the variable.
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    # Seed of everything: weights, demonstrations, task choice, sampling.
+    seed: int = 0
+    # Steps after which the environment ends a sub-goal by itself; 0 leaves that to the executor.
+    subgoal_budget: int = 0
+
+    # -- the policy ------------------------------------------------------------------------------
+    # "tiny" (built from scratch) or "hf" (a local transformers model).
+    policy: Literal["tiny", "hf"] = "tiny"
+    # Name or folder of the model, for policy = "hf".
+    model: str = ""
+    # One model in both roles, as in the paper; false gives each role its own.
+    share_parameters: bool = True
+    # Width of the tiny model.
+    hidden: int = 64
+    # Layers of the tiny model.
+    layers: int = 3
+    # Attention heads of the tiny model.
+    heads: int = 4
+    # Feed-forward width of the tiny model.
+    feedforward: int = 192
+    # Commands are chosen among the admissible ones (in every arm alike), or written freely.
+    constrained: bool = False
+    # The longest command, in tokens.
+    max_command_tokens: int = 16
+    # The longest blueprint, in tokens.
+    max_blueprint_tokens: int = 64
+
+    # -- warm start: supervision on demonstrations -------------------------------------------------
+    # Demonstrated tasks of the training split.
+    demos: int = 500
+    # Who demonstrates: "explorer" searches honestly, "oracle" knows where everything is.
+    expert: Literal["explorer", "oracle"] = "explorer"
+    # Chance that a demonstrated command is a random admissible one: the demonstrator errs.
+    demo_noise: float = 0.1
+    # Chance that a demonstrated blueprint has a sub-goal dropped, doubled or swapped.
+    plan_noise: float = 0.1
+    # Optimiser steps of the warm start; 0 skips it.
+    warm_steps: int = 1500
+    # Peak learning rate of the warm start, decayed to a tenth along a cosine.
+    warm_lr: float = 3e-3
+    # Padded tokens in a supervised step.
+    warm_tokens: int = 2048
+
+    # -- reinforcement learning --------------------------------------------------------------------
+    # Co-evolution iterations: each is phase A, then phase B.
+    iterations: int = 20
+    # Learning ends early once so many steps of tasks were taken; 0 sets no bound.
+    max_env_steps: int = 0
+    # Tasks drawn for an iteration.
+    tasks: int = 16
+    # M: blueprints sampled a task in phase A.
+    blueprints: int = 8
+    # N: executions of z* sampled a task in phase B.
+    executions: int = 8
+    # Executor updates an iteration, each on fresh executions of z*.
+    executor_updates: int = 1
+    # The executor's credit: "trajectory" (the paper's), "option" (a sub-goal at a time) or "both".
+    executor_advantage: Literal["trajectory", "option", "both"] = "option"
+    # End an execution with its first failed sub-goal ("option" only, which gives what follows none).
+    stop_at_failure: bool = True
+    # What a step takes off an achieved sub-goal's value, for the option-level advantage.
+    step_cost: float = 0.02
+    # Divide advantages by the group's standard deviation.
+    advantage_std: bool = True
+    # What an unparsable blueprint loses.
+    format_penalty: float = 0.1
+    # Learning rate.
+    lr: float = 5e-4
+    # Lower clip of the probability ratio.
+    clip: float = 0.2
+    # Upper clip of the probability ratio.
+    clip_high: float = 0.28
+    # Weight of the KL penalty to the warm start; 0 keeps no reference model.
+    kl: float = 0.0
+    # Whose mean the loss is: every "sequence" weighs the same, every "token" does, or "constant".
+    loss_mean: Literal["sequence", "token", "constant"] = "sequence"
+    # Optimiser steps a phase.
+    minibatches: int = 2
+    # Passes over a phase's samples.
+    epochs: int = 1
+    # Padded tokens in a micro-batch (memory and speed only; the gradient is the same).
+    micro_tokens: int = 8192
+    # The gradient's norm is clipped here.
+    max_grad_norm: float = 1.0
+    # Sampling temperature while learning.
+    temperature: float = 1.0
+
+    # -- evaluation and housekeeping ---------------------------------------------------------------
+    # The split that evaluation plays; training never does.
+    eval_split: str = "test"
+    # Held-out tasks.
+    eval_episodes: int = 500
+    # Environments that play at the same time.
+    lanes: int = 128
+    # What is measured beside the result: "supervised" (the warm start trained on for the same wall
+    # time), "grpo" (flat, as many environment steps), "demonstrator", "oracle".
+    baselines: tuple[Baseline, ...] = ()
+    # Iterations between checkpoints.
+    checkpoint_every: int = 5
+    # CPU threads of torch; 0 leaves torch's own choice.
+    threads: int = 0
+    # What a reader should know before comparing this run's figures.
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "blueprints", "executions", "minibatches", "epochs", "lanes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("demo_noise", "plan_noise"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}={getattr(self, name)}: a chance lies between 0 and 1")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature}: sampling needs more than 0")
+        if self.policy == "hf" and not self.model:
+            raise ValueError("policy='hf' needs model=<a name or a folder>")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str = "the configuration") -> TrainConfig:
+        """Settings from plain values.
+
+        Raises:
+            ValueError: A key is unknown (the message names near ones) or a value has a wrong type.
+        """
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        for key, value in values.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=2)
+                hint = f" Did you mean {' or '.join(near)}?" if near else ""
+                raise ValueError(f"{where}: unknown setting {key!r}.{hint}")
+            default = getattr(cls(), key)
+            if isinstance(default, float) and isinstance(value, int):
+                continue
+            if isinstance(default, tuple) and isinstance(value, list):
+                continue
+            if not isinstance(value, type(default)) or isinstance(value, bool) != isinstance(
+                default, bool
+            ):
+                kind = type(default).__name__
+                raise ValueError(f"{where}: {key}={value!r} should be of type {kind}")
+        tidy: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**tidy)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> TrainConfig:
+        """Settings from a TOML file.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is not TOML, or a setting is wrong.
+        """
+        path = Path(path)
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path}: not valid TOML: {error}") from error
+        return cls.from_dict(values, str(path))
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> TrainConfig:
+        """Settings of a preset in `registry/presets`, with some replaced."""
+        values = {**registry.read("presets", name), **overrides}
+        return cls.from_dict(values, f"preset {name!r}")
+
+    def replace(self, **changes: Any) -> TrainConfig:
+        """A copy with some settings changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_toml(self) -> str:
+        """The settings as TOML; `from_toml` reads them back."""
+        lines = []
+        for item in dataclasses.fields(self):
+            lines.append(f"{item.name} = {_toml(getattr(self, item.name))}")
+        return "\n".join(lines) + "\n"
+
+    def env_arguments(self) -> dict[str, Any]:
+        """`env_kwargs` with `$HIMAC_DATA` filled in.
+
+        Raises:
+            FileNotFoundError: The variable is needed and not set.
+        """
+        found: dict[str, Any] = {}
+        for key, value in self.env_kwargs.items():
+            if isinstance(value, str) and value.startswith("$HIMAC_DATA"):
+                root = os.environ.get("HIMAC_DATA")
+                if not root:
+                    raise FileNotFoundError(
+                        "this preset plays official data: set HIMAC_DATA to the folder that holds "
+                        "it (e.g. HIMAC_DATA=../shared/data), or run `himac train quickstart`, "
+                        "which generates its own"
+                    )
+                value = root + value.removeprefix("$HIMAC_DATA")
+            found[key] = value
+        return found
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{text}"'

@@ -1,0 +1,177 @@
+"""Evaluation: success and return with intervals, and comparisons on the same tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+import himac_envs  # noqa: F401  (registers the environments)
+from himac_agents.agent import HiMACAgent
+from himac_agents.rollout import EnvPool, Episode, Task, collect
+
+#: The two-sided 95% quantile of the normal distribution.
+Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """What an evaluation found.
+
+    Attributes:
+        successes: [episodes] 0 or 1, in the order of tasks (and seeds).
+        returns: [episodes] sums of rewards.
+        env_steps: Steps of the tasks, all episodes together.
+        tokens: Tokens the policies wrote.
+        seeds: The sampling seeds.
+        errors: Episodes whose environment crashed; they count as failures.
+        temperature: Sampling temperature, 0 for greedy.
+        by_type: Success by kind of task, where the task ids tell it.
+    """
+
+    successes: NDArray[np.float64]
+    returns: NDArray[np.float64]
+    env_steps: int
+    tokens: int
+    seeds: tuple[int, ...] = (0,)
+    errors: int = 0
+    temperature: float = 1.0
+
+    @property
+    def success(self) -> float:
+        """Mean success."""
+        return float(self.successes.mean()) if len(self.successes) else 0.0
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """Wilson's 95% interval of the success."""
+        return wilson(int(self.successes.sum()), len(self.successes))
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that `himac eval --json` writes."""
+        low, high = self.ci95
+        return {
+            "success": round(self.success, 6),
+            "episodes": len(self.successes),
+            "seeds": list(self.seeds),
+            "ci95": [round(low, 6), round(high, 6)],
+            "return": round(float(self.returns.mean()), 6) if len(self.returns) else 0.0,
+            "env_steps": self.env_steps,
+            "tokens": self.tokens,
+            "errors": self.errors,
+            "temperature": self.temperature,
+        }
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95% score interval of a proportion; (0, 1) with no trials."""
+    if trials == 0:
+        return 0.0, 1.0
+    p = successes / trials
+    z2 = Z95 * Z95
+    centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = Z95 / (1 + z2 / trials) * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials * trials))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def paired_difference(
+    before: NDArray[np.float64], after: NDArray[np.float64], *, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of `after - before` on the same tasks, with its 95% bootstrap interval over tasks.
+
+    Raises:
+        ValueError: The two are not of the same length.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"{len(before)} against {len(after)} episodes: not the same tasks")
+    delta = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    means = np.empty(draws)
+    for start in range(0, draws, 500):
+        stop = min(draws, start + 500)
+        index = rng.integers(len(delta), size=(stop - start, len(delta)))
+        means[start:stop] = delta[index].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(delta.mean()), float(low), float(high)
+
+
+def spread(ids: Sequence[str], count: int) -> list[str]:
+    """`count` ids spread evenly over a split: the same on every machine, all kinds of tasks."""
+    if count >= len(ids):
+        return list(ids)
+    return [ids[i * len(ids) // count] for i in range(count)]
+
+
+def at_temperature(agent: HiMACAgent, temperature: float) -> HiMACAgent:
+    """The same agent, sampling at another temperature at both levels (0: greedy)."""
+    executor = replace(
+        agent.executor, sampling=replace(agent.executor.sampling, temperature=temperature)
+    )
+    planner = agent.planner
+    if planner is not None:
+        planner = replace(planner, sampling=replace(planner.sampling, temperature=temperature))
+    return HiMACAgent(planner, executor)
+
+
+def play(
+    agent: HiMACAgent,
+    pool: EnvPool,
+    task_ids: Sequence[str],
+    *,
+    temperature: float = 1.0,
+    seeds: Sequence[int] = (0,),
+) -> EvalResult:
+    """Plays each task once a seed and sums up. The policies' own random state is put back."""
+    player = at_temperature(agent, temperature)
+    episodes: list[Episode] = []
+    generators = [p.generator for p in agent.policies() if hasattr(p, "generator")]
+    before = [g.get_state() for g in generators]
+    for seed in seeds:
+        for generator in generators:
+            generator.manual_seed(1_000_003 * (seed + 1))
+        episodes += collect(player, pool, [Task(task_id, i) for i, task_id in enumerate(task_ids)])
+    for generator, state in zip(generators, before, strict=True):
+        generator.set_state(state)
+    return EvalResult(
+        successes=np.asarray([float(e.success) for e in episodes]),
+        returns=np.asarray([e.reward for e in episodes]),
+        env_steps=sum(e.steps for e in episodes),
+        tokens=sum(e.tokens for e in episodes),
+        seeds=tuple(seeds),
+        errors=sum(e.error is not None for e in episodes),
+        temperature=temperature,
+    )
+
+
+def evaluate(
+    agent: HiMACAgent,
+    env_id: str,
+    split: str = "test",
+    episodes: int = 500,
+    seeds: Sequence[int] = (0,),
+    *,
+    temperature: float = 1.0,
+    lanes: int = 128,
+    **env_kwargs: Any,
+) -> EvalResult:
+    """Evaluates an agent on an environment's split.
+
+    Args:
+        agent: A hierarchical agent for a hierarchical id, a flat one for a flat id.
+        env_id: A registered id.
+        split: Which tasks.
+        episodes: How many tasks, spread over the split.
+        seeds: Each task is played once a seed.
+        temperature: 0 is greedy.
+        lanes: Environments that play at the same time.
+        **env_kwargs: For the environment.
+    """
+    pool = EnvPool(lambda: gym.make(env_id, split=split, **env_kwargs), lanes)
+    return play(
+        agent, pool, spread(pool.task_ids(split), episodes), temperature=temperature, seeds=seeds
+    )

@@ -1,0 +1,186 @@
+"""What turns sequences into updates of one policy: supervision and the policy gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from himac_agents import losses
+from himac_agents.batching import by_length, rows, token_batch
+from himac_agents.config import TrainConfig
+from himac_agents.policy import TokenBatch
+from himac_agents.rollout import Segment
+
+
+class Learnable(Protocol):
+    """What a learner needs of a policy."""
+
+    def logprobs_and_entropy(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies [batch, time]."""
+        ...
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The parameters that learn."""
+        ...
+
+    def forget(self) -> None:
+        """Drops what was computed with the old weights."""
+        ...
+
+
+class Learner:
+    """One policy and its optimiser.
+
+    Args:
+        policy: What learns.
+        config: Rates, clips, weights.
+        reference: A frozen policy that the KL penalty holds on to; needed when `config.kl` > 0.
+    """
+
+    def __init__(
+        self, policy: Learnable, config: TrainConfig, reference: Learnable | None = None
+    ) -> None:
+        self.policy, self.config, self.reference = policy, config, reference
+        self.optimizer = self._optimizer(config.lr)
+        self.updates = 0
+
+    def _optimizer(self, lr: float) -> torch.optim.AdamW:
+        return torch.optim.AdamW(
+            self.policy.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0
+        )
+
+    # -- supervision -----------------------------------------------------------------------------
+
+    def begin_supervision(self) -> None:
+        """A fresh optimiser for the warm start."""
+        self.optimizer = self._optimizer(self.config.warm_lr)
+
+    def begin_reinforcement(self) -> None:
+        """A fresh optimiser for reinforcement learning."""
+        self.optimizer = self._optimizer(self.config.lr)
+
+    def imitate(self, batch: TokenBatch, lr: float) -> float:
+        """One supervised step on a batch whose masked tokens are to be imitated.
+
+        Returns:
+            The mean cross-entropy in nats a token.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        weights = losses.token_weights(batch.mask, "token")
+        logp, _ = self.policy.logprobs_and_entropy(batch)
+        loss = losses.cross_entropy(logp, torch.as_tensor(weights, device=logp.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._step()
+        return float(loss.detach())
+
+    # -- reinforcement ---------------------------------------------------------------------------
+
+    def reinforce(
+        self,
+        segments: Sequence[Segment],
+        advantages: Sequence[float] | Mapping[int, float],
+        rng: np.random.Generator,
+    ) -> dict[str, float]:
+        """Policy-gradient updates on one phase's segments.
+
+        Segments whose advantage is 0 throughout are left out (unless a KL penalty holds them);
+        where nothing is left, nothing moves, the optimiser's momentum included.
+
+        Args:
+            segments: Sampled sequences.
+            advantages: One a segment, or by `id(turn)` one a turn.
+            rng: Splits the segments into mini-batches.
+
+        Returns:
+            Metrics: loss, entropy, clipped share, KL estimates, gradient norm, and how far
+            log-probabilities in training are from those of the rollout.
+        """
+        config = self.config
+        metrics: dict[str, float] = {"sequences": float(len(segments)), "updates": 0.0}
+        if not segments:
+            return metrics
+        batch = token_batch(segments, advantages)
+        if config.kl == 0.0:
+            live = np.flatnonzero((batch.advantages != 0).any(axis=1))
+        else:
+            live = np.arange(len(segments))
+        metrics["live"] = float(len(live))
+        if len(live) == 0:
+            return metrics
+        if config.kl > 0.0:
+            batch.extra["reference"] = self._reference_logprobs(batch)
+        sums: dict[str, list[float]] = {}
+        for _ in range(config.epochs):
+            parts = np.array_split(rng.permutation(live), min(config.minibatches, len(live)))
+            for part in parts:
+                for key, value in self._minibatch(rows(batch, part)).items():
+                    sums.setdefault(key, []).append(value)
+        metrics["updates"] = float(len(sums["loss"]))
+        for key, values in sums.items():
+            # Only before the first update are training and rollout the same weights.
+            metrics[key] = values[0] if key == "logprob_gap" else float(np.mean(values))
+        self.policy.forget()
+        return metrics
+
+    def _minibatch(self, batch: TokenBatch) -> dict[str, float]:
+        config = self.config
+        weights = losses.token_weights(batch.mask, config.loss_mean)
+        sums = {"loss": 0.0, "clipped": 0.0, "approx_kl": 0.0, "entropy": 0.0, "kl": 0.0}
+        gap = 0.0
+        for index in by_length(batch.lengths, config.micro_tokens):
+            micro = rows(batch, index)
+            logp, entropy = self.policy.logprobs_and_entropy(micro)
+            weight = torch.as_tensor(weights[index][:, : logp.shape[1]], device=logp.device)
+            old = torch.as_tensor(micro.old_logprobs, device=logp.device)
+            advantage = torch.as_tensor(micro.advantages, device=logp.device)
+            part = losses.clipped_policy_gradient(
+                logp, old, advantage, weight, config.clip, config.clip_high
+            )
+            loss = part.loss
+            if config.kl > 0.0:
+                reference = torch.as_tensor(micro.extra["reference"], device=logp.device)
+                penalty = losses.kl_penalty(logp, reference, weight)
+                sums["kl"] += float(penalty.detach())
+                loss = loss + config.kl * penalty
+            loss.backward()  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                sums["loss"] += float(loss)
+                sums["clipped"] += float(part.clipped)
+                sums["approx_kl"] += float(part.approx_kl)
+                sums["entropy"] += float((weight * entropy).sum())
+                gap = max(gap, float(((logp - old).abs() * (weight > 0)).max()))
+        return {**sums, "logprob_gap": gap, "grad_norm": self._step()}
+
+    def _reference_logprobs(self, batch: TokenBatch) -> Any:
+        if self.reference is None:
+            raise ValueError("kl > 0 needs a reference policy")
+        found = np.zeros_like(batch.old_logprobs)
+        with torch.no_grad():
+            for index in by_length(batch.lengths, self.config.micro_tokens):
+                micro = rows(batch, index)
+                logp, _ = self.reference.logprobs_and_entropy(micro)
+                found[index, : logp.shape[1]] = logp.cpu().numpy()
+        return found
+
+    def _step(self) -> float:
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.policy.parameters(), self.config.max_grad_norm or math.inf
+        )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+        return float(norm)
+
+
+def cosine(step: int, steps: int, peak: float, floor: float = 0.1, warmup: int = 50) -> float:
+    """Learning rate: a linear rise over `warmup` steps, then a cosine down to `floor` * peak."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    along = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return peak * (floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * along)))

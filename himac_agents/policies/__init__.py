@@ -1,0 +1,1 @@
+"""Policies: tiny and hf (local models), scripted (the environments' own experts)."""

@@ -1,0 +1,342 @@
+"""What every local causal language model does: batched generation with a cache, log-probabilities.
+
+`tiny` and `hf` differ only in how a conversation becomes tokens and where the weights come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from himac_agents.policies.cache import SlotCache
+from himac_agents.policy import Completion, Message, Prompt, Sampling, TokenBatch
+
+
+class CausalPolicy:
+    """A local causal language model as a trainable policy.
+
+    Args:
+        model: A transformers causal language model.
+        tokenizer: Its tokenizer (fast).
+        end_ids: Ids that end an assistant's turn; the first is the one appended to demonstrations.
+        seed: Seed of the policy's own random generator.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, end_ids: Sequence[int], seed: int = 0) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.end_ids = tuple(end_ids)
+        self.cache = SlotCache()
+        self.device = next(model.parameters()).device
+        self.generator = torch.Generator(device=self.device).manual_seed(seed)
+        self.pad_id = self.end_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+    # -- text and tokens -------------------------------------------------------------------------
+
+    def encode(self, messages: Sequence[Message], *, continues: bool = False) -> list[int]:
+        """See `Codec.encode`."""
+        raise NotImplementedError
+
+    def encode_reply(self, text: str) -> tuple[int, ...]:
+        """See `Codec.encode_reply`."""
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        return (*ids, self.end_ids[0])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a completion, without its end token."""
+        kept = list(ids[:-1]) if ids and ids[-1] in self.end_ids else list(ids)
+        return str(self.tokenizer.decode(kept, skip_special_tokens=False)).strip()
+
+    # -- generation ------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """Answers all prompts in one batch; see `Policy.generate`.
+
+        Prompts with a slot keep their keys and values for the next call; a batch mixes lengths
+        freely. Prompts without a slot are answered with a cache that is thrown away.
+        """
+        if not prompts:
+            return []
+        if any(not prompt.token_ids for prompt in prompts):
+            raise ValueError("a local model needs Prompt.token_ids; make them with policy.encode")
+        if all(prompt.slot is not None for prompt in prompts):
+            cache, slots = self.cache, [int(prompt.slot or 0) for prompt in prompts]
+            if len(set(slots)) != len(slots):
+                raise ValueError("two prompts of one batch share a slot")
+        else:
+            cache, slots = SlotCache(), list(range(len(prompts)))
+        self.model.eval()
+        return _Decoding(self, cache, slots, prompts, sampling).run()
+
+    def forget(self) -> None:
+        """Drops the cache: the weights have changed."""
+        self.cache.clear()
+
+    # -- learning --------------------------------------------------------------------------------
+
+    def logprobs(self, batch: TokenBatch) -> Tensor:
+        """See `TrainablePolicy.logprobs`."""
+        return self.logprobs_and_entropy(batch)[0]
+
+    def logprobs_and_entropy(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """Log-probability and (detached) entropy in nats of each token of the mask, [batch, time].
+
+        Only the positions under the mask go through the output layer.
+        """
+        ids = torch.as_tensor(batch.token_ids, device=self.device)
+        mask = torch.as_tensor(batch.mask, device=self.device) > 0
+        logits = self._logits_before(ids, mask).float() / batch.temperature
+        restricted = _restrictions(batch)
+        if restricted:
+            logits = forbid(logits, restricted)
+        logp_all = torch.log_softmax(logits, dim=-1)
+        chosen = logp_all.gather(-1, ids[mask][:, None])[:, 0]
+        with torch.no_grad():
+            entropies = torch.special.entr(logp_all.exp()).sum(-1)
+        logp = torch.zeros(ids.shape, dtype=chosen.dtype, device=self.device)
+        entropy = torch.zeros_like(logp)
+        return logp.masked_scatter(mask, chosen), entropy.masked_scatter(mask, entropies)
+
+    def _logits_before(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits [n, vocabulary] that predict the n tokens under `mask`, in row order."""
+        logits = self.model(input_ids=ids, use_cache=False).logits
+        return logits[:, :-1][mask[:, 1:]]  # type: ignore[no-any-return]
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The parameters that learn."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Writes weights (safetensors), configuration and tokenizer into the folder `path`."""
+        self.model.save_pretrained(path, safe_serialization=True)
+        self.tokenizer.save_pretrained(path)
+
+
+def _restrictions(batch: TokenBatch) -> list[tuple[int, tuple[int, ...]]]:
+    """For the tokens under the mask, in row order: (which one, the ids it was drawn from)."""
+    if not batch.allowed:
+        return []
+    number = np.cumsum(batch.mask.ravel() > 0).reshape(batch.mask.shape) - 1
+    return [
+        (int(number[row, position]), ids)
+        for row, pairs in enumerate(batch.allowed)
+        for position, ids in pairs
+        if batch.mask[row, position] > 0
+    ]
+
+
+class _Answer:
+    """One answer while it is written: what is there, what is still to be fed, what may follow."""
+
+    __slots__ = ("allowed", "left", "logps", "pending", "tokens")
+
+    def __init__(self, choices: Sequence[tuple[int, ...]] | None) -> None:
+        self.tokens: list[int] = []
+        self.logps: list[float] = []
+        self.pending: list[int] = []
+        self.left = None if choices is None else list(choices)
+        self.allowed: list[tuple[int, ...]] = []
+
+    def options(self) -> tuple[int, ...]:
+        """The ids that may come next (only asked when choices restrict them)."""
+        place = len(self.tokens)
+        return tuple(sorted({c[place] for c in self.left or () if len(c) > place}))
+
+    def write(self, token: int, logp: float) -> None:
+        """Appends a token."""
+        if self.left is not None:
+            self.allowed.append(self.options())
+            place = len(self.tokens)
+            self.left = [c for c in self.left if len(c) > place and c[place] == token]
+        self.tokens.append(token)
+        self.logps.append(logp)
+        self.pending.append(token)
+
+    def write_forced(self) -> None:
+        """Appends what has no alternative: no forward pass is needed to know it."""
+        while self.left is not None and len(options := self.options()) == 1:
+            self.write(options[0], 0.0)
+
+
+class _Decoding:
+    """One call of `generate`: feed what the cache lacks, then write token by token."""
+
+    def __init__(
+        self,
+        policy: CausalPolicy,
+        cache: SlotCache,
+        slots: Sequence[int],
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+    ) -> None:
+        self.policy, self.cache, self.sampling = policy, cache, sampling
+        self.slots = slots
+        self.rows = cache.seat(slots)
+        self.prompts = [list(prompt.token_ids) for prompt in prompts]
+        self.answers = [_Answer(prompt.choices) for prompt in prompts]
+        # Every row of the cache takes part in a decoding step (no copy of keys and values);
+        # rows that are not asked, or have finished, compute something nobody reads.
+        self.lengths = np.zeros(cache.rows, dtype=np.int64)
+        for slot, row in cache.row_of.items():
+            self.lengths[row] = len(cache.tokens[slot])
+
+    def run(self) -> list[Completion]:
+        """Decodes until every prompt has its end token or the most tokens allowed."""
+        policy, most = self.policy, self.sampling.max_tokens
+        last = self._prefill()
+        alive = list(range(len(self.prompts)))
+        fed = [list(prompt) for prompt in self.prompts]
+        while True:
+            ids, logps = self._draw(last, alive)
+            for i, token, logp in zip(alive, ids, logps, strict=True):
+                self.answers[i].write(int(token), float(logp))
+                self.answers[i].write_forced()
+            alive = [
+                i
+                for i in alive
+                if (a := self.answers[i]).tokens[-1] not in policy.end_ids and len(a.tokens) < most
+            ]
+            if not alive:
+                break
+            last = self._feed(alive, fed)
+        completions = []
+        for slot, answer, held in zip(self.slots, self.answers, fed, strict=True):
+            self.cache.tokens[slot] = held
+            text = policy.decode(answer.tokens)
+            completions.append(
+                Completion(text, tuple(answer.tokens), tuple(answer.logps), tuple(answer.allowed))
+            )
+        return completions
+
+    def _feed(self, alive: list[int], fed: list[list[int]]) -> Tensor:
+        """Feeds what was written since the last pass; logits [alive, vocabulary] after it."""
+        longest = max(len(self.answers[i].pending) for i in alive)
+        tokens = np.full((self.cache.rows, longest), self.policy.pad_id, dtype=np.int64)
+        ends = np.zeros(self.cache.rows, dtype=np.int64)
+        for i in alive:
+            row, pending = self.rows[i], self.answers[i].pending
+            tokens[row, : len(pending)] = pending
+            ends[row] = len(pending) - 1
+        positions = self.lengths[:, None] + np.arange(longest)[None, :]
+        logits = self._forward(tokens, None, positions, ends.tolist())[:, 0]
+        for i in alive:
+            answer = self.answers[i]
+            fed[i] += answer.pending
+            self.lengths[self.rows[i]] += len(answer.pending)
+            answer.pending = []
+        return logits[torch.tensor([self.rows[i] for i in alive], device=self.policy.device)]
+
+    def _prefill(self) -> Tensor:
+        """Feeds each prompt's new tokens; returns the logits [prompts, vocabulary] after them."""
+        feeds: list[list[int]] = []
+        starts: list[int] = []
+        for slot, ids in zip(self.slots, self.prompts, strict=True):
+            start = self.cache.shared_prefix(slot, ids)
+            starts.append(start)
+            feeds.append(ids[start:])
+        # Rows with much to read (a new episode, a plan) and rows with little (one observation)
+        # are read apart, so that the short ones are not padded to the long ones' length.
+        order = sorted(range(len(feeds)), key=lambda i: len(feeds[i]))
+        last: list[Tensor | None] = [None] * len(feeds)
+        for group in _by_length(order, [len(feed) for feed in feeds]):
+            longest = max(len(feeds[i]) for i in group)
+            fed = np.full((len(group), longest), self.policy.pad_id, dtype=np.int64)
+            positions = np.zeros((len(group), longest), dtype=np.int64)
+            for k, i in enumerate(group):
+                fed[k, : len(feeds[i])] = feeds[i]
+                positions[k] = starts[i] + np.arange(longest)
+            whole = len(group) == self.cache.rows and [self.rows[i] for i in group] == list(
+                range(len(group))
+            )
+            rows = None if whole else [self.rows[i] for i in group]
+            ends = [len(feeds[i]) - 1 for i in group]
+            logits = self._forward(fed, rows, positions, ends)
+            for k, i in enumerate(group):
+                last[i] = logits[k, 0]
+                self.lengths[self.rows[i]] = starts[i] + len(feeds[i])
+        return torch.stack([logits for logits in last if logits is not None])
+
+    def _forward(
+        self,
+        fed: np.ndarray[Any, np.dtype[np.int64]],
+        rows: list[int] | None,
+        positions: np.ndarray[Any, np.dtype[np.int64]],
+        ends: list[int] | None = None,
+    ) -> Tensor:
+        """One forward pass; logits [batch, time or 1 (at `ends`), vocabulary]."""
+        policy, device = self.policy, self.policy.device
+        at = torch.as_tensor(positions, device=device)
+        width = int(positions.max()) + 1
+        self.cache.aim(None if rows is None else torch.tensor(rows, device=device), at, width)
+        dtype = policy.model.dtype
+        hidden_from = torch.arange(width, device=device)[None, None, None, :] > at[:, None, :, None]
+        mask = torch.zeros(hidden_from.shape, dtype=dtype, device=device)
+        mask.masked_fill_(hidden_from, torch.finfo(dtype).min)
+        # Of a long prompt only the last position's logits are wanted.
+        wanted = sorted(set(ends)) if ends is not None else []
+        keep = torch.tensor(wanted, device=device) if wanted else 0
+        logits: Tensor = policy.model(
+            input_ids=torch.as_tensor(fed, device=device),
+            attention_mask=mask,
+            position_ids=at,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        ).logits
+        if ends is None:
+            return logits
+        index = torch.tensor([wanted.index(end) for end in ends], device=device)
+        return logits[torch.arange(len(ends), device=device), index][:, None]
+
+    def _draw(
+        self, logits: Tensor, alive: list[int]
+    ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.float32]]]:
+        """Draws one token for each row that is still writing; ids and their log-probabilities."""
+        temperature = 1.0 if self.sampling.greedy else self.sampling.temperature
+        logits = logits.float() / temperature
+        bound = [k for k, i in enumerate(alive) if self.answers[i].left is not None]
+        if bound:
+            logits = forbid(logits, [(k, self.answers[alive[k]].options()) for k in bound])
+        logp = torch.log_softmax(logits, dim=-1)
+        if self.sampling.greedy:
+            ids = logp.argmax(-1)
+        else:
+            ids = torch.multinomial(logp.exp(), 1, generator=self.policy.generator)[:, 0]
+        chosen = logp.gather(-1, ids[:, None])[:, 0]
+        return ids.cpu().numpy(), chosen.cpu().numpy()
+
+
+def forbid(logits: Tensor, allowed: Sequence[tuple[int, Sequence[int]]]) -> Tensor:
+    """Logits with everything but the allowed ids at minus infinity, in the rows that are named.
+
+    Args:
+        logits: [rows, vocabulary].
+        allowed: (row, ids) pairs; other rows stay as they are.
+    """
+    rows = [row for row, _ in allowed]
+    at = [row for row, ids in allowed for _ in ids]
+    tokens = [token for _, ids in allowed for token in ids]
+    closed = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
+    closed[torch.tensor(rows, device=logits.device)] = True
+    closed[torch.tensor(at, device=logits.device), torch.tensor(tokens, device=logits.device)] = (
+        False
+    )
+    return logits.masked_fill(closed, -math.inf)
+
+
+def _by_length(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+    """Cuts rows sorted by length into groups whose longest is at most about twice the shortest."""
+    groups: list[list[int]] = []
+    for i in order:
+        if groups and lengths[i] <= max(24, 2 * lengths[groups[-1][0]]):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups

@@ -1,0 +1,466 @@
+"""Rollouts: many environments, one batched `generate` a turn, token ids in and out.
+
+An `Episode` is a list of `Segment`s. A segment is one conversation (the planner's, or the
+executor's on one sub-goal) and is what a training sequence is made of; its `Turn`s are the
+stretches that the policy wrote.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import gymnasium as gym
+
+from himac_agents.agent import Context, HiMACAgent, codec_of
+from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
+from himac_agents.prompts import read_blueprint, read_command
+from himac_envs.blueprint import Blueprint
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One episode to be played.
+
+    Attributes:
+        task_id: The environment's task.
+        group: Episodes that are compared with each other share this number.
+        blueprint: Where given, the planner is not asked: this blueprint is executed.
+    """
+
+    task_id: str
+    group: int = 0
+    blueprint: Blueprint | None = None
+
+
+@dataclass(slots=True)
+class Turn:
+    """What a policy wrote at one decision.
+
+    Attributes:
+        segment: The conversation it belongs to.
+        start: Number of tokens before it: the prompt is `segment.token_ids[:start]`.
+        output_ids: The ids written, end token included.
+        old_logprobs: Their log-probabilities when sampled.
+        text: The answer as text.
+        action: What the environment was sent.
+        reward: What the environment paid for it.
+        invalid: Whether the environment did not understand it.
+        allowed: For each output id what it was drawn from; empty where any id was allowed.
+    """
+
+    segment: Segment = field(repr=False)
+    start: int
+    output_ids: tuple[int, ...]
+    old_logprobs: tuple[float, ...]
+    text: str
+    action: str
+    reward: float = 0.0
+    invalid: bool = False
+    allowed: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def role(self) -> Role:
+        """The level that wrote it."""
+        return self.segment.role
+
+    @property
+    def group_id(self) -> int:
+        """The group of the episode."""
+        return self.segment.group
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The ids the policy had read when it wrote."""
+        return tuple(self.segment.token_ids[: self.start])
+
+
+@dataclass(slots=True)
+class Segment:
+    """One conversation: the planner's, or the executor's on one sub-goal.
+
+    Attributes:
+        role: The level.
+        group: The episode's group.
+        subgoal: The sub-goal ("" for the planner and for flat agents).
+        index: Its place in the blueprint; -1 for the planner.
+        token_ids: The whole conversation.
+        turns: What the policy wrote of it.
+        option: The environment's record of the option, once it has ended.
+        temperature: The softmax temperature the turns were sampled at.
+    """
+
+    role: Role
+    group: int
+    subgoal: str = ""
+    index: int = -1
+    token_ids: list[int] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    option: dict[str, Any] | None = None
+    temperature: float = 1.0
+    weight: float = 1.0
+
+
+@dataclass(slots=True)
+class Episode:
+    """One episode as it was played.
+
+    Attributes:
+        task: What was asked for.
+        segments: The conversations, in order.
+        blueprint: The blueprint executed (None on flat environments).
+        blueprint_valid: Whether the planner's text could be parsed.
+        success: Whether the task was solved.
+        score: The environment's progress measure in [0, 1] at the end.
+        reward: The sum of rewards.
+        steps: Steps of the task (`<sub_done>` and blueprints cost none).
+        options: The environment's records of the sub-goals.
+        transcript: (action, observation) pairs, for reports; only if asked for.
+        offers: Every command that was admissible at some step; only with a transcript.
+        error: The traceback where the environment crashed; such an episode carries no loss.
+    """
+
+    task: Task
+    segments: list[Segment] = field(default_factory=list)
+    blueprint: Blueprint | None = None
+    blueprint_valid: bool = True
+    success: bool = False
+    score: float = 0.0
+    reward: float = 0.0
+    steps: int = 0
+    goal: str = ""
+    options: list[dict[str, Any]] = field(default_factory=list)
+    transcript: list[tuple[str, str]] = field(default_factory=list)
+    offers: set[str] = field(default_factory=set)
+    error: str | None = None
+
+    def turns(self) -> Iterator[Turn]:
+        """Every turn of every segment."""
+        for segment in self.segments:
+            yield from segment.turns
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that policies wrote in this episode."""
+        return sum(len(turn.output_ids) for turn in self.turns())
+
+
+class EnvPool:
+    """Environments that are made once and used again and again.
+
+    Args:
+        make: Makes one environment.
+        size: How many play at the same time.
+    """
+
+    def __init__(self, make: Callable[[], gym.Env[Any, Any]], size: int) -> None:
+        self._make = make
+        self.size = size
+        self._envs: list[gym.Env[Any, Any] | None] = []
+
+    def __getitem__(self, index: int) -> gym.Env[Any, Any]:
+        while len(self._envs) <= index:
+            self._envs.append(None)
+        env = self._envs[index]
+        if env is None:
+            env = self._envs[index] = self._make().unwrapped
+        return env
+
+    def discard(self, index: int) -> None:
+        """Drops an environment that has crashed; the next use makes a new one."""
+        self._envs[index] = None
+
+    def task_ids(self, split: str | None = None) -> Sequence[str]:
+        """The ids of a split's tasks (see `TaskEnv.task_ids`)."""
+        ids: Sequence[str] = self[0].task_ids(split)  # type: ignore[attr-defined]
+        return ids
+
+
+def collect(
+    agent: HiMACAgent,
+    pool: EnvPool,
+    tasks: Iterable[Task],
+    *,
+    codec: Codec | None = None,
+    transcripts: bool = False,
+    stop_at_failure: bool = False,
+    on_episode: Callable[[Episode], None] | None = None,
+    max_decisions: int = 10_000,
+) -> list[Episode]:
+    """Plays the tasks, `pool.size` at a time, and returns their episodes in order.
+
+    Args:
+        agent: Who plays. Sampling is its planner's and its executor's.
+        pool: Where it plays.
+        tasks: What it plays.
+        codec: Gives token ids where the agent's own policies speak text only (demonstrations of a
+            scripted policy for a model that is to be trained).
+        transcripts: Keep (action, observation) pairs in the episodes.
+        stop_at_failure: End an episode with its first sub-goal that was ended without being
+            achieved. For learning from option-level advantages, which give what follows no credit:
+            the time is better spent on other episodes. Such an episode counts as not solved.
+        on_episode: Called with each finished episode.
+        max_decisions: A guard against environments that never end.
+
+    Returns:
+        One episode a task. An environment that raises becomes `Episode.error`; the others go on.
+    """
+    episodes: list[Episode] = []
+    wave: list[Task] = []
+    for task in [*tasks, None]:
+        if task is not None:
+            wave.append(task)
+        if wave and (task is None or len(wave) == pool.size):
+            lanes = [
+                _Lane(agent, pool, slot, item, codec, transcripts, stop_at_failure)
+                for slot, item in enumerate(wave)
+            ]
+            _play(agent, lanes, max_decisions)
+            for lane in lanes:
+                episodes.append(lane.episode)
+                if on_episode is not None:
+                    on_episode(lane.episode)
+            wave = []
+    return episodes
+
+
+def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Episode]:
+    """Asks the planner for a blueprint for each task, and executes none of them.
+
+    Tasks with equal ids share one reset. The episodes returned hold the planner's segment only.
+    """
+    planner = agent.planner
+    if planner is None:
+        raise ValueError("an agent without a planner writes no blueprints")
+    codec = codec_of(planner.policy)
+    openings: dict[str, tuple[str, str] | None] = {}
+    errors: dict[str, str] = {}
+    for task in tasks:
+        if task.task_id not in openings:
+            try:
+                observation, info = pool[0].reset(options={"task_id": task.task_id})
+                openings[task.task_id] = str(observation["text"]), str(info["goal"])
+            except Exception:
+                openings[task.task_id] = None
+                errors[task.task_id] = traceback.format_exc()
+                pool.discard(0)
+    episodes: list[Episode] = []
+    asked: list[tuple[Episode, Context]] = []
+    for task in tasks:
+        episode = Episode(task)
+        episodes.append(episode)
+        opening = openings[task.task_id]
+        if opening is None:
+            episode.error = errors[task.task_id]
+            continue
+        episode.goal = opening[1]
+        context = Context("planner", planner.prompts.plan(*opening), codec)
+        segment = Segment("planner", task.group, token_ids=context.token_ids)
+        segment.temperature = planner.sampling.temperature or 1.0
+        episode.segments.append(segment)
+        asked.append((episode, context))
+    for start in range(0, len(asked), pool.size):
+        part = asked[start : start + pool.size]
+        prompts = [context.prompt(slot) for slot, (_, context) in enumerate(part)]
+        for (episode, context), completion in zip(
+            part, planner.policy.generate(prompts, planner.sampling), strict=True
+        ):
+            at = len(context.token_ids)
+            ids = context.say(completion)
+            blueprint = read_blueprint(completion.text, episode.goal)
+            episode.blueprint, episode.blueprint_valid = blueprint, blueprint.valid
+            segment = episode.segments[0]
+            segment.turns.append(
+                Turn(segment, at, ids, completion.logprobs, completion.text, blueprint.render())
+            )
+    return episodes
+
+
+def _play(agent: HiMACAgent, lanes: list[_Lane], max_decisions: int) -> None:
+    for _ in range(max_decisions):
+        planning = [lane for lane in lanes if lane.asks == "planner"]
+        acting = [lane for lane in lanes if lane.asks == "executor"]
+        if not planning and not acting:
+            return
+        if planning and agent.planner is not None:
+            _ask(agent.planner.policy.generate, planning, agent.planner.sampling)
+        if acting:
+            _ask(agent.executor.policy.generate, acting, agent.executor.sampling)
+    for lane in lanes:
+        if lane.asks is not None:
+            lane.fail(f"no end after {max_decisions} decisions")
+
+
+def _ask(generate: Callable[..., list[Completion]], lanes: list[_Lane], how: Sampling) -> None:
+    for lane, completion in zip(lanes, generate([x.prompt() for x in lanes], how), strict=True):
+        lane.answer(completion, how.temperature or 1.0)
+
+
+class _Lane:
+    """One environment in the middle of an episode."""
+
+    def __init__(
+        self,
+        agent: HiMACAgent,
+        pool: EnvPool,
+        slot: int,
+        task: Task,
+        codec: Codec | None,
+        transcripts: bool,
+        stop_at_failure: bool,
+    ) -> None:
+        self.agent, self.pool, self.slot = agent, pool, slot
+        self.codec, self.keeps, self.stops = codec, transcripts, stop_at_failure
+        self.episode = Episode(task)
+        self.asks: Role | None = None
+        self.context: Context
+        self.first = ""
+        self.endings: list[str] = []
+        self.choices: list[tuple[int, ...]] | None = None
+        self.offered: list[str] = []
+        try:
+            self.env = pool[slot]
+            observation, info = self.env.reset(options={"task_id": task.task_id})
+            self.first = str(observation["text"])
+            self.episode.goal = str(info["goal"])
+            if self.keeps:
+                self.episode.transcript.append(("", self.first))
+            if "phase" in observation and task.blueprint is not None:
+                self.episode.blueprint = task.blueprint
+                observation, _, _, _, info = self.env.step(task.blueprint.render())
+            self._turn_to(observation, info)
+        except Exception:
+            self.fail(traceback.format_exc())
+
+    def fail(self, why: str) -> None:
+        """Ends the episode: the environment broke."""
+        self.asks = None
+        self.episode.error = why
+        self.pool.discard(self.slot)
+
+    def prompt(self) -> Any:
+        """The question for the policy."""
+        return self.context.prompt(self.slot, self.env, self.choices)
+
+    def _offer(self, info: dict[str, Any]) -> None:
+        """Notes the commands that the executor may choose from, where it is bound to them."""
+        bound = self.asks == "executor"
+        self.choices = self.agent.executor.choices(info, self.context.codec) if bound else None
+        self.offered = info["admissible"]
+        if self.keeps:
+            self.episode.offers.update(info["admissible"])
+
+    def _turn_to(self, observation: dict[str, Any], info: dict[str, Any]) -> None:
+        """Opens the segment that the environment's phase calls for."""
+        agent = self.agent
+        if observation.get("phase", 1) == 0:
+            if agent.planner is None:
+                raise ValueError("a hierarchical environment needs an agent with a planner")
+            self.asks = "planner"
+            messages = agent.planner.prompts.plan(str(observation["text"]), str(info["goal"]))
+            codec = self.codec or codec_of(agent.planner.policy)
+            self.context = Context("planner", messages, codec)
+            segment = Segment("planner", self.episode.task.group)
+        else:
+            self.asks = "executor"
+            self.context = agent.executor.open(
+                observation, info, self.first, self.endings, self.codec
+            )
+            subgoal = str(observation.get("subgoal", ""))
+            index = int(observation.get("subgoal_index", 0))
+            segment = Segment("executor", self.episode.task.group, subgoal, index)
+        segment.token_ids = self.context.token_ids
+        self.episode.segments.append(segment)
+        self._offer(info)
+
+    def answer(self, completion: Completion, temperature: float) -> None:
+        """Takes the policy's answer to the environment and reads what it says."""
+        segment = self.episode.segments[-1]
+        segment.temperature = temperature
+        start = len(self.context.token_ids)
+        ids = self.context.say(completion)
+        planning = self.asks == "planner"
+        if planning:
+            blueprint = read_blueprint(completion.text, self.episode.goal)
+            self.episode.blueprint = blueprint
+            self.episode.blueprint_valid = self.episode.blueprint_valid and blueprint.valid
+            action = blueprint.render()
+        elif self.choices is not None and ids in self.choices:
+            # The command itself: its text may hold words that the model's vocabulary lacks.
+            action = self.offered[self.choices.index(ids)]
+        else:
+            action = read_command(completion.text)
+        turn = Turn(segment, start, ids, completion.logprobs, completion.text, action)
+        turn.allowed = completion.allowed
+        if self.choices is not None and not completion.allowed:
+            # A scripted player's command, as a bound model would have written it.
+            turn.allowed = narrow(self.choices, ids) or ()
+        segment.turns.append(turn)
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+        except Exception:
+            self.fail(traceback.format_exc())
+            return
+        turn.reward, turn.invalid = float(reward), bool(info["invalid"]) and not planning
+        episode = self.episode
+        episode.reward += float(reward)
+        if self.keeps:
+            episode.transcript.append((action, str(observation["text"])))
+        option = info.get("option")
+        if option is not None:
+            self.endings.append(str(observation["text"]))
+            segment.option = option
+            episode.options.append(option)
+        failed = option is not None and option["achieved"] is False
+        if terminated or truncated or (failed and self.stops):
+            self.asks = None
+            episode.success, episode.score = bool(info["won"]), float(info["score"])
+            episode.steps = int(info["step"])
+        elif planning or option is not None:
+            self._turn_to(observation, info)
+        else:
+            prompts = self.agent.executor.prompts
+            wanted = segment.subgoal or episode.goal
+            self.context.hear(prompts.observe(str(observation["text"]), wanted, info))
+            self._offer(info)
+
+
+def distinct(tasks: Sequence[Task]) -> tuple[list[Task], list[int]]:
+    """Tasks with the same id and the same blueprint played once, and where each one went.
+
+    For deterministic play (a greedy executor) the repeats would all be the same episode.
+    """
+    seen: dict[tuple[str, str], int] = {}
+    kept: list[Task] = []
+    where: list[int] = []
+    for task in tasks:
+        key = (task.task_id, "" if task.blueprint is None else task.blueprint.render())
+        if key not in seen:
+            seen[key] = len(kept)
+            kept.append(task)
+        where.append(seen[key])
+    return kept, where
+
+
+def with_group(tasks: Sequence[Task], group: int) -> list[Task]:
+    """The same tasks in another group."""
+    return [replace(task, group=group) for task in tasks]
+
+
+class Stopwatch:
+    """Wall seconds spent in named parts."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> float:
+        """Books the time since the last lap under `name`."""
+        now = time.perf_counter()
+        spent = now - self._since
+        self._since = now
+        self.seconds[name] = self.seconds.get(name, 0.0) + spent
+        return spent

@@ -1,0 +1,123 @@
+"""A run is a folder: settings, metrics, episodes, checkpoints and, at its end, the result."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from himac_agents.checkpoint import write_atomically
+from himac_agents.config import TrainConfig
+from himac_agents.rollout import Episode
+
+
+class Run:
+    """The folder of one training run, and its logs.
+
+    Files: `config.toml`, `metrics.jsonl` (one JSON object a phase), TensorBoard events,
+    `episodes.jsonl` (sampled episodes to look at), `checkpoints/`, `result.json` when finished.
+
+    Args:
+        folder: Where; made if absent.
+        config: The settings, written on a fresh start.
+        resume: Continue the folder's run: logs are appended to, nothing is overwritten.
+
+    Raises:
+        FileExistsError: A fresh start in a folder that already holds a run.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, *, resume: bool = False) -> None:
+        self.folder = folder
+        if not resume and (folder / "config.toml").exists():
+            raise FileExistsError(
+                f"{folder} already holds a run: `himac train --resume {folder}` continues it, "
+                "or choose another --out"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            write_atomically(folder / "config.toml", config.to_toml())
+        self.metrics_path = folder / "metrics.jsonl"
+        self.episodes_path = folder / "episodes.jsonl"
+        self.lines = 0
+        self.started = time.perf_counter()
+        self._board: Any = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints lie."""
+        return self.folder / "checkpoints"
+
+    def rewind(self, lines: int) -> None:
+        """Cuts the metrics back to the line count of the checkpoint that is resumed."""
+        self.lines = lines
+        if self.metrics_path.exists():
+            kept = self.metrics_path.read_text(encoding="utf-8").splitlines()[:lines]
+            write_atomically(self.metrics_path, "".join(f"{line}\n" for line in kept))
+
+    def log(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """Appends one line of metrics, and the same to TensorBoard."""
+        row = {"phase": phase, "step": step, **{k: _plain(v) for k, v in values.items()}}
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.lines += 1
+        board = self._tensorboard()
+        for key, value in values.items():
+            board.add_scalar(f"{phase}/{key}", value, step)
+
+    def show(self, phase: str, step: int, episodes: Iterable[Episode]) -> None:
+        """Appends episodes, as text, for a reader to look at."""
+        with self.episodes_path.open("a", encoding="utf-8") as file:
+            for episode in episodes:
+                file.write(json.dumps(describe(episode, phase, step)) + "\n")
+
+    def result(self, content: Mapping[str, Any]) -> Path:
+        """Writes `result.json`, the mark of a finished run."""
+        path = self.folder / "result.json"
+        write_atomically(path, json.dumps(content, indent=2) + "\n")
+        return path
+
+    def close(self) -> None:
+        """Closes the logs."""
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    def _tensorboard(self) -> Any:
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.folder))
+        return self._board
+
+
+def describe(episode: Episode, phase: str, step: int) -> dict[str, Any]:
+    """An episode as JSON values: what was planned, done, written and paid."""
+    return {
+        "phase": phase,
+        "step": step,
+        "task_id": episode.task.task_id,
+        "goal": episode.goal,
+        "blueprint": None if episode.blueprint is None else episode.blueprint.texts(),
+        "success": episode.success,
+        "return": episode.reward,
+        "env_steps": episode.steps,
+        "options": episode.options,
+        "segments": [
+            {
+                "role": segment.role,
+                "subgoal": segment.subgoal,
+                "turns": [
+                    {"action": t.action, "reward": t.reward, "invalid": t.invalid}
+                    for t in segment.turns
+                ],
+            }
+            for segment in episode.segments
+        ],
+        "error": episode.error,
+    }
+
+
+def _plain(value: float) -> float:
+    return round(float(value), 6)

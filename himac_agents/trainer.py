@@ -1,0 +1,500 @@
+"""A training run from settings to result: warm start, co-evolution, evaluation, checkpoints.
+
+The algorithm itself is in `himac_agents.coevolution`; here it is put to work, made resumable and
+measured. Everything random comes from generators that are saved with each checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+import himac_envs  # noqa: F401  (registers the environments)
+from himac_agents import checkpoint, outcome
+from himac_agents.agent import Executor, HiMACAgent, Planner
+from himac_agents.coevolution import Iteration, flat_iteration, himac_iteration
+from himac_agents.config import TrainConfig
+from himac_agents.demonstrations import Supervision, demonstrate, texts_of
+from himac_agents.evaluate import play, spread
+from himac_agents.learner import Learner, cosine
+from himac_agents.policies.causal import CausalPolicy
+from himac_agents.policies.scripted import Expert, ScriptedPolicy
+from himac_agents.policies.tiny import TinyPolicy, TinySize, is_tiny
+from himac_agents.policy import Sampling
+from himac_agents.prompts import ChatPrompts, CompactPrompts, Prompts
+from himac_agents.rollout import EnvPool, Segment
+from himac_agents.run import Run
+
+#: Streams of random numbers that a run draws from its seed.
+_TASKS, _DEMOS, _TEXTS, _WEIGHTS = range(4)
+
+
+@dataclass
+class Progressed:
+    """How far a run is; saved with every checkpoint.
+
+    Attributes:
+        warm: Supervised steps done.
+        iteration: Co-evolution iterations done.
+        env_steps: Steps of tasks taken while learning (evaluation not counted).
+        tokens: Tokens written while learning.
+        demo_steps: Steps of tasks in the demonstrations.
+        warm_seconds: Wall time of supervision.
+        learn_seconds: Wall time of co-evolution, rollouts included.
+        lines: Lines of `metrics.jsonl`.
+        rng: State of the trainer's generator.
+        evaluations: Results so far, by name, with what a paired comparison needs.
+    """
+
+    warm: int = 0
+    iteration: int = 0
+    env_steps: int = 0
+    tokens: int = 0
+    demo_steps: int = 0
+    warm_seconds: float = 0.0
+    learn_seconds: float = 0.0
+    lines: int = 0
+    rng: dict[str, Any] = field(default_factory=dict)
+    evaluations: dict[str, Any] = field(default_factory=dict)
+
+
+class Trainer:
+    """One run.
+
+    Args:
+        config: The settings.
+        folder: Where the run is written.
+        resume: Continue the run in `folder` from its newest checkpoint.
+        console: Where progress is shown; None makes one on stderr.
+
+    Example:
+        >>> Trainer(TrainConfig.preset("quickstart"), "runs/first").run()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: str | Path,
+        *,
+        resume: bool = False,
+        console: Console | None = None,
+    ) -> None:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.config = config
+        self.console = console or Console(stderr=True)
+        self.flat = config.method != "himac"
+        self.prompts: Prompts = CompactPrompts() if config.policy == "tiny" else ChatPrompts()
+        self.pool = make_pool(config, flat=self.flat)
+        self.train_ids = self.pool.task_ids("train")
+        self.eval_ids = spread(self.pool.task_ids(config.eval_split), config.eval_episodes)
+        order = np.random.default_rng([config.seed, _DEMOS]).permutation(len(self.train_ids))
+        # Demonstrated tasks and tasks to learn on are apart where there are enough of both.
+        self.demo_ids = [self.train_ids[i] for i in order[: config.demos]]
+        self.task_pool = [self.train_ids[i] for i in order[config.demos :]]
+        if len(self.task_pool) < config.tasks:
+            self.task_pool = list(self.train_ids)
+        self.rng = np.random.default_rng([config.seed, _TASKS])
+        self.at = Progressed()
+        self.run_folder = Run(Path(folder), config, resume=resume)
+        self._demos: list[Segment] | None = None
+        newest = checkpoint.latest(self.run_folder.checkpoints) if resume else None
+        self.policies = self._make_policies(newest)
+        self.agent = assemble(config, self.policies, self.prompts)
+        self.learners = {name: Learner(p, config) for name, p in self.policies.items()}
+        if newest is not None:
+            self._restore(newest)
+
+    # -- the run ---------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """Everything that is still to be done; returns what `result.json` holds."""
+        config = self.config
+        self.warm_start()
+        if "warm_start" not in self.at.evaluations:
+            self._evaluate("warm_start")
+            for name, policy in self.policies.items():
+                policy.save_pretrained(self.run_folder.folder / "warm_start" / name)
+            for learner in self.learners.values():
+                learner.begin_reinforcement()
+            self.save()
+        self._load_reference()
+        with self._bar("co-evolution", config.iterations, self.at.iteration) as tick:
+            while self.at.iteration < config.iterations and not self._spent():
+                tick(self._iterate())
+                if self.at.iteration % config.checkpoint_every == 0:
+                    self.save()
+        if "final" not in self.at.evaluations:
+            self._evaluate("final")
+            self.save()
+        return self._finish()
+
+    def warm_start(self) -> None:
+        """Supervision on the expert's demonstrations."""
+        config, at = self.config, self.at
+        if at.warm >= config.warm_steps:
+            return
+        if at.warm == 0:
+            for learner in self.learners.values():
+                learner.begin_supervision()
+        streams = {
+            name: Supervision(segments, config.warm_tokens, config.seed).batches(at.warm)
+            for name, segments in self.segments_by_policy().items()
+        }
+        began, losses = time.perf_counter(), []
+        with self._bar("warm start", config.warm_steps, at.warm) as tick:
+            while at.warm < config.warm_steps:
+                lr = cosine(at.warm, config.warm_steps, config.warm_lr)
+                for name, stream in streams.items():
+                    losses.append(self.learners[name].imitate(next(stream), lr))
+                at.warm += 1
+                if at.warm % 50 == 0 or at.warm == config.warm_steps:
+                    loss = float(np.mean(losses))
+                    losses.clear()
+                    self.run_folder.log("warm_start", at.warm, {"loss": loss, "lr": lr})
+                    tick({"loss": loss}, at.warm)
+        at.warm_seconds += time.perf_counter() - began
+        for policy in self.policies.values():
+            policy.forget()
+
+    def _spent(self) -> bool:
+        most = self.config.max_env_steps
+        return 0 < most <= self.at.env_steps
+
+    def _iterate(self) -> dict[str, float]:
+        config, at = self.config, self.at
+        began = time.perf_counter()
+        index = self.rng.choice(len(self.task_pool), config.tasks, replace=False)
+        task_ids = [self.task_pool[i] for i in index]
+        done = self._iteration(task_ids)
+        at.iteration += 1
+        at.env_steps += done.env_steps
+        at.tokens += done.tokens
+        seconds = time.perf_counter() - began
+        at.learn_seconds += seconds
+        for phase, metrics in done.metrics.items():
+            work = {"env_steps_total": at.env_steps, "tokens_total": at.tokens}
+            self.run_folder.log(phase, at.iteration, {**metrics, **work, "seconds": seconds})
+        if at.iteration % config.checkpoint_every == 0:
+            self.run_folder.show("train", at.iteration, done.episodes[:4])
+        last = next(reversed(done.metrics.values()))
+        return {"success": last["success"], "dead groups": last["dead_groups"]}
+
+    def _iteration(self, task_ids: Sequence[str]) -> Iteration:
+        config, learners = self.config, self.learners
+        if self.flat:
+            return flat_iteration(
+                config, self.agent, self.pool, learners["policy"], task_ids, self.rng
+            )
+        planner = learners.get("policy") or learners["planner"]
+        executor = learners.get("policy") or learners["executor"]
+        return himac_iteration(config, self.agent, self.pool, planner, executor, task_ids, self.rng)
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def _make_policies(self, newest: Path | None) -> dict[str, Any]:
+        config = self.config
+        shared = config.share_parameters or self.flat
+        names = ["policy"] if shared else ["planner", "executor"]
+        if newest is not None:
+            return {name: load_policy(newest / name, config.policy) for name in names}
+        if config.policy == "hf":
+            return {name: load_policy(config.model, "hf", seed=config.seed) for name in names}
+        texts = texts_of(
+            demonstrate(
+                self.pool,
+                self.demo_ids[:400] or self.train_ids[:400],
+                prompts=self.prompts,
+                expert=config.expert,
+                noise=0.2,
+                seed=config.seed + 1,
+                flat=self.flat,
+                transcripts=True,
+            ),
+            self.prompts,
+        )
+        size = TinySize(config.hidden, config.layers, config.heads, config.feedforward)
+        return {name: TinyPolicy.build(texts, size, seed=config.seed) for name in names}
+
+    def demonstrations(self) -> list[Segment]:
+        """The demonstrations' sequences, made on first use and the same at every call."""
+        if self._demos is None:
+            config = self.config
+            episodes = demonstrate(
+                self.pool,
+                self.demo_ids,
+                prompts=self.prompts,
+                codec=next(iter(self.policies.values())),
+                expert=config.expert,
+                noise=config.demo_noise,
+                plan_noise=config.plan_noise,
+                seed=config.seed + 2,
+                flat=self.flat,
+                constrained=config.constrained,
+            )
+            self.at.demo_steps = sum(e.steps for e in episodes)
+            self._demos = [s for e in episodes if e.error is None for s in e.segments]
+        return self._demos
+
+    def segments_by_policy(self) -> dict[str, list[Segment]]:
+        """Which demonstrated sequences each policy imitates."""
+        if list(self.policies) == ["policy"]:
+            return {"policy": self.demonstrations()}
+        return {
+            name: [s for s in self.demonstrations() if s.role == name] for name in self.policies
+        }
+
+    def _evaluate(self, name: str) -> None:
+        found = self.evaluate()
+        self.at.evaluations[name] = found
+        successes = {"temperature_1": found["success"], "greedy": found["greedy"]["success"]}
+        self.run_folder.log(f"evaluation/{name}", self.at.iteration, successes)
+        self.console.print(f"{name}: " + "  ".join(f"{k} {v:.3f}" for k, v in successes.items()))
+
+    def evaluate(self, agent: HiMACAgent | None = None) -> dict[str, Any]:
+        """Held-out success at temperature 1 and greedy, with each task's outcome."""
+        agent = agent or self.agent
+        forget(agent)
+        sampled = play(agent, self.pool, self.eval_ids, temperature=1.0)
+        greedy = play(agent, self.pool, self.eval_ids, temperature=0.0)
+        forget(agent)
+        return {**outcome.record(sampled), "greedy": outcome.record(greedy)}
+
+    def _load_reference(self) -> None:
+        if self.config.kl > 0:
+            for name, learner in self.learners.items():
+                folder = self.run_folder.folder / "warm_start" / name
+                learner.reference = load_policy(folder, self.config.policy)
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def save(self) -> Path:
+        """Writes a checkpoint."""
+        self.at.rng = dict(self.rng.bit_generator.state)
+        self.at.lines = self.run_folder.lines
+        return checkpoint.save(
+            self.run_folder.checkpoints,
+            self.at.warm + self.at.iteration,
+            asdict(self.at),
+            self.policies,
+            {name: learner.optimizer for name, learner in self.learners.items()},
+        )
+
+    def _restore(self, path: Path) -> None:
+        self.at = Progressed(**checkpoint.read_state(path)["state"])
+        self.rng.bit_generator.state = self.at.rng
+        self.run_folder.rewind(self.at.lines)
+        for name, learner in self.learners.items():
+            if "warm_start" in self.at.evaluations:
+                learner.begin_reinforcement()
+            else:
+                learner.begin_supervision()
+            checkpoint.restore_optimizer(path, name, learner.optimizer)
+            checkpoint.restore_generator(path, name, self.policies[name])
+
+    # -- results ---------------------------------------------------------------------------------
+
+    def _finish(self) -> dict[str, Any]:
+        for name in self.config.baselines:
+            if name not in self.at.evaluations:
+                self.console.print(f"beside it: {name}")
+                self.at.evaluations[name] = BASELINES[name](self)
+                self.save()
+        result = outcome.summarise(asdict(self.at), self.config)
+        path = self.run_folder.result(result)
+        self.console.print(outcome.table(result))
+        self.console.print(f"run: {self.run_folder.folder}   result: {path}")
+        self.run_folder.close()
+        return result
+
+    def _bar(self, title: str, total: int, done: int) -> _Bar:
+        return _Bar(self.console, title, total, done)
+
+
+class _Bar:
+    """A progress bar that shows the latest metrics; silent where there is no terminal."""
+
+    def __init__(self, console: Console, title: str, total: int, done: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[shown]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._console, self._title, self._total = console, title, total
+        self._id = self._progress.add_task(title, total=total, completed=done, shown="")
+
+    def __enter__(self) -> Callable[..., None]:
+        self._progress.start()
+        return self._tick
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def _tick(self, values: dict[str, float], completed: int | None = None) -> None:
+        shown = "  ".join(f"{key} {value:.3f}" for key, value in values.items())
+        if completed is None:
+            self._progress.advance(self._id)
+        else:
+            self._progress.update(self._id, completed=completed)
+        self._progress.update(self._id, shown=shown)
+        task = self._progress.tasks[0]
+        if not self._console.is_terminal and task.completed % max(1, self._total // 10) == 0:
+            count = f"{task.completed:.0f}/{self._total}"
+            self._console.print(f"{self._title} {count}  {shown}")
+
+
+def make_pool(config: TrainConfig, *, flat: bool) -> EnvPool:
+    """The environments of a run."""
+    arguments = config.env_arguments()
+    if flat:
+        return EnvPool(lambda: gym.make(config.flat_env, **arguments), config.lanes)
+    budget = config.subgoal_budget or None
+    return EnvPool(lambda: gym.make(config.env, subgoal_budget=budget, **arguments), config.lanes)
+
+
+def load_policy(path: str | Path, kind: str, *, seed: int = 0) -> Any:
+    """A policy from a folder."""
+    if kind == "tiny":
+        return TinyPolicy.load(path, seed=seed)
+    from himac_agents.policies.hf import HFPolicy
+
+    return HFPolicy.load(path, seed=seed)
+
+
+def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) -> HiMACAgent:
+    """Planner and executor over one policy or over one each; a flat agent for a flat method."""
+    command = Sampling(config.temperature, config.max_command_tokens)
+    executor = Executor(
+        policies.get("policy") or policies["executor"], prompts, command, config.constrained
+    )
+    if config.method != "himac":
+        return HiMACAgent(None, executor)
+    plan = Sampling(config.temperature, config.max_blueprint_tokens)
+    return HiMACAgent(
+        Planner(policies.get("policy") or policies["planner"], prompts, plan), executor
+    )
+
+
+def load_agent(folder: str | Path, *, flat: bool = False, seed: int = 0) -> HiMACAgent:
+    """An agent to play with, from a run or from a saved policy.
+
+    Args:
+        folder: A run's folder (its newest checkpoint is taken), or a folder that `save_pretrained`
+            wrote.
+        flat: For a flat environment: no planner.
+        seed: Seeds sampling.
+
+    Raises:
+        FileNotFoundError: The folder holds neither.
+        CheckpointError: The run has no whole checkpoint.
+    """
+    folder = Path(folder)
+    if (folder / "config.toml").is_file():
+        config = TrainConfig.from_toml(folder / "config.toml")
+        newest = checkpoint.latest(folder / "checkpoints")
+        names = [name for name in ("policy", "planner", "executor") if (newest / name).is_dir()]
+        policies = {name: load_policy(newest / name, config.policy, seed=seed) for name in names}
+    elif (folder / "config.json").is_file():
+        kind: Literal["tiny", "hf"] = "tiny" if is_tiny(folder) else "hf"
+        config = TrainConfig(policy=kind, model=str(folder))
+        policies = {"policy": load_policy(folder, kind, seed=seed)}
+    else:
+        raise FileNotFoundError(
+            f"{folder} is neither a run (config.toml, checkpoints/) nor a saved policy "
+            "(config.json): give the folder that `himac train` printed at its end"
+        )
+    prompts: Prompts = CompactPrompts() if config.policy == "tiny" else ChatPrompts()
+    return assemble(config.replace(method="grpo" if flat else "himac"), policies, prompts)
+
+
+def forget(agent: HiMACAgent) -> None:
+    """Drops what local models have cached: their weights have changed, or other lanes come."""
+    for policy in agent.policies():
+        if isinstance(policy, CausalPolicy):
+            policy.forget()
+
+
+# -- what stands beside the result ---------------------------------------------------------------
+
+
+def further_supervision(trainer: Trainer) -> dict[str, Any]:
+    """The warm start, trained on for the wall time that co-evolution took, on the same data.
+
+    The learning rate rises to the warm start's peak again and decays along the same cosine, by
+    the share of the time that has passed.
+    """
+    config, budget = trainer.config, trainer.at.learn_seconds
+    folder = trainer.run_folder.folder / "warm_start"
+    policies = {
+        n: load_policy(folder / n, config.policy, seed=config.seed) for n in trainer.policies
+    }
+    learners = {name: Learner(policy, config) for name, policy in policies.items()}
+    for learner in learners.values():
+        learner.begin_supervision()
+    segments = trainer.segments_by_policy()
+    began, steps = time.perf_counter(), 0
+    streams = {
+        name: Supervision(segments[name], config.warm_tokens, config.seed + 3).batches()
+        for name in policies
+    }
+    while (along := (time.perf_counter() - began) / max(budget, 1e-9)) < 1.0:
+        lr = config.warm_lr * min(1.0, (steps + 1) / 50) * (0.55 + 0.45 * math.cos(math.pi * along))
+        for name, stream in streams.items():
+            learners[name].imitate(next(stream), lr)
+        steps += 1
+    agent = assemble(config, policies, trainer.prompts)
+    return {**trainer.evaluate(agent), "seconds": round(budget, 1), "supervised_steps": steps}
+
+
+def flat_grpo(trainer: Trainer) -> dict[str, Any]:
+    """A flat agent: warm start of the same size, then GRPO for as many environment steps."""
+    config = trainer.config.replace(
+        method="grpo", baselines=(), iterations=10**6, max_env_steps=trainer.at.env_steps
+    )
+    folder = trainer.run_folder.folder / "grpo"
+    resume = (folder / "checkpoints").is_dir()
+    if folder.exists() and not resume:
+        shutil.rmtree(folder)
+    result = Trainer(config, folder, resume=resume, console=trainer.console).run()
+    return {"warm_start": result["warm_start"], "final": result["final"], "work": result["work"]}
+
+
+def demonstrator(trainer: Trainer) -> dict[str, Any]:
+    """The expert whose demonstrations the warm start imitates, without its mistakes."""
+    return scripted(trainer, trainer.config.expert)
+
+
+def oracle(trainer: Trainer) -> dict[str, Any]:
+    """The clairvoyant expert."""
+    return scripted(trainer, "oracle")
+
+
+def scripted(trainer: Trainer, expert: Expert) -> dict[str, Any]:
+    """A scripted agent on the held-out tasks."""
+    policy = ScriptedPolicy(expert, seed=trainer.config.seed, prompts=trainer.prompts)
+    planner = None if trainer.flat else Planner(policy, trainer.prompts)
+    agent = HiMACAgent(planner, Executor(policy, trainer.prompts))
+    return outcome.record(play(agent, trainer.pool, trainer.eval_ids))
+
+
+BASELINES: dict[str, Callable[[Trainer], dict[str, Any]]] = {
+    "supervised": further_supervision,
+    "grpo": flat_grpo,
+    "demonstrator": demonstrator,
+    "oracle": oracle,
+}

@@ -1,0 +1,87 @@
+"""Advantages against numbers worked by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from himac_agents import advantages
+
+
+def test_group_relative_by_hand() -> None:
+    # Group a: returns 1, 0, 0, 1: mean 1/2, population deviation 1/2. Group b: 3, 1: mean 2, dev 1.
+    found = advantages.grpo([1, 3, 0, 0, 1, 1], ["a", "b", "a", "a", "a", "b"])
+    half = 0.5 / (0.5 + 1e-6)
+    one = 1 / (1 + 1e-6)
+    assert found.tolist() == pytest.approx([half, one, -half, -half, half, -one], abs=1e-12)
+
+
+def test_without_std_only_the_mean_is_taken_off() -> None:
+    assert advantages.macro([2, 4, 6], std=False).tolist() == [-2, 0, 2]
+
+
+def test_equal_returns_and_single_samples_give_zero_never_nan() -> None:
+    third = 1 / 3
+    found = advantages.micro([third] * 7 + [5.0], ["a"] * 7 + ["alone"])
+    assert found.tolist() == [0.0] * 8
+    assert advantages.macro([]).tolist() == []
+
+
+def test_every_group_sums_to_zero() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.integers(5, size=60).tolist()
+    found = advantages.option_level(rng.random(60), groups)
+    for group in set(groups):
+        assert math.isclose(
+            sum(a for a, g in zip(found, groups, strict=True) if g == group), 0, abs_tol=1e-9
+        )
+
+
+def test_rloo_by_hand() -> None:
+    # 3 against the mean of 1 and 2, 1 against that of 3 and 2, 2 against that of 3 and 1.
+    assert advantages.rloo([3, 1, 2]).tolist() == pytest.approx([1.5, -1.5, 0.0])
+
+
+def test_gigpo_adds_a_step_advantage_where_states_repeat() -> None:
+    # Two episodes of one task. Both answer state "s" at their first step; the rest is unique.
+    found = advantages.gigpo(
+        [1, 0], [0, 0], [[0, 1], [0, 0]], [["s", "x"], ["s", "y"]], discount=0.5, std=False
+    )
+    # Rewards to go at "s": 0 + 0.5 * 1 and 0: their mean 0.25.
+    assert found[0].tolist() == pytest.approx([0.5 + 0.25, 0.5])
+    assert found[1].tolist() == pytest.approx([-0.5 - 0.25, -0.5])
+
+
+def test_gigpo_equals_grpo_when_no_state_repeats() -> None:
+    returns, groups = [1, 0, 1, 1], [0, 0, 1, 1]
+    anchors = [["a", "b"], ["c"], ["d", "e"], ["f"]]
+    found = advantages.gigpo(returns, groups, [[0, 1], [0], [0, 1], [1]], anchors)
+    expected = advantages.grpo(returns, groups)
+    for own, one in zip(found, expected, strict=True):
+        assert own.tolist() == pytest.approx([one] * len(own))
+
+
+def test_option_values() -> None:
+    assert advantages.option_value(True, 5) == pytest.approx(0.9)
+    assert advantages.option_value(True, 500) == 0.0
+    # A quick failure is worth no more than a slow one.
+    assert advantages.option_value(False, 0) == advantages.option_value(False, 40) == 0.0
+    assert advantages.option_value(None, 3) is None
+
+
+def test_option_level_leaves_out_what_could_not_succeed() -> None:
+    found = advantages.option_level([1, 0, 0], ["g"] * 3, [True, True, False], std=False)
+    assert found.tolist() == [0.5, -0.5, 0.0]
+
+
+def test_dead_groups() -> None:
+    assert advantages.dead_groups([1, 1, 0, 1], ["a", "a", "b", "b"]) == 0.5
+    assert advantages.dead_groups([]) == 0.0
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        advantages.grpo([1.0, math.nan])
+    with pytest.raises(ValueError, match="2 returns but 1 groups"):
+        advantages.grpo([1, 2], ["a"])

@@ -1,0 +1,129 @@
+"""The command line, as a user calls it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+from rich.console import Console
+
+from himac_agents.cli import main
+from himac_agents.commands import doctor
+from himac_agents.commands.play import Session
+from himac_envs import HierarchicalEnv
+from himac_envs.registry import env_cards
+
+
+def test_list_names_every_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(env_id in shown for env_id in env_cards())
+    assert main(["list", "--benchmark", "nethack"]) == 1
+    assert "alfworld" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("himac ")
+
+
+def test_doctor_names_the_command_that_mends(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["doctor"]) == 0
+    assert "himac data get alfworld" in capsys.readouterr().out.replace("\n", " ")
+    monkeypatch.setattr(doctor, "_PACKAGES", {"no-such-package": "webshop"})
+    findings = {f.name: f for f in doctor.examine()}
+    assert findings["no-such-package"].mend == "pip install 'himac[webshop]'"
+    monkeypatch.setenv("HIMAC_DATA", "/no/such/folder")
+    findings = {f.name: f for f in doctor.examine()}
+    assert not findings["HIMAC_DATA"].ok and findings["HIMAC_DATA"].mend
+
+
+@pytest.mark.parametrize(
+    ("env_id", "agent", "success"),
+    [
+        ("HiMAC-ALFWorld-v0", "oracle", 1.0),
+        ("HiMAC-ALFWorld-Flat-v0", "oracle", 1.0),
+        ("HiMAC-ALFWorld-v0", "random", 0.0),
+        ("HiMAC-ALFWorld-Flat-v0", "random", 0.0),
+    ],
+)
+def test_eval_of_scripted_agents(
+    env_id: str, agent: str, success: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "result.json"
+    assert main(["eval", env_id, "--agent", agent, "--episodes", "6", "--json", str(file)]) == 0
+    found = json.loads(file.read_text())
+    assert set(found) >= {"success", "episodes", "seeds", "ci95", "return", "env_steps", "tokens"}
+    assert found["success"] == success and found["episodes"] == 6
+    low, high = found["ci95"]
+    assert 0.0 <= low <= success <= high <= 1.0 and high - low > 0.2
+    assert found["env_steps"] >= 6
+    assert "success" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["eval", "HiMAC-Nethack-v0"], "himac list"),
+        (["eval", "HiMAC-ALFWorld-v0", "--agent", "no/such/run"], "no/such/run"),
+        (["eval", "HiMAC-ALFWorld-v0", "--split", "dev"], "train"),
+        (["eval", "HiMAC-ALFWorld-v0", "--data", "/no/such/data"], "/no/such/data"),
+        (["train", "no-such-preset"], "quickstart"),
+        (["train", "--resume", "/no/such/run"], "/no/such/run"),
+        (["bench", "nethack"], "alfworld"),
+        (["data", "get", "nethack"], "alfworld"),
+        (["play", "HiMAC-ALFWorld-v0", "--task-id", "nowhere"], "nowhere"),
+    ],
+)
+def test_errors_are_one_message_that_teaches(
+    args: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(args) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("himac:") and says in error and "Traceback" not in error
+
+
+def _session(lines: list[str], env_id: str = "HiMAC-ALFWorld-v0") -> tuple[Session, io.StringIO]:
+    shown = io.StringIO()
+    answers: Iterator[str] = iter(lines)
+
+    def ask(prompt: str) -> str:
+        for line in answers:
+            return line
+        raise EOFError
+
+    env = gym.make(env_id, data="generated").unwrapped
+    assert isinstance(env, HierarchicalEnv)
+    return Session(env, Console(file=shown, width=100), ask), shown
+
+
+def test_a_person_plays_a_whole_episode() -> None:
+    env = gym.make("HiMAC-ALFWorld-v0", data="generated").unwrapped
+    assert isinstance(env, HierarchicalEnv)
+    env.reset(seed=3)
+    plan = env.oracle_blueprint().texts()
+    moves = ["?", "/goal"]
+    for subgoal in plan:
+        for command in env.oracle(subgoal):
+            moves.append(command)
+            env.task.step(command)
+        moves.append("/done")
+    session, shown = _session([*plan, "", *moves])
+    assert session.play(3, None, expert=False) == 0
+    text = shown.getvalue()
+    assert "won" in text and "not won" not in text and plan[0] in text and "inventory" in text
+
+
+def test_leaving_early_and_watching_the_expert() -> None:
+    session, shown = _session(["go somewhere", "", "/quit"])
+    assert session.play(0, None, expert=False) == 0
+    assert "stopped" in shown.getvalue()
+    session, shown = _session([])
+    assert session.play(0, None, expert=True) == 0
+    assert "won" in shown.getvalue()
