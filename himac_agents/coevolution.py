@@ -121,7 +121,12 @@ def phase_b(
 ) -> None:
     """Micro: updates the executor on sampled executions of each task's z*."""
     tasks = [task for task in best for _ in range(config.executions)]
-    episodes = collect(at_temperature(agent, config.temperature), pool, tasks)
+    episodes = collect(
+        at_temperature(agent, config.temperature),
+        pool,
+        tasks,
+        stop_at_failure=config.stop_at_failure and config.executor_advantage == "option",
+    )
     done.book(episodes)
     segments, credit, metrics = executor_credit(config, episodes)
     metrics.update(learner.reinforce(segments, credit, rng))

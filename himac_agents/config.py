@@ -91,6 +91,8 @@ class TrainConfig:
     executor_updates: int = 1
     # The executor's credit: "trajectory" (the paper's), "option" (a sub-goal at a time) or "both".
     executor_advantage: Literal["trajectory", "option", "both"] = "option"
+    # End an execution with its first failed sub-goal ("option" only, which gives what follows none).
+    stop_at_failure: bool = True
     # What a step takes off an achieved sub-goal's value, for the option-level advantage.
     step_cost: float = 0.02
     # Divide advantages by the group's standard deviation.

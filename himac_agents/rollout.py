@@ -186,6 +186,7 @@ def collect(
     *,
     codec: Codec | None = None,
     transcripts: bool = False,
+    stop_at_failure: bool = False,
     on_episode: Callable[[Episode], None] | None = None,
     max_decisions: int = 10_000,
 ) -> list[Episode]:
@@ -198,6 +199,9 @@ def collect(
         codec: Gives token ids where the agent's own policies speak text only (demonstrations of a
             scripted policy for a model that is to be trained).
         transcripts: Keep (action, observation) pairs in the episodes.
+        stop_at_failure: End an episode with its first sub-goal that was ended without being
+            achieved. For learning from option-level advantages, which give what follows no credit:
+            the time is better spent on other episodes. Such an episode counts as not solved.
         on_episode: Called with each finished episode.
         max_decisions: A guard against environments that never end.
 
@@ -211,7 +215,8 @@ def collect(
             wave.append(task)
         if wave and (task is None or len(wave) == pool.size):
             lanes = [
-                _Lane(agent, pool, slot, item, codec, transcripts) for slot, item in enumerate(wave)
+                _Lane(agent, pool, slot, item, codec, transcripts, stop_at_failure)
+                for slot, item in enumerate(wave)
             ]
             _play(agent, lanes, max_decisions)
             for lane in lanes:
@@ -305,9 +310,10 @@ class _Lane:
         task: Task,
         codec: Codec | None,
         transcripts: bool,
+        stop_at_failure: bool,
     ) -> None:
         self.agent, self.pool, self.slot = agent, pool, slot
-        self.codec, self.keeps = codec, transcripts
+        self.codec, self.keeps, self.stops = codec, transcripts, stop_at_failure
         self.episode = Episode(task)
         self.asks: Role | None = None
         self.context: Context
@@ -408,7 +414,8 @@ class _Lane:
             self.endings.append(str(observation["text"]))
             segment.option = option
             episode.options.append(option)
-        if terminated or truncated:
+        failed = option is not None and option["achieved"] is False
+        if terminated or truncated or (failed and self.stops):
             self.asks = None
             episode.success, episode.score = bool(info["won"]), float(info["score"])
             episode.steps = int(info["step"])

@@ -281,6 +281,6 @@ def _print(figures: dict[str, Any]) -> None:
     console.print(
         f"a fast 10x10/4 room: 99% within {figures['rooms_p99_ms']:.2f} ms; its push-optimal "
         f"solution: median {solver['median_ms']:.2f} ms, 99% within {solver['p99_ms']:.1f} ms\n"
-        f"first use of everything: {seconds['first']:.1f} s of compiling, {seconds['cached']:.1f} s "
-        "from the cache on disk"
+        f"first use of everything: {seconds['first']:.1f} s with compiling, "
+        f"{seconds['cached']:.1f} s from the cache on disk"
     )
