@@ -232,6 +232,24 @@ def test_changed_rules_are_refused_by_name(library: OfficialLibrary, change: str
         assert 'backend="textworld"' in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("grammar", 'grammar :: """[1, 2]""";'),
+        ("grammar", 'grammar :: """{"intro": 3}""";'),
+        ("grammar", 'grammar :: """{"intro": ["#task#"]}""";'),
+        ("grammar", "action look { template :: 3; }"),
+        ("pddl_domain", "(define (domain alfred) " + "(" * 5000 + ")" * 5000 + ")"),
+        ("pddl_domain", ""),
+        ("pddl_problem", "(define (problem x) (:goal ()))"),
+    ],
+)
+def test_odd_structures_are_refused(library: OfficialLibrary, key: str, text: str) -> None:
+    data = json.loads(library.read(library.task_ids("valid")[0]))
+    with pytest.raises(GameFileError, match=r"^a file: "):
+        load_game(json.dumps({**data, key: text}), source="a file")
+
+
 def test_comments_and_unused_rules_do_not_matter(library: OfficialLibrary) -> None:
     task_id = library.task_ids("valid")[0]
     data = json.loads(library.read(task_id))
