@@ -13,6 +13,7 @@ from himac_envs.alfworld.engine import State
 from himac_envs.alfworld.errors import GameFileError, UnsolvableGameError
 from himac_envs.alfworld.game import Game
 from himac_envs.alfworld.names import bits, entity_names, listing
+from himac_envs.alfworld.planner import solve
 from himac_envs.alfworld.problem import parse_problem
 
 FACTS = """
@@ -158,7 +159,8 @@ def test_what_may_be_put_where(state: State) -> None:
 @pytest.mark.parametrize(
     "command",
     ["", "LOOK", "look around", "go  to shelf 1", "go to", "go to shelf", "go to mug 1", "\x00",
-     "take", "take mug 1", "take mug 1 from", "open shelf 1", "close cabinet 2", "put mug 1 in/on shelf 1",
+     "take", "take mug 1", "take mug 1 from", "open shelf 1", "close cabinet 2",
+     "put mug 1 in/on shelf 1",
      "inventory 2", "use shelf 1", "slice apple 1 with mug 1", "examine", "examine nothing"],
 )  # fmt: skip
 def test_anything_else_changes_nothing(state: State, command: str) -> None:
@@ -258,6 +260,22 @@ def test_other_names_and_sentences_for_the_same_game() -> None:
     name = shuffled.object_names[shuffled.object_types.index("boxtype")]
     play(state, "go to shelf 1", f"take {name} from shelf 1")
     assert state.won
+
+
+def test_one_object_may_serve_two_goals() -> None:
+    apple = PLACED.replace("mugtype", "appletype")
+    both = f"(and {apple.replace('FLAG', '')} {apple.replace('FLAG', '(isclean ?o)')})"
+    for begin in ([], ["go to shelf 1", "take apple 1 from shelf 1", "go to cabinet 1",
+                       "move apple 1 to cabinet 1"]):  # fmt: skip
+        state = State(game(both))
+        assert state.progress() == 0
+        for command in begin:
+            play(state, command)
+        assert state.progress() == (0.5 if begin else 0)
+        for command in solve(state):
+            play(state, command)
+        assert state.won
+        assert state.progress() == 1
 
 
 GOALS = {
