@@ -73,6 +73,8 @@ class TrainConfig:
     warm_steps: int = 1500
     # Peak learning rate of the warm start, decayed to a tenth along a cosine.
     warm_lr: float = 3e-3
+    # How often a demonstrated blueprint is seen for each time that a sub-goal's execution is.
+    warm_planner_repeats: int = 2
     # Padded tokens in a supervised step.
     warm_tokens: int = 2048
 
@@ -91,7 +93,8 @@ class TrainConfig:
     executor_updates: int = 1
     # The executor's credit: "trajectory" (the paper's), "option" (a sub-goal at a time) or "both".
     executor_advantage: Literal["trajectory", "option", "both"] = "option"
-    # End an execution with its first failed sub-goal ("option" only, which gives what follows none).
+    # While learning, end an execution with its first failed sub-goal, as not solved: what follows
+    # is seldom worth its time. Evaluation always plays to the end.
     stop_at_failure: bool = True
     # What a step takes off an achieved sub-goal's value, for the option-level advantage.
     step_cost: float = 0.02
@@ -109,8 +112,10 @@ class TrainConfig:
     kl: float = 0.0
     # Whose mean the loss is: every "sequence" weighs the same, every "token" does, or "constant".
     loss_mean: Literal["sequence", "token", "constant"] = "sequence"
-    # Optimiser steps a phase.
+    # Optimiser steps a phase, at most.
     minibatches: int = 2
+    # A mini-batch holds at least so many sequences that carry an advantage.
+    least_minibatch: int = 32
     # Passes over a phase's samples.
     epochs: int = 1
     # Padded tokens in a micro-batch (memory and speed only; the gradient is the same).
@@ -138,7 +143,7 @@ class TrainConfig:
     note: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "blueprints", "executions", "minibatches", "epochs", "lanes"):
+        for name in ("tasks", "blueprints", "executions", "minibatches", "epochs", "lanes", "least_minibatch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("demo_noise", "plan_noise"):

@@ -53,7 +53,7 @@ def demonstrate(
 
 def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
     """Everything that is read and written in episodes with transcripts: for a tokenizer."""
-    found: list[str] = []
+    found: list[str] = [" *"]
     for episode in episodes:
         first = episode.transcript[0][1]
         found += [m.text for m in prompts.plan(first, episode.goal)]

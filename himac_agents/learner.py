@@ -117,7 +117,9 @@ class Learner:
             batch.extra["reference"] = self._reference_logprobs(batch)
         sums: dict[str, list[float]] = {}
         for _ in range(config.epochs):
-            parts = np.array_split(rng.permutation(live), min(config.minibatches, len(live)))
+            # A few live sequences are no ground for many steps.
+            count = max(1, min(config.minibatches, len(live) // config.least_minibatch))
+            parts = np.array_split(rng.permutation(live), count)
             for part in parts:
                 for key, value in self._minibatch(rows(batch, part)).items():
                     sums.setdefault(key, []).append(value)

@@ -140,10 +140,11 @@ class Trainer:
             self.save()
         return self._finish()
 
-    def warm_start(self) -> None:
-        """Supervision on the expert's demonstrations."""
+    def warm_start(self, until: int | None = None) -> None:
+        """Supervision on the expert's demonstrations, up to step `until` (None: to its end)."""
         config, at = self.config, self.at
-        if at.warm >= config.warm_steps:
+        last = config.warm_steps if until is None else min(until, config.warm_steps)
+        if at.warm >= last:
             return
         if at.warm == 0:
             for learner in self.learners.values():
@@ -154,12 +155,12 @@ class Trainer:
         }
         began, losses = time.perf_counter(), []
         with self._bar("warm start", config.warm_steps, at.warm) as tick:
-            while at.warm < config.warm_steps:
+            while at.warm < last:
                 lr = cosine(at.warm, config.warm_steps, config.warm_lr)
                 for name, stream in streams.items():
                     losses.append(self.learners[name].imitate(next(stream), lr))
                 at.warm += 1
-                if at.warm % 50 == 0 or at.warm == config.warm_steps:
+                if at.warm % 50 == 0 or at.warm == last:
                     loss = float(np.mean(losses))
                     losses.clear()
                     self.run_folder.log("warm_start", at.warm, {"loss": loss, "lr": lr})
@@ -244,7 +245,13 @@ class Trainer:
                 constrained=config.constrained,
             )
             self.at.demo_steps = sum(e.steps for e in episodes)
-            self._demos = [s for e in episodes if e.error is None for s in e.segments]
+            self._demos = [
+                segment
+                for episode in episodes
+                if episode.error is None
+                for segment in episode.segments
+                for _ in range(config.warm_planner_repeats if segment.role == "planner" else 1)
+            ]
         return self._demos
 
     def segments_by_policy(self) -> dict[str, list[Segment]]:
