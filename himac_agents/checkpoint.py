@@ -132,7 +132,7 @@ def restore_optimizer(path: Path, name: str, optimizer: torch.optim.Optimizer) -
     try:
         tensors = load_file(path / f"{name}.optimizer.safetensors")
         numbers = json.loads((path / f"{name}.optimizer.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path}: {name}.optimizer cannot be read: {error}") from error
     content = optimizer.state_dict()
     count = sum(len(group["params"]) for group in content["param_groups"])
