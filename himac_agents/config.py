@@ -96,8 +96,9 @@ class TrainConfig:
     # While learning, end an execution with its first failed sub-goal, as not solved: what follows
     # is seldom worth its time. Evaluation always plays to the end.
     stop_at_failure: bool = True
-    # What a step takes off an achieved sub-goal's value, for the option-level advantage.
-    step_cost: float = 0.02
+    # What a step takes off an achieved sub-goal's value, for the option-level advantage. Above 0,
+    # search luck looks like skill wherever all executions succeed and the deviation is divided by.
+    step_cost: float = 0.0
     # Divide advantages by the group's standard deviation.
     advantage_std: bool = True
     # What an unparsable blueprint loses.
@@ -143,7 +144,15 @@ class TrainConfig:
     note: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "blueprints", "executions", "minibatches", "epochs", "lanes", "least_minibatch"):
+        for name in (
+            "tasks",
+            "blueprints",
+            "executions",
+            "minibatches",
+            "epochs",
+            "lanes",
+            "least_minibatch",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("demo_noise", "plan_noise"):

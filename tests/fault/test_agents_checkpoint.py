@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from himac_agents import checkpoint
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 
@@ -112,9 +113,7 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, 1, {}, {"policy": policy}, {"policy": _optimizer(policy)})
     bigger = TinyPolicy.build(TEXTS, TinySize(16, 2, 1, 16))
     with pytest.raises(checkpoint.CheckpointError, match="parameters, this model has"):
-        checkpoint.restore_optimizer(
-            path, "policy", torch.optim.AdamW(bigger.parameters())
-        )
+        checkpoint.restore_optimizer(path, "policy", torch.optim.AdamW(bigger.parameters()))
     (path / "policy.optimizer.safetensors").write_bytes(b"junk")
     with pytest.raises(checkpoint.CheckpointError, match="cannot be read"):
         checkpoint.restore_optimizer(path, "policy", torch.optim.AdamW(policy.parameters()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from toy import FruitEnv
+
 from himac_agents import losses
 from himac_agents.agent import HiMACAgent
 from himac_agents.batching import by_length, rows, segments_of, token_batch
@@ -17,7 +19,6 @@ from himac_agents.prompts import CompactPrompts
 from himac_agents.rollout import EnvPool, Episode, Task, collect
 from himac_envs.blueprint import Blueprint
 from himac_envs.hierarchy import HierarchicalEnv
-from toy import FruitEnv
 
 PROMPTS = CompactPrompts()
 CONFIG = TrainConfig(tasks=4, blueprints=4, executions=4, lr=1e-3, minibatches=2)
@@ -154,9 +155,7 @@ def test_an_iteration_books_its_work_and_plans_once_for_equal_blueprints(
     agent, pool = HiMACAgent.shared(policy), _pool()
     learner = Learner(policy, CONFIG)
     rng = np.random.default_rng(0)
-    done = himac_iteration(
-        CONFIG, agent, pool, learner, learner, pool.task_ids("train")[:4], rng
-    )
+    done = himac_iteration(CONFIG, agent, pool, learner, learner, pool.task_ids("train")[:4], rng)
     assert set(done.metrics) == {"planner", "executor"}
     assert done.env_steps > 0 and done.tokens > 0
     assert len(done.episodes) == 16

@@ -9,12 +9,13 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch
+from rich.console import Console
+from toy import FruitEnv
+
 from himac_agents import checkpoint
 from himac_agents.config import TrainConfig
 from himac_agents.trainer import Trainer, load_agent
 from himac_envs.hierarchy import HierarchicalEnv
-from rich.console import Console
-from toy import FruitEnv
 
 QUIET = Console(quiet=True)
 
@@ -55,10 +56,10 @@ def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("change", [{}, {"share_parameters": False}, {"kl": 0.01}, {"method": "grpo"}])
-def test_resuming_equals_going_straight_bit_for_bit(
-    change: dict[str, Any], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    "change", [{}, {"share_parameters": False}, {"kl": 0.01}, {"method": "grpo"}]
+)
+def test_resuming_equals_going_straight_bit_for_bit(change: dict[str, Any], tmp_path: Path) -> None:
     config = CONFIG.replace(**change)
     straight = Trainer(config, tmp_path / "straight", console=QUIET)
     result = straight.run()

@@ -9,6 +9,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
 from himac_agents.agent import HiMACAgent
 from himac_agents.batching import segments_of, token_batch
 from himac_agents.config import TrainConfig
@@ -17,10 +22,6 @@ from himac_agents.policy import Message, Prompt, Sampling
 from himac_agents.prompts import ChatPrompts
 from himac_agents.rollout import EnvPool, Task, collect
 from himac_agents.trainer import Trainer
-from rich.console import Console
-from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
-from tokenizers.models import BPE
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
@@ -74,9 +75,7 @@ def test_pieces_add_up_to_the_whole_conversation(tmp_path: Path, template: str |
     ids += policy.encode([heard], continues=True)
     turns = [{"role": m.role, "content": m.text} for m in opening]
     turns += [{"role": "assistant", "content": reply}, {"role": "user", "content": heard.text}]
-    whole = policy.tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=True
-    )
+    whole = policy.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     assert policy.tokenizer.decode(ids) == whole
 
 
@@ -96,7 +95,9 @@ def test_cached_rollouts_agree_with_training(policy: HFPolicy) -> None:
         episodes = collect(agent, pool, [Task(t) for t in pool.task_ids("train")[:4]])
         assert all(e.error is None for e in episodes)
         if bound:
-            assert not any(t.invalid for e in episodes for t in e.turns() if t.action != "<sub_done>")
+            assert not any(
+                t.invalid for e in episodes for t in e.turns() if t.action != "<sub_done>"
+            )
         for role in ("planner", "executor"):
             batch = token_batch(segments_of(episodes, role), pad=policy.pad_id)  # type: ignore[arg-type]
             with torch.no_grad():
