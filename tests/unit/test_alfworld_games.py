@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 import zipfile
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -161,18 +160,6 @@ def test_several_processes_may_build_the_index_at_once(small: Path, tmp_path: Pa
     with get_context("spawn").Pool(4) as pool:
         arguments = [(str(small), str(tmp_path / "cache"))] * 8
         assert len(set(pool.starmap(_count, arguments))) == 1
-
-
-def test_indexing_3700_games_is_quick(real_data: Path, tmp_path: Path) -> None:
-    begin = time.process_time()
-    load_index(real_data / "alfworld", tmp_path)
-    first = time.process_time() - begin
-    begin = time.process_time()
-    load_index(real_data / "alfworld", tmp_path)
-    second = time.process_time() - begin
-    print(f"index of the archive: {first:.2f} s of CPU, then {second:.3f} s")
-    assert first < 1.5
-    assert second < 0.3
 
 
 def _damage_header(path: Path) -> None:

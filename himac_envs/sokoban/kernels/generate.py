@@ -1,0 +1,513 @@
+"""Room generation by reverse play, as gym-sokoban and verl-agent do it, over plain arrays.
+
+One kernel makes a whole room: a random walk carves the floor, targets and the player are placed,
+and a depth-first search plays backwards (pulling boxes off their targets) for the start that
+scores best. Random numbers come from two buffers of raw 32-bit words, so that the caller decides
+which generators they are: Mersenne Twisters for the originals' levels, a counter for our own.
+
+Source: ``gym_sokoban/envs/room_utils.py`` (0.0.6), and verl-agent's changes to it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from himac_envs.sokoban.kernels import I64, U8, U32, U64, kernel
+
+OK = 0
+OUT_OF_WORDS = 1
+TOO_MANY_FAILURES = 2
+FAILED = 3
+
+WALK_NONE = 0
+WALK_VERL_AGENT = 1
+WALK_ANYWHERE = 2
+
+# room_topology_generation: what a step of the walk carves, a 3 x 3 mask around the walker.
+_MASKS = np.array(
+    [
+        [0, 0, 0, 1, 1, 1, 0, 0, 0],
+        [0, 1, 0, 0, 1, 0, 0, 1, 0],
+        [0, 0, 0, 1, 1, 0, 0, 1, 0],
+        [0, 0, 0, 1, 1, 0, 1, 1, 0],
+        [0, 0, 0, 0, 1, 1, 0, 1, 0],
+    ],
+    dtype=np.uint8,
+)
+# ... and its directions in the order in which random.sample indexes them: down, right, up, left.
+_WALK = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.int64)
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_S30 = np.uint64(30)
+_S27 = np.uint64(27)
+_S31 = np.uint64(31)
+_S32 = np.uint64(32)
+_ONE = np.uint64(1)
+
+
+@kernel
+def mix(value: np.uint64) -> np.uint64:
+    """splitmix64's output function: a 64-bit hash of a 64-bit value."""
+    z = value + _GOLDEN
+    z = (z ^ (z >> _S30)) * _MIX_1
+    z = (z ^ (z >> _S27)) * _MIX_2
+    return z ^ (z >> _S31)
+
+
+@kernel
+def fill_words(key: np.uint64, words: U32) -> None:
+    """Fill a buffer with the 32-bit words of the counter generator of this key (uint64)."""
+    for i in range(words.shape[0]):
+        words[i] = np.uint32(mix(key + np.uint64(i) * _GOLDEN) >> _S32)
+
+
+@kernel
+def _word(words: U32, cursor: I64) -> int:
+    at = cursor[0]
+    if at >= words.shape[0]:
+        cursor[1] = 1
+        return 0
+    cursor[0] = at + 1
+    return int(words[at])
+
+
+@kernel
+def _randbelow(words: U32, cursor: I64, n: int) -> int:
+    # random.Random._randbelow: the top bits of a word, drawn again until below n.
+    bits = 0
+    while (1 << bits) <= n:
+        bits += 1
+    r = _word(words, cursor) >> (32 - bits)
+    while r >= n:
+        r = _word(words, cursor) >> (32 - bits)
+    return r
+
+
+@kernel
+def _masked(words: U32, cursor: I64, n: int) -> int:
+    # numpy.random.RandomState.randint: the low bits of a word, drawn again until below n.
+    mask = n - 1
+    mask |= mask >> 1
+    mask |= mask >> 2
+    mask |= mask >> 4
+    mask |= mask >> 8
+    mask |= mask >> 16
+    r = _word(words, cursor) & mask
+    while r >= n:
+        r = _word(words, cursor) & mask
+    return r
+
+
+@kernel
+def _random(words: U32, cursor: I64) -> float:
+    # random.Random.random: 53 bits of two words.
+    a = _word(words, cursor) >> 5
+    b = _word(words, cursor) >> 6
+    return (a * 67108864.0 + b) / 9007199254740992.0
+
+
+@kernel
+def _topology(
+    words: U32, cursor: I64, rows: int, cols: int, steps: int, change: float, fixed: U8
+) -> None:
+    fixed[:] = 0
+    heading = _randbelow(words, cursor, 4)
+    r = 1 + _randbelow(words, cursor, rows - 1)
+    c = 1 + _randbelow(words, cursor, cols - 1)
+    for _ in range(steps):
+        if _random(words, cursor) < change:
+            heading = _randbelow(words, cursor, 4)
+        r = max(min(r + _WALK[heading, 0], rows - 2), 1)
+        c = max(min(c + _WALK[heading, 1], cols - 2), 1)
+        m = _randbelow(words, cursor, 5)
+        for k in range(9):
+            if _MASKS[m, k]:
+                fixed[(r - 1 + k // 3) * cols + c - 1 + k % 3] = 1
+    for i in range(rows):
+        fixed[i * cols] = 0
+        fixed[i * cols + cols - 1] = 0
+    for i in range(cols):
+        fixed[i] = 0
+        fixed[(rows - 1) * cols + i] = 0
+
+
+@kernel
+def _nth_free(fixed: U8, player: int, n: int) -> int:
+    # The n-th floor cell in reading order, the player's not counted.
+    for cell in range(fixed.shape[0]):
+        if fixed[cell] == 1 and cell != player:
+            if n == 0:
+                return cell
+            n -= 1
+    return -1
+
+
+@kernel
+def _insert(table: U64, key: np.uint64) -> bool:
+    # Open addressing; 0 marks an empty slot. True if the key is new.
+    mask = np.uint64(table.shape[0] - 1)
+    slot = key & mask
+    while table[slot] != 0:
+        if table[slot] == key:
+            return False
+        slot = (slot + _ONE) & mask
+    table[slot] = key
+    return True
+
+
+@kernel
+def _state_key(kind: int, cell: int) -> np.uint64:
+    # Zobrist key of one piece: 0 the player, 1 a box not yet pulled, 2 a pulled box. The original
+    # tells the last two apart (codes 4 and 3), so its set of explored states does too.
+    return mix(np.uint64(cell * 3 + kind) * _MIX_1) | _ONE
+
+
+@kernel
+def reverse_play(
+    fixed: U8,
+    rows: int,
+    cols: int,
+    player: int,
+    boxes: I64,
+    pulls_only: bool,
+    carry: bool,
+    depth_limit: int,
+    budget: int,
+) -> tuple[int, int, int]:
+    """Search backwards for the best start (``reverse_playing``, ``depth_first_search``).
+
+    The set of explored states holds 64-bit hashes where the original holds whole boards: with at
+    most 300,000 states the odds of a clash that changes a room are below one in 10^8.
+
+    Args:
+        fixed: Codes of the floor plan, uint8, rows * cols.
+        rows: Height.
+        cols: Width.
+        player: The player's cell; on return unchanged.
+        boxes: The boxes' cells (their targets), int64; replaced by the best start's.
+        pulls_only: Leave out the four moves that never pull (verl-agent).
+        carry: Count a "swap" when another box is pulled than before (verl-agent). gym-sokoban
+            meant this but passes the wrong variable on: it counts every pull.
+        depth_limit: The original's ``ttl``.
+        budget: Most states to explore.
+
+    Returns:
+        The best score, the player's cell in that state, the boxes' displacement in it.
+    """
+    n = boxes.shape[0]
+    offsets = np.array([-cols, cols, -1, 1], dtype=np.int64)
+    actions = 4 if pulls_only else 8
+    box_at = np.zeros(fixed.shape[0], dtype=np.int64)
+    home = boxes.copy()
+    pulled = np.zeros(n, dtype=np.int64)
+    best_boxes = boxes.copy()
+    key = _state_key(0, player)
+    for b in range(n):
+        box_at[boxes[b]] = b + 1
+        key ^= _state_key(1, boxes[b])
+    table = np.zeros(4096, dtype=np.uint64)
+    depth_limit -= 1  # the call itself
+    if depth_limit <= 0:
+        return -1, player, 0
+    _insert(table, key)
+    count = 1
+    best_score = 0
+    best_player = player
+    best_displacement = 0
+    covered = n  # targets under a box or the player
+    displacement = 0
+    swaps = 0
+    last = -1
+    # One row a level of the search: next action, undo information.
+    act = np.zeros(depth_limit + 1, dtype=np.int64)
+    came = np.zeros(depth_limit + 1, dtype=np.int64)
+    moved = np.full(depth_limit + 1, -1, dtype=np.int64)
+    was_pulled = np.zeros(depth_limit + 1, dtype=np.int64)
+    keys = np.zeros(depth_limit + 1, dtype=np.uint64)
+    scores = np.zeros((depth_limit + 1, 4), dtype=np.int64)
+    depth = 0
+    while depth >= 0:
+        a = act[depth]
+        if a == actions:
+            # Undo the step that led here.
+            b = moved[depth]
+            if b >= 0:
+                box_at[boxes[b]] = 0
+                origin = boxes[b] - (player - came[depth])
+                boxes[b] = origin
+                box_at[origin] = b + 1
+                pulled[b] = was_pulled[depth]
+            if depth > 0:
+                player = came[depth]
+                key = keys[depth]
+                swaps, displacement, covered, last = (
+                    scores[depth, 0],
+                    scores[depth, 1],
+                    scores[depth, 2],
+                    scores[depth, 3],
+                )
+            depth -= 1
+            continue
+        act[depth] = a + 1
+        delta = offsets[a % 4]
+        ahead = player + delta
+        if fixed[ahead] == 0 or box_at[ahead] != 0:
+            continue  # nothing moves: the same state again
+        b = box_at[player - delta] - 1
+        if a >= 4:
+            if b < 0:
+                continue  # the same step as pull action a - 4, explored already
+            b = -1
+        if depth + 1 >= depth_limit or count >= budget:
+            continue
+        new_key = key ^ _state_key(0, player) ^ _state_key(0, ahead)
+        if b >= 0:
+            new_key ^= _state_key(1 + pulled[b], player - delta) ^ _state_key(2, player)
+        if not _insert(table, new_key):
+            continue
+        count += 1
+        if 2 * count > table.shape[0]:
+            larger = np.zeros(4 * table.shape[0], dtype=np.uint64)
+            for old in table:
+                if old != 0:
+                    _insert(larger, old)
+            table = larger
+        depth += 1
+        act[depth] = 0
+        came[depth] = player
+        keys[depth] = key
+        scores[depth, 0] = swaps
+        scores[depth, 1] = displacement
+        scores[depth, 2] = covered
+        scores[depth, 3] = last
+        moved[depth] = b
+        key = new_key
+        if fixed[player] == 2 and box_at[player] == 0:
+            covered -= 1
+        if b >= 0:
+            origin = player - delta
+            was_pulled[depth] = pulled[b]
+            pulled[b] = 1
+            box_at[origin] = 0
+            box_at[player] = b + 1
+            boxes[b] = player
+            if fixed[origin] == 2:
+                covered -= 1
+            if fixed[player] == 2:
+                covered += 1
+            hr, hc = home[b] // cols, home[b] % cols
+            displacement += abs(player // cols - hr) + abs(player % cols - hc)
+            displacement -= abs(origin // cols - hr) + abs(origin % cols - hc)
+            if not carry or b != last:
+                swaps += 1
+            if carry:
+                last = b
+        player = ahead
+        if fixed[player] == 2:
+            covered += 1
+        if covered == 0 and swaps * displacement > best_score:
+            best_score = swaps * displacement
+            best_player = player
+            best_displacement = displacement
+            best_boxes[:] = boxes
+    boxes[:] = best_boxes
+    return best_score, best_player, best_displacement
+
+
+@kernel
+def _walk_verl_agent(
+    words: U32, cursor: I64, fixed: U8, cols: int, player: int, state: U8, displacement: int
+) -> int:
+    # add_random_player_movement: up to three steps that never return to a visited cell.
+    offsets = np.array([-cols, cols, -1, 1], dtype=np.int64)
+    probability = 0.8 if displacement == 1 else 0.5
+    if _random(words, cursor) > probability:
+        return player
+    visited = np.full(4, -1, dtype=np.int64)
+    visited[0] = player
+    valid = np.zeros(4, dtype=np.int64)
+    for taken in range(1, 4):
+        n = 0
+        for d in range(4):
+            cell = player + offsets[d]
+            fresh = True
+            for v in range(taken):
+                if visited[v] == cell:
+                    fresh = False
+            if (state[cell] == 1 or state[cell] == 2) and fresh:
+                valid[n] = cell
+                n += 1
+        if n == 0:
+            break
+        cell = valid[_randbelow(words, cursor, n)]
+        state[player] = fixed[player]
+        state[cell] = 5
+        player = cell
+        visited[taken] = cell
+        if taken == 3 or _random(words, cursor) > 0.5:
+            break
+    return player
+
+
+@kernel
+def _walk_anywhere(words: U32, cursor: I64, fixed: U8, cols: int, player: int, state: U8) -> int:
+    # A cell drawn evenly among the empty floor that the player can walk to (targets left out).
+    offsets = np.array([-cols, cols, -1, 1], dtype=np.int64)
+    seen = np.zeros(state.shape[0], dtype=np.uint8)
+    queue = np.zeros(state.shape[0], dtype=np.int64)
+    queue[0] = player
+    seen[player] = 1
+    head, tail = 0, 1
+    while head < tail:
+        cell = queue[head]
+        head += 1
+        for d in range(4):
+            near = cell + offsets[d]
+            if not seen[near] and (state[near] == 1 or state[near] == 2):
+                seen[near] = 1
+                queue[tail] = near
+                tail += 1
+    n = 0
+    for i in range(tail):
+        if fixed[queue[i]] == 1:
+            queue[n] = queue[i]
+            n += 1
+    cell = int(queue[_randbelow(words, cursor, n)])
+    state[player] = fixed[player]
+    state[cell] = 5
+    return cell
+
+
+@kernel
+def make_room(
+    topology_words: U32,
+    place_words: U32,
+    rows: int,
+    cols: int,
+    num_boxes: int,
+    gen_steps: int,
+    pulls_only: bool,
+    carry: bool,
+    depth_limit: int,
+    budget: int,
+    walk: int,
+    max_failures: int,
+    fixed: U8,
+    state: U8,
+) -> tuple[int, int]:
+    """Make one room (``generate_room`` with ``SokobanEnv.reset``'s retries).
+
+    Args:
+        topology_words: uint32 words for the walk that carves the room (and the player's walk).
+        place_words: uint32 words for placing the player and the boxes.
+        rows: Height.
+        cols: Width.
+        num_boxes: Number of boxes.
+        gen_steps: Steps of the carving walk.
+        pulls_only: See :func:`reverse_play`.
+        carry: See :func:`reverse_play`.
+        depth_limit: See :func:`reverse_play`.
+        budget: See :func:`reverse_play`.
+        walk: One of the WALK_ constants: where the player stands in the end.
+        max_failures: Give up after so many failed generations.
+        fixed: uint8 output, rows * cols: what never moves.
+        state: uint8 output, rows * cols: the start.
+
+    Returns:
+        A status (OK, OUT_OF_WORDS, TOO_MANY_FAILURES) and the number of failed generations. A
+        failed generation found no room with a score in four tries, or no space for the pieces.
+    """
+    cursor = np.zeros(2, dtype=np.int64)
+    placing = np.zeros(2, dtype=np.int64)
+    boxes = np.zeros(num_boxes, dtype=np.int64)
+    failures = 0
+    while failures < max_failures:
+        score = 0
+        player = 0
+        displacement = 0
+        for _ in range(4):
+            _topology(topology_words, cursor, rows, cols, gen_steps, 0.35, fixed)
+            free = 0
+            for cell in range(fixed.shape[0]):
+                free += 1 if fixed[cell] else 0
+            if free <= num_boxes + 1:
+                break
+            player = _nth_free(fixed, -1, _masked(place_words, placing, free))
+            for b in range(num_boxes):
+                cell = _nth_free(fixed, player, _masked(place_words, placing, free - 1 - b))
+                fixed[cell] = 2
+            if cursor[1] or placing[1]:
+                return OUT_OF_WORDS, failures
+            b = 0
+            for cell in range(fixed.shape[0]):
+                if fixed[cell] == 2:
+                    boxes[b] = cell
+                    b += 1
+            score, player, displacement = reverse_play(
+                fixed, rows, cols, player, boxes, pulls_only, carry, depth_limit, budget
+            )
+            if score > 0:
+                break
+        if cursor[1] or placing[1]:
+            return OUT_OF_WORDS, failures
+        if score == 0:
+            failures += 1
+            continue
+        state[:] = fixed
+        for b in range(num_boxes):
+            state[boxes[b]] = 4
+        state[player] = 5
+        if walk == WALK_VERL_AGENT:
+            _walk_verl_agent(topology_words, cursor, fixed, cols, player, state, displacement)
+        elif walk == WALK_ANYWHERE:
+            _walk_anywhere(topology_words, cursor, fixed, cols, player, state)
+        if cursor[1]:
+            return OUT_OF_WORDS, failures
+        return OK, failures
+    return TOO_MANY_FAILURES, failures
+
+
+@kernel
+def make_fast_rooms(
+    keys: U64,
+    rows: int,
+    cols: int,
+    num_boxes: int,
+    gen_steps: int,
+    budget: int,
+    max_failures: int,
+    fixed: U8,
+    state: U8,
+    status: I64,
+) -> None:
+    """Make a batch of rooms of the ``fast`` generator, one for each uint64 key.
+
+    Args:
+        keys: uint64, shape (n,); a room depends on its key alone.
+        rows: Height.
+        cols: Width.
+        num_boxes: Number of boxes.
+        gen_steps: Steps of the carving walk.
+        budget: See :func:`reverse_play`.
+        max_failures: See :func:`make_room`.
+        fixed: uint8 output, shape (n, rows * cols): what never moves.
+        state: uint8 output, shape (n, rows * cols): the starts.
+        status: int64 output, shape (n,).
+    """
+    topology_words = np.zeros(8192, dtype=np.uint32)
+    place_words = np.zeros(1024, dtype=np.uint32)
+    for i in range(keys.shape[0]):
+        # Few rooms need more than the first words; only those pay for a full buffer.
+        length = min(8192, 32 + 16 * gen_steps)
+        for _ in range(3):
+            fill_words(keys[i], topology_words[:length])
+            fill_words(mix(keys[i]), place_words)
+            status[i], _failures = make_room(
+                topology_words[:length], place_words, rows, cols, num_boxes, gen_steps, False,
+                False, 300, budget, WALK_ANYWHERE, max_failures, fixed[i], state[i],
+            )  # fmt: skip
+            if status[i] != OUT_OF_WORDS:
+                break
+            length = 8192

@@ -1,0 +1,194 @@
+"""How fast the shop is: ``himac bench webshop``.
+
+Generated shops of 1,000, 100,000 and 1,000,000 products (their descriptions carry a long tail of
+coined words, as a real catalogue's do) are compiled once and kept; then episodes are played and
+searches made, all with queries not seen before. Rates are per second of CPU time.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+
+from himac_envs.webshop.catalogue import Catalogue, _opened, open_catalogue
+from himac_envs.webshop.env import WebShopEnv
+from himac_envs.webshop.generate import compile_generated
+from himac_envs.webshop.goals import Goal
+
+#: Coined words a description: documents of about 110 terms, as the published ones.
+WORDS = 45
+SIZES = (1_000, 100_000, 1_000_000)
+QUICK_SIZES = (1_000,)
+#: Steps between two searches of an episode, as agents make them.
+_SEARCH_EVERY = 6
+
+
+def _query(goal: Goal, style: int) -> str:
+    """Return a query as agents write them: from three words to the whole instruction."""
+    wanted = " ".join(goal.attributes)
+    options = " ".join(goal.option_values())
+    return (
+        f"{goal.query} {wanted}",
+        f"{wanted} {goal.query} {options}",
+        goal.instruction_text.partition(", and price")[0],
+        goal.name,
+    )[style % 4]
+
+
+def _memory() -> float:
+    """Return the process's resident memory in MB, 0.0 where it cannot be read."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096 / 1e6
+    except OSError:
+        return 0.0
+
+
+class _Clock:
+    """Adds up CPU time by kind of action."""
+
+    def __init__(self) -> None:
+        self.spent: Counter[str] = Counter()
+        self.count: Counter[str] = Counter()
+
+    @contextmanager
+    def measure(self, what: str) -> Iterator[None]:
+        start = time.process_time_ns()
+        yield
+        self.spent[what] += time.process_time_ns() - start
+        self.count[what] += 1
+
+    def rates(self) -> dict[str, float]:
+        return {w: round(self.count[w] / (self.spent[w] / 1e9), 1) for w in sorted(self.count)}
+
+
+def _play(env: WebShopEnv, steps: int, seed: int) -> dict[str, float]:
+    """Play random episodes; return rates by kind of action and over all of them."""
+    rng, clock = random.Random(seed), _Clock()
+    goals = len(env.goals)
+    info: dict[str, Any] = {}
+    since = _SEARCH_EVERY
+    begun = False
+    for number in range(steps):
+        if not begun:
+            with clock.measure("reset"):
+                _, info = env.reset(options={"task_id": str(rng.randrange(goals))})
+            since, begun = _SEARCH_EVERY, True
+        clickables = info["available_actions"]["clickables"]
+        if since >= _SEARCH_EVERY or clickables == ["search"]:
+            action, kind, since = (
+                f"search[{_tidy(_query(env.goals[rng.randrange(goals)], number))}]",
+                "search",
+                0,
+            )
+        else:
+            action = f"click[{rng.choice(clickables)}]"
+            kind = "buy" if action == "click[buy now]" else "click"
+        since += 1
+        with clock.measure(kind):
+            _, _, terminated, truncated, info = env.step(action)
+        begun = not (terminated or truncated)
+    total = sum(clock.spent.values()) - clock.spent["reset"]
+    return {"all steps": round(steps / (total / 1e9), 1), **clock.rates()}
+
+
+def _tidy(query: str) -> str:
+    return query.replace("[", " ").replace("]", " ")
+
+
+def _searches(catalogue: Catalogue, env: WebShopEnv, count: int) -> dict[str, float]:
+    """Search with distinct queries; compare pruned and whole scoring."""
+    rng = random.Random(1)
+    queries = [
+        _query(env.goals[i], n)
+        for n, i in enumerate(rng.sample(range(len(env.goals)), min(count, len(env.goals))))
+    ]
+    for query in queries[:20]:
+        catalogue.index.search(query)
+    start = time.process_time()
+    found = [catalogue.index.search(query) for query in queries]
+    rate = len(queries) / (time.process_time() - start)
+    same = sum(
+        catalogue.index.search(query, prune=False)
+        == catalogue.index.search(query, prune=True)
+        == numbers
+        for query, numbers in zip(queries, found, strict=True)
+    )
+    return {
+        "searches/s": round(rate, 1),
+        "queries": len(queries),
+        "pruned = unpruned": same,
+    }
+
+
+def run_size(size: int, *, steps: int = 20_000, queries: int = 1_000) -> dict[str, Any]:
+    """Measure one size of shop.
+
+    Args:
+        size: Its number of products.
+        steps: Steps to play.
+        queries: Distinct queries to search.
+    """
+    start = time.perf_counter()
+    folder = compile_generated(size, words=WORDS)
+    compiled = time.perf_counter() - start
+    open_catalogue(folder)
+    _opened.cache_clear()
+    start = time.perf_counter()
+    catalogue = open_catalogue(folder)
+    opened = time.perf_counter() - start
+
+    def make() -> WebShopEnv:
+        made = gym.make("HiMAC-WebShop-Flat-v0", data=str(folder), split="all").unwrapped
+        assert isinstance(made, WebShopEnv)
+        return made
+
+    env = make()
+    result: dict[str, Any] = {
+        "products": catalogue.size,
+        "goals": len(env.goals),
+        "compile s (0 where it was kept)": round(compiled, 1),
+        "open ms": round(opened * 1e3, 2),
+        **_searches(catalogue, env, queries),
+        "steps/s": _play(env, steps, seed=0),
+        "memory MB, 1 environment": round(_memory(), 1),
+    }
+    before = _memory()
+    more = [make() for _ in range(63)]
+    for number, other in enumerate(more):
+        other.reset(seed=number)
+    result["memory MB, 64 environments"] = round(_memory(), 1)
+    result["KB a further environment"] = round((_memory() - before) / 63 * 1e3, 1)
+    return result
+
+
+def run(quick: bool = False, say: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Measure every size.
+
+    Args:
+        quick: Only 1,000 products, and fewer steps.
+        say: Called with a line when a size is begun (None: standard error).
+
+    Returns:
+        Results by size, and the original's figures for comparison.
+    """
+    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+    results: dict[str, Any] = {}
+    for size in QUICK_SIZES if quick else SIZES:
+        say(f"WebShop with {size:,} products (the first time, compiling takes a while)")
+        steps, queries = (5_000, 200) if quick else (20_000, 1_000)
+        results[f"{size} products"] = run_size(size, steps=steps, queries=queries)
+    results["original, 1,000 real products (as recorded)"] = {
+        "steps/s": "20 to 120",
+        "searches/s": 45,
+        "memory MB, 1 environment": 685,
+        "open ms": 500,
+    }
+    return results
