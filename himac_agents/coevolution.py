@@ -19,9 +19,10 @@ from himac_agents import advantages
 from himac_agents.agent import HiMACAgent
 from himac_agents.batching import segments_of
 from himac_agents.config import TrainConfig
+from himac_agents.episodes import Episode, Segment, Task
 from himac_agents.evaluate import at_temperature
 from himac_agents.learner import Learner
-from himac_agents.rollout import EnvPool, Episode, Segment, Task, collect, distinct, propose
+from himac_agents.rollout import EnvPool, collect, distinct, propose
 
 
 @dataclass

@@ -25,6 +25,7 @@ class TrainConfig:
     """The settings of a run. Work is counted in steps and tokens, never in seconds."""
 
     # -- what is learned -------------------------------------------------------------------------
+
     # "himac" (a planner above an executor) or "grpo" (one flat agent).
     method: Method = "himac"
     # The hierarchical environment.
@@ -39,6 +40,7 @@ class TrainConfig:
     subgoal_budget: int = 0
 
     # -- the policy ------------------------------------------------------------------------------
+
     # "tiny" (built from scratch) or "hf" (a local transformers model).
     policy: Literal["tiny", "hf"] = "tiny"
     # Name or folder of the model, for policy = "hf".
@@ -61,6 +63,7 @@ class TrainConfig:
     max_blueprint_tokens: int = 64
 
     # -- warm start: supervision on demonstrations -------------------------------------------------
+
     # Demonstrated tasks of the training split.
     demos: int = 500
     # Who demonstrates: "explorer" searches honestly, "oracle" knows where everything is.
@@ -79,6 +82,7 @@ class TrainConfig:
     warm_tokens: int = 2048
 
     # -- reinforcement learning --------------------------------------------------------------------
+
     # Co-evolution iterations: each is phase A, then phase B.
     iterations: int = 20
     # Learning ends early once so many steps of tasks were taken; 0 sets no bound.
@@ -127,6 +131,7 @@ class TrainConfig:
     temperature: float = 1.0
 
     # -- evaluation and housekeeping ---------------------------------------------------------------
+
     # The split that evaluation plays; training never does.
     eval_split: str = "test"
     # Held-out tasks.

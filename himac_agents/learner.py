@@ -13,8 +13,8 @@ from torch import Tensor
 from himac_agents import losses
 from himac_agents.batching import by_length, rows, token_batch
 from himac_agents.config import TrainConfig
+from himac_agents.episodes import Segment
 from himac_agents.policy import TokenBatch
-from himac_agents.rollout import Segment
 
 
 class Learnable(Protocol):
@@ -115,8 +115,8 @@ class Learner:
             return metrics
         if config.kl > 0.0:
             batch.extra["reference"] = self._reference_logprobs(batch)
-        # The mean is over all sequences of the phase, those without an advantage included: a phase in
-        # which next to nothing differed is to move the weights next to not at all.
+        # The mean is over all sequences of the phase, those without an advantage included: a phase
+        # in which next to nothing differed is to move the weights next to not at all.
         share = len(live) / len(segments)
         sums: dict[str, list[float]] = {}
         for _ in range(config.epochs):

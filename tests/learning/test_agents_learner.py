@@ -13,10 +13,11 @@ from himac_agents.batching import by_length, rows, segments_of, token_batch
 from himac_agents.coevolution import Iteration, executor_credit, himac_iteration, phase_a
 from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision, demonstrate, texts_of
+from himac_agents.episodes import Episode, Task
 from himac_agents.learner import Learner, cosine
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import CompactPrompts
-from himac_agents.rollout import EnvPool, Episode, Task, collect
+from himac_agents.rollout import EnvPool, collect
 from himac_envs.blueprint import Blueprint
 from himac_envs.hierarchy import HierarchicalEnv
 

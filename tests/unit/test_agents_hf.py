@@ -17,10 +17,11 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from himac_agents.agent import HiMACAgent
 from himac_agents.batching import segments_of, token_batch
 from himac_agents.config import TrainConfig
+from himac_agents.episodes import Task
 from himac_agents.policies.hf import HFPolicy
 from himac_agents.policy import Message, Prompt, Sampling
 from himac_agents.prompts import ChatPrompts
-from himac_agents.rollout import EnvPool, Task, collect
+from himac_agents.rollout import EnvPool, collect
 from himac_agents.trainer import Trainer
 
 CHATML = (
