@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,20 @@ from torch import Tensor
 
 from himac_agents.policies.cache import SlotCache
 from himac_agents.policy import Completion, Message, Prompt, Sampling, TokenBatch
+
+
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keeps transformers from drawing bars over ours while it loads or saves; then as before."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 class CausalPolicy:
@@ -115,7 +130,8 @@ class CausalPolicy:
 
     def save_pretrained(self, path: str | Path) -> None:
         """Writes weights (safetensors), configuration and tokenizer into the folder `path`."""
-        self.model.save_pretrained(path, safe_serialization=True)
+        with without_progress_bars():
+            self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from himac_agents.policies.causal import CausalPolicy
+from himac_agents.policies.causal import CausalPolicy, without_progress_bars
 from himac_agents.policy import Message
 
 _DUMMY = "0"
@@ -58,9 +58,10 @@ class HFPolicy(CausalPolicy):
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
         kind = ("float32" if where == "cpu" else "auto") if dtype == "auto" else dtype
         tokenizer = AutoTokenizer.from_pretrained(str(path))
-        model = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=kind if kind == "auto" else getattr(torch, kind)
-        ).to(where)
+        with without_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                str(path), dtype=kind if kind == "auto" else getattr(torch, kind)
+            ).to(where)
         return cls(model, tokenizer, seed=seed)
 
     def encode(self, messages: Sequence[Message], *, continues: bool = False) -> list[int]:

@@ -26,7 +26,7 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from himac_agents.policies.causal import CausalPolicy
+from himac_agents.policies.causal import CausalPolicy, without_progress_bars
 from himac_agents.policy import Message
 
 PAD, UNKNOWN, END, SAY = "<pad>", "<unk>", "<end>", "<say>"
@@ -110,7 +110,8 @@ class TinyPolicy(CausalPolicy):
     def load(cls, path: str | Path, *, seed: int = 0) -> TinyPolicy:
         """The policy that `save_pretrained` wrote into the folder `path`."""
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(path))
-        model = LlamaForCausalLM.from_pretrained(str(path), dtype=torch.float32)
+        with without_progress_bars():
+            model = LlamaForCausalLM.from_pretrained(str(path), dtype=torch.float32)
         for parameter in model.parameters():
             # Loaded weights may lie at odd addresses, where vector kernels add up in another
             # order: a fresh copy makes a resumed run equal to the bit.
