@@ -8,6 +8,7 @@ import sys
 import gymnasium as gym
 import numpy as np
 
+from himac_envs import FreeText
 from himac_envs.registry import env_cards
 
 
@@ -20,7 +21,7 @@ def main(steps: int = 30) -> None:
         _, info = env.reset(seed=0)
         total = 0.0
         for _ in range(steps):
-            offered = info.get("admissible")
+            offered = info["admissible"] if isinstance(env.action_space, FreeText) else []
             action = offered[rng.integers(len(offered))] if offered else env.action_space.sample()
             _, reward, terminated, truncated, info = env.step(action)
             total += float(reward)

@@ -5,7 +5,8 @@
 Runs where the originals are installed (``make parity`` makes such an environment). The original's
 own loader must find every exported game; then text, admissible commands in their order, score and
 end mark are compared at every step. Commands are those of the solution, admissible ones at random,
-and broken ones. Exits with 1 at a difference. ``--record`` writes what the original answered, for
+and broken ones; then the expert plays on until the game is won, in both. Exits with 1 at a
+difference, or when a game is not won. ``--record`` writes what the original answered, for
 ``tests/golden/test_alfworld_generated.py``, which needs no original.
 """
 
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from himac_envs.alfworld.generate import (
     solution,
 )
 from himac_envs.alfworld.generate.export import export_game, find_logic
+from himac_envs.alfworld.planner import solve
 from himac_envs.alfworld.reference import Original, remember_parses
 
 SETS: dict[str, tuple[Controls, int, int]] = {
@@ -95,8 +98,16 @@ def play(path: Path, number: int, controls: Controls, steps: int) -> tuple[Any, 
     plan, straight = solution(world), number % 2 == 0
     rows: list[dict[str, Any]] = []
     differences: list[str] = []
-    for step in range(steps + 1):
-        command = None if step == 0 else choose(rng, states[0].admissible(), plan, straight)
+    # As many commands as asked for, then those of the expert, until the game is won.
+    for step in count():
+        if step == 0:
+            command = None
+        elif step <= steps:
+            command = choose(rng, states[0].admissible(), plan, straight)
+        elif states[0].won:
+            break
+        else:
+            command = solve(states[0])[0]
         theirs = original.intro if command is None else original.act(command)
         row = {
             "a": command,
@@ -174,13 +185,15 @@ def main() -> int:
                 verbs.update((row["a"] or "").split(" ")[0] for row in record["steps"])
                 if number % 10 == 9:
                     print(f"{name}: {number + 1} games, {time.time() - begun:.0f} s", flush=True)
-        won = sum(any(row["done"] for row in record["steps"]) for record in records)
+        won = sum(bool(record["steps"][-1]["done"]) for record in records)
+        if won != games:
+            differences.append(f"the original says that only {won} of {games} games are won")
         compared = sum(len(record["steps"]) for record in records)
         for difference in differences[:10]:
             print(difference[:2000])
         print(
             f"generated games ({name}): {games} games found and played by the original, "
-            f"{compared} steps compared, {won} won, {len(differences)} differences"
+            f"{compared} steps compared, {won} won by the expert, {len(differences)} differences"
         )
         print("  commands: " + ", ".join(f"{verb} {n}" for verb, n in verbs.most_common(14)))
         failed += len(differences)

@@ -93,17 +93,17 @@ def table(sources: Sequence[tuple[str, Iterable[Sample]]]) -> str:
         for sample in samples:
             groups["all"].append(sample)
             groups[sample.task_type].append(sample)
-        by_type[name] = groups
+        by_type[name] = dict(groups)
     lines = [
         "| task | games | share | receptacles | share a spot | have doors | objects | behind doors "
         "| solution |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for kind in ("all", *TASK_TYPES, "several"):
-        for name, groups in by_type.items():
-            rows = groups.get(kind, [])
+        for name, found in by_type.items():
+            rows = found.get(kind, [])
             if rows:
-                lines.append(_row(kind, name, rows, len(groups["all"])))
+                lines.append(_row(kind, name, rows, len(found["all"])))
     return "\n".join(lines)
 
 
