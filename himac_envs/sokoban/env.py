@@ -147,6 +147,8 @@ class SokobanEnv(TaskEnv):
                 {"text": FreeText(), "image": spaces.Box(0, 255, shape, np.uint8)}
             )
         self.board: Board | None = None
+        # The last blueprint's way, by the states in which its sub-goals begin.
+        self._line: dict[tuple[bytes, bytes], subgoals.Stretch] = {}
 
     # ---- gym-sokoban's arrays --------------------------------------------------------------
     def _playing(self) -> Board:
@@ -265,7 +267,13 @@ class SokobanEnv(TaskEnv):
         return self._commands(target, self._plan(target))
 
     def _plan(self, target: subgoals.Target) -> list[int]:
-        actions = subgoals.plan(target, self._playing())
+        board = self._playing()
+        # On the way of the last blueprint its own steps are played, so that each sub-goal ends
+        # where the next one was thought to begin.
+        known = self._line.get((board.fixed, bytes(board.state)))
+        if known is not None and known.target == target:
+            return list(known.actions)
+        actions = subgoals.plan(target, board)
         if actions is None:
             raise ValueError(f"the sub-goal {target} cannot be reached from here")
         return actions
@@ -303,7 +311,10 @@ class SokobanEnv(TaskEnv):
                 "cannot be solved" if solution.status == "unsolvable" else "was not solved in time"
             )
             raise ValueError(f"{self.task_id or 'the puzzle'} {why} from here")
-        return Blueprint.of(subgoals.blueprint_texts(board, solution, MAX_SUBGOALS))
+        parts = subgoals.stretches(board, solution, MAX_SUBGOALS)
+        self._line = {(board.fixed, part.before): part for part in parts}
+        texts = [subgoals.phrase(part.target, board) for part in parts]
+        return Blueprint.of(texts or [subgoals.ALL_BOXES])
 
 
 def sizes(

@@ -210,15 +210,17 @@ class LevelFolder:
 
     Args:
         path: A folder or a file.
+        name: What the set of levels is called (None: the name of the folder or file).
 
     Raises:
         FileNotFoundError: There are no level files there.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         self.path = Path(path)
+        self.name = name or self.path.stem
         if self.path.is_file():
-            self.files = {self.path.stem: self.path}
+            self.files = {self.name: self.path}
         else:
             found = [p for p in self.path.rglob("*") if p.suffix in SUFFIXES and p.is_file()]
             named = {str(p.relative_to(self.path).with_suffix("").as_posix()): p for p in found}

@@ -94,7 +94,7 @@ class FileSource:
 
     def __init__(self, folder: LevelFolder, split: str, room: tuple[int, int] | None) -> None:
         self.folder = folder
-        self.name = folder.path.stem
+        self.name = folder.name
         self._ids: dict[str, NumberedIds] = {}
         self.ids(split)  # an unknown split fails here, not at the first reset
         self.rows, self.cols = room or folder.largest(split)
@@ -194,7 +194,8 @@ def make_source(
         )
     if data == "puzzles":
         path = registry.root() / "worlds" / "sokoban.xsb"
-    elif data == "boxoban":
+        return FileSource(LevelFolder(path, "puzzles"), split, room)
+    if data == "boxoban":
         found = installed_data.installed("boxoban")
         if found is None:
             raise HiMACError(

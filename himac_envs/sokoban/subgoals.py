@@ -22,7 +22,17 @@ from typing import Literal
 from himac_envs.sokoban.rules import DIRECTIONS, Board
 from himac_envs.sokoban.solver import MAX_NODES, Solution, solve
 
-__all__ = ["Target", "best_solution", "holds", "plan", "read_subgoal", "segments"]
+__all__ = [
+    "ALL_BOXES",
+    "Stretch",
+    "Target",
+    "best_solution",
+    "holds",
+    "phrase",
+    "plan",
+    "read_subgoal",
+    "stretches",
+]
 
 _CELL = r"\(?\s*(?:row\s*)?(\d{1,3})\s*,\s*(?:col(?:umn)?\s*)?(\d{1,3})\s*\)?"
 _PUSH = re.compile(
@@ -125,15 +135,59 @@ def best_solution(board: Board, max_nodes: int = MAX_NODES) -> Solution:
     return solve(board, objective="pushes", max_nodes=max_nodes)
 
 
-def segments(solution: Solution) -> list[tuple[int, int]]:
-    """A solution's pushes, joined into (start, end) as long as the same box is pushed."""
-    joined: list[list[int]] = []
-    for start, end in solution.box_moves:
-        if joined and joined[-1][-1] == start:
-            joined[-1].append(end)
-        else:
-            joined.append([start, end])
-    return [(path[0], path[-1]) for path in joined]
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of a solution: the walk to a box and its pushes until another box's turn.
+
+    Attributes:
+        target: The sub-goal that it achieves.
+        actions: The actions, 1 to 4.
+        before: The board's state where it begins.
+    """
+
+    target: Target
+    actions: tuple[int, ...]
+    before: bytes
+
+
+def stretches(board: Board, solution: Solution, most: int) -> list[Stretch]:
+    """Cut a solution into at most ``most`` stretches.
+
+    Where there are more, and from a stretch on whose box ends where it began (no state tells
+    whether that one was done), the last stretch is all that is left: every box onto a target.
+    """
+    found: list[Stretch] = []
+    play = board.after([])
+    start = end = -1
+    taken: list[int] = []
+    walked = 0  # actions since the last push
+    before = after = bytes(play.state)  # where this stretch began; just after the last push
+    for action in solution.actions:
+        cell = play.player + play.offsets[action]
+        pushes = play.state[cell] in (3, 4)
+        if pushes:
+            if start < 0:
+                start = cell
+            elif cell != end:
+                # Another box's turn, which began with the walk since the last push.
+                cut = len(taken) - walked
+                found.append(Stretch(Target("push", start, end), tuple(taken[:cut]), before))
+                before = after
+                taken, start = taken[cut:], cell
+            end = cell + play.offsets[action]
+        play.step(action)
+        taken.append(action)
+        walked = 0 if pushes else walked + 1
+        if pushes:
+            after = bytes(play.state)
+    if start >= 0:
+        found.append(Stretch(Target("push", start, end), tuple(taken), before))
+    kept = next((i for i, s in enumerate(found) if s.target.start == s.target.end), len(found))
+    if kept == len(found) <= most:
+        return found
+    kept = min(kept, most - 1)
+    rest = tuple(action for s in found[kept:] for action in s.actions)
+    return [*found[:kept], Stretch(Target("solve"), rest, found[kept].before)]
 
 
 def plan(target: Target, board: Board) -> list[int] | None:
@@ -224,25 +278,9 @@ def _push_ways(board: Board, start: int, end: int) -> list[list[int]]:
     return ways
 
 
-def phrase(board: Board, start: int, end: int) -> str:
-    """The sub-goal for one segment, in the words that :func:`read_subgoal` understands."""
-    return (
-        f"push the box at ({start // board.cols}, {start % board.cols}) "
-        f"to ({end // board.cols}, {end % board.cols})"
-    )
-
-
-def blueprint_texts(board: Board, solution: Solution, most: int) -> list[str]:
-    """A solution as at most ``most`` sub-goals; the last stands for all that is left if need be.
-
-    A segment whose box ends where it started holds before it was played, so it and what follows
-    it are left to one last sub-goal.
-    """
-    texts: list[str] = []
-    for start, end in segments(solution):
-        if start == end:
-            return [*texts[: most - 1], ALL_BOXES]
-        texts.append(phrase(board, start, end))
-    if len(texts) > most:
-        texts = [*texts[: most - 1], ALL_BOXES]
-    return texts or [ALL_BOXES]
+def phrase(target: Target, board: Board) -> str:
+    """A stretch's sub-goal in words that :func:`read_subgoal` understands."""
+    if target.kind == "solve":
+        return ALL_BOXES
+    (r0, c0), (r1, c1) = divmod(target.start, board.cols), divmod(target.end, board.cols)
+    return f"push the box at ({r0}, {c0}) to ({r1}, {c1})"

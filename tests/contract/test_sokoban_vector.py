@@ -195,3 +195,14 @@ def test_20000_batch_steps() -> None:
 @pytest.mark.slow
 def test_2000000_batch_steps() -> None:
     storm(2_000_000)
+
+
+@pytest.mark.slow
+def test_the_bench_measures_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    from himac_envs.sokoban import bench
+
+    figures = bench.run(quick=True)
+    assert set(figures["bars"]) <= set(figures["rates"])
+    assert all(rate > 0 for rate in figures["rates"].values())
+    assert figures["compile_seconds"]["cached"] < figures["compile_seconds"]["first"]
+    assert "batch 64, RGB copied" in capsys.readouterr().out

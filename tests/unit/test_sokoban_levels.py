@@ -113,6 +113,8 @@ def test_the_puzzles_that_come_with_the_package() -> None:
     env = gym.make("HiMAC-Sokoban-Flat-v0", data="puzzles", max_steps=500).unwrapped
     ids = env.task_ids()
     card = read("worlds", "sokoban")
+    assert (ids[0], ids[-1]) == ("puzzles:0", "puzzles:199")
+    assert env.reset(seed=0)[1]["data"] == card["name"] == "puzzles"
     assert len(ids) == 200 == len(card["moves"]) == len(card["pushes"])
     levels = [env.source.folder.level(i) for i in ids]
     assert len({(x.fixed, x.state) for x in levels}) == 200

@@ -181,3 +181,23 @@ def test_oracle_blueprints_win_on_boxoban(real_data: Path) -> None:
     wins(env, list(env.task_ids())[::20])
     wins(SokobanEnv(), [f"fast:{n}" for n in range(2000)])
     wins(SokobanEnv(boxes=2), [f"fast:{n}" for n in range(1000)])
+
+
+def test_blueprints_of_interleaved_pushes_are_played_as_they_were_thought(real_data: Path) -> None:
+    # Here several solutions are equally good; a plan made anew at each sub-goal may take another
+    # one than the blueprint did, in which the next sub-goal cannot be played.
+    env = SokobanEnv(data=str(real_data / "boxoban"), split="hard", max_steps=500)
+    wins(env, ["hard/000:340", "hard/000:20"])
+
+
+def test_a_stretch_that_ends_where_it_began_is_left_to_the_last_subgoal() -> None:
+    from himac_envs.sokoban.subgoals import Target, stretches
+
+    level = parse_levels("########\n#      #\n# @$   #\n#   .. #\n#  $   #\n########")[0]
+    board = Board(level)
+    right, left, around = 4, 3, [1, 4, 4, 2]
+    there_and_back = Solution("solved", (right, *around, left), ((19, 20), (20, 19)), 1)
+    parts = stretches(board, there_and_back, 8)
+    assert [p.target for p in parts] == [Target("solve")]
+    assert parts[0].actions == there_and_back.actions
+    assert parts[0].before == bytes(board.state)

@@ -3,6 +3,9 @@
 Nothing here is imported before a kernel is needed. With numba (the ``sokoban`` extra) a kernel is
 compiled on first use and cached on disk; without it the same functions run as they stand, some
 hundred times slower, with the same results.
+
+Kernels that call each other live in one file, however long: numba's cache on disk is renewed when
+the file of a kernel changes, and does not notice a change in another file that it calls into.
 """
 
 from __future__ import annotations
