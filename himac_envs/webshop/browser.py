@@ -79,6 +79,7 @@ class Browser:
             "--disable-extensions",
             "--disable-background-networking",
             "--disable-component-update",
+            "--disable-breakpad",
             "--no-first-run",
             "--mute-audio",
             "--renderer-process-limit=1",

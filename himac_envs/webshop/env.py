@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from himac_envs.blueprint import Blueprint
@@ -294,8 +295,7 @@ class WebShopEnv(TaskEnv):
 
     def _now(self) -> Session:
         if self._session is None:
-            self._start(self.task_ids()[0])
-        assert self._session is not None
+            raise ResetNeeded("call reset() first")
         return self._session
 
     def _current(self) -> Goal:
