@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from himac_agents.episodes import Episode, Segment, Turn
 from himac_agents.policy import Role, TokenBatch
-from himac_agents.rollout import Episode, Segment, Turn
 
 
 def segments_of(episodes: Sequence[Episode], role: Role) -> list[Segment]:

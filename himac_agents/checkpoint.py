@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 _NAME = re.compile(r"^step-(\d{8})$")
@@ -131,7 +132,7 @@ def restore_optimizer(path: Path, name: str, optimizer: torch.optim.Optimizer) -
     try:
         tensors = load_file(path / f"{name}.optimizer.safetensors")
         numbers = json.loads((path / f"{name}.optimizer.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path}: {name}.optimizer cannot be read: {error}") from error
     content = optimizer.state_dict()
     count = sum(len(group["params"]) for group in content["param_groups"])
@@ -142,7 +143,7 @@ def restore_optimizer(path: Path, name: str, optimizer: torch.optim.Optimizer) -
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         index, _, field = key.partition(".")
-        state.setdefault(int(index), {})[field] = tensor
+        state.setdefault(int(index), {})[field] = tensor.clone()
     groups = [
         {**group, **saved}
         for group, saved in zip(content["param_groups"], numbers["groups"], strict=True)

@@ -19,9 +19,10 @@ from himac_agents import advantages
 from himac_agents.agent import HiMACAgent
 from himac_agents.batching import segments_of
 from himac_agents.config import TrainConfig
+from himac_agents.episodes import Episode, Segment, Task
 from himac_agents.evaluate import at_temperature
 from himac_agents.learner import Learner
-from himac_agents.rollout import EnvPool, Episode, Segment, Task, collect, distinct, propose
+from himac_agents.rollout import EnvPool, collect, distinct, propose
 
 
 @dataclass
@@ -82,7 +83,9 @@ def phase_a(
     # A greedy executor plays equal blueprints alike: each is executed once.
     wanted = [Task(p.task.task_id, p.task.group, p.blueprint) for p in plans]
     unique, where = distinct(wanted)
-    played = collect(at_temperature(agent, 0.0), pool, unique)
+    played = collect(
+        at_temperature(agent, 0.0), pool, unique, stop_at_failure=config.stop_at_failure
+    )
     done.book(plans)
     done.book(played)
     runs = [played[i] for i in where]
@@ -121,7 +124,12 @@ def phase_b(
 ) -> None:
     """Micro: updates the executor on sampled executions of each task's z*."""
     tasks = [task for task in best for _ in range(config.executions)]
-    episodes = collect(at_temperature(agent, config.temperature), pool, tasks)
+    episodes = collect(
+        at_temperature(agent, config.temperature),
+        pool,
+        tasks,
+        stop_at_failure=config.stop_at_failure,
+    )
     done.book(episodes)
     segments, credit, metrics = executor_credit(config, episodes)
     metrics.update(learner.reinforce(segments, credit, rng))

@@ -25,6 +25,7 @@ class TrainConfig:
     """The settings of a run. Work is counted in steps and tokens, never in seconds."""
 
     # -- what is learned -------------------------------------------------------------------------
+
     # "himac" (a planner above an executor) or "grpo" (one flat agent).
     method: Method = "himac"
     # The hierarchical environment.
@@ -39,6 +40,7 @@ class TrainConfig:
     subgoal_budget: int = 0
 
     # -- the policy ------------------------------------------------------------------------------
+
     # "tiny" (built from scratch) or "hf" (a local transformers model).
     policy: Literal["tiny", "hf"] = "tiny"
     # Name or folder of the model, for policy = "hf".
@@ -61,6 +63,7 @@ class TrainConfig:
     max_blueprint_tokens: int = 64
 
     # -- warm start: supervision on demonstrations -------------------------------------------------
+
     # Demonstrated tasks of the training split.
     demos: int = 500
     # Who demonstrates: "explorer" searches honestly, "oracle" knows where everything is.
@@ -73,10 +76,13 @@ class TrainConfig:
     warm_steps: int = 1500
     # Peak learning rate of the warm start, decayed to a tenth along a cosine.
     warm_lr: float = 3e-3
+    # How often a demonstrated blueprint is seen for each time that a sub-goal's execution is.
+    warm_planner_repeats: int = 2
     # Padded tokens in a supervised step.
     warm_tokens: int = 2048
 
     # -- reinforcement learning --------------------------------------------------------------------
+
     # Co-evolution iterations: each is phase A, then phase B.
     iterations: int = 20
     # Learning ends early once so many steps of tasks were taken; 0 sets no bound.
@@ -91,8 +97,12 @@ class TrainConfig:
     executor_updates: int = 1
     # The executor's credit: "trajectory" (the paper's), "option" (a sub-goal at a time) or "both".
     executor_advantage: Literal["trajectory", "option", "both"] = "option"
-    # What a step takes off an achieved sub-goal's value, for the option-level advantage.
-    step_cost: float = 0.02
+    # While learning, end an execution with its first failed sub-goal, as not solved: what follows
+    # is seldom worth its time. Evaluation always plays to the end.
+    stop_at_failure: bool = True
+    # What a step takes off an achieved sub-goal's value, for the option-level advantage. Above 0,
+    # search luck looks like skill wherever all executions succeed and the deviation is divided by.
+    step_cost: float = 0.0
     # Divide advantages by the group's standard deviation.
     advantage_std: bool = True
     # What an unparsable blueprint loses.
@@ -107,8 +117,10 @@ class TrainConfig:
     kl: float = 0.0
     # Whose mean the loss is: every "sequence" weighs the same, every "token" does, or "constant".
     loss_mean: Literal["sequence", "token", "constant"] = "sequence"
-    # Optimiser steps a phase.
+    # Optimiser steps a phase, at most.
     minibatches: int = 2
+    # A mini-batch holds at least so many sequences that carry an advantage.
+    least_minibatch: int = 32
     # Passes over a phase's samples.
     epochs: int = 1
     # Padded tokens in a micro-batch (memory and speed only; the gradient is the same).
@@ -119,6 +131,7 @@ class TrainConfig:
     temperature: float = 1.0
 
     # -- evaluation and housekeeping ---------------------------------------------------------------
+
     # The split that evaluation plays; training never does.
     eval_split: str = "test"
     # Held-out tasks.
@@ -136,7 +149,15 @@ class TrainConfig:
     note: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "blueprints", "executions", "minibatches", "epochs", "lanes"):
+        for name in (
+            "tasks",
+            "blueprints",
+            "executions",
+            "minibatches",
+            "epochs",
+            "lanes",
+            "least_minibatch",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("demo_noise", "plan_noise"):

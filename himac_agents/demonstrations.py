@@ -8,10 +8,11 @@ import numpy as np
 
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.batching import by_length, token_batch
+from himac_agents.episodes import Episode, Segment, Task
 from himac_agents.policies.scripted import Expert, ScriptedPolicy
 from himac_agents.policy import Codec, TokenBatch
 from himac_agents.prompts import Prompts
-from himac_agents.rollout import EnvPool, Episode, Segment, Task, collect
+from himac_agents.rollout import EnvPool, collect
 
 
 def demonstrate(
@@ -53,7 +54,7 @@ def demonstrate(
 
 def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
     """Everything that is read and written in episodes with transcripts: for a tokenizer."""
-    found: list[str] = []
+    found: list[str] = [" *"]
     for episode in episodes:
         first = episode.transcript[0][1]
         found += [m.text for m in prompts.plan(first, episode.goal)]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents.agent import HiMACAgent
-from himac_agents.rollout import EnvPool, Episode, Task, collect
+from himac_agents.episodes import Episode, Task
+from himac_agents.rollout import EnvPool, collect
 
 #: The two-sided 95% quantile of the normal distribution.
 Z95 = 1.959963984540054

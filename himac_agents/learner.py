@@ -13,8 +13,8 @@ from torch import Tensor
 from himac_agents import losses
 from himac_agents.batching import by_length, rows, token_batch
 from himac_agents.config import TrainConfig
+from himac_agents.episodes import Segment
 from himac_agents.policy import TokenBatch
-from himac_agents.rollout import Segment
 
 
 class Learnable(Protocol):
@@ -115,11 +115,16 @@ class Learner:
             return metrics
         if config.kl > 0.0:
             batch.extra["reference"] = self._reference_logprobs(batch)
+        # The mean is over all sequences of the phase, those without an advantage included: a phase
+        # in which next to nothing differed is to move the weights next to not at all.
+        share = len(live) / len(segments)
         sums: dict[str, list[float]] = {}
         for _ in range(config.epochs):
-            parts = np.array_split(rng.permutation(live), min(config.minibatches, len(live)))
+            # A few live sequences are no ground for many steps.
+            count = max(1, min(config.minibatches, len(live) // config.least_minibatch))
+            parts = np.array_split(rng.permutation(live), count)
             for part in parts:
-                for key, value in self._minibatch(rows(batch, part)).items():
+                for key, value in self._minibatch(rows(batch, part), share).items():
                     sums.setdefault(key, []).append(value)
         metrics["updates"] = float(len(sums["loss"]))
         for key, values in sums.items():
@@ -128,9 +133,9 @@ class Learner:
         self.policy.forget()
         return metrics
 
-    def _minibatch(self, batch: TokenBatch) -> dict[str, float]:
+    def _minibatch(self, batch: TokenBatch, share: float) -> dict[str, float]:
         config = self.config
-        weights = losses.token_weights(batch.mask, config.loss_mean)
+        weights = losses.token_weights(batch.mask, config.loss_mean) * np.float32(share)
         sums = {"loss": 0.0, "clipped": 0.0, "approx_kl": 0.0, "entropy": 0.0, "kl": 0.0}
         gap = 0.0
         for index in by_length(batch.lengths, config.micro_tokens):
@@ -155,7 +160,8 @@ class Learner:
                 sums["approx_kl"] += float(part.approx_kl)
                 sums["entropy"] += float((weight * entropy).sum())
                 gap = max(gap, float(((logp - old).abs() * (weight > 0)).max()))
-        return {**sums, "logprob_gap": gap, "grad_norm": self._step()}
+        shown = {key: value / share for key, value in sums.items()}
+        return {**shown, "logprob_gap": gap, "grad_norm": self._step()}
 
     def _reference_logprobs(self, batch: TokenBatch) -> Any:
         if self.reference is None:

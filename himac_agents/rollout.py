@@ -1,151 +1,20 @@
 """Rollouts: many environments, one batched `generate` a turn, token ids in and out.
 
-An `Episode` is a list of `Segment`s. A segment is one conversation (the planner's, or the
-executor's on one sub-goal) and is what a training sequence is made of; its `Turn`s are the
-stretches that the policy wrote.
+See `himac_agents.episodes` for what comes out.
 """
 
 from __future__ import annotations
 
-import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
 
 from himac_agents.agent import Context, HiMACAgent, codec_of
+from himac_agents.episodes import Episode, Segment, Task, Turn
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
 from himac_agents.prompts import read_blueprint, read_command
-from himac_envs.blueprint import Blueprint
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One episode to be played.
-
-    Attributes:
-        task_id: The environment's task.
-        group: Episodes that are compared with each other share this number.
-        blueprint: Where given, the planner is not asked: this blueprint is executed.
-    """
-
-    task_id: str
-    group: int = 0
-    blueprint: Blueprint | None = None
-
-
-@dataclass(slots=True)
-class Turn:
-    """What a policy wrote at one decision.
-
-    Attributes:
-        segment: The conversation it belongs to.
-        start: Number of tokens before it: the prompt is `segment.token_ids[:start]`.
-        output_ids: The ids written, end token included.
-        old_logprobs: Their log-probabilities when sampled.
-        text: The answer as text.
-        action: What the environment was sent.
-        reward: What the environment paid for it.
-        invalid: Whether the environment did not understand it.
-        allowed: For each output id what it was drawn from; empty where any id was allowed.
-    """
-
-    segment: Segment = field(repr=False)
-    start: int
-    output_ids: tuple[int, ...]
-    old_logprobs: tuple[float, ...]
-    text: str
-    action: str
-    reward: float = 0.0
-    invalid: bool = False
-    allowed: tuple[tuple[int, ...], ...] = ()
-
-    @property
-    def role(self) -> Role:
-        """The level that wrote it."""
-        return self.segment.role
-
-    @property
-    def group_id(self) -> int:
-        """The group of the episode."""
-        return self.segment.group
-
-    @property
-    def prompt_ids(self) -> tuple[int, ...]:
-        """The ids the policy had read when it wrote."""
-        return tuple(self.segment.token_ids[: self.start])
-
-
-@dataclass(slots=True)
-class Segment:
-    """One conversation: the planner's, or the executor's on one sub-goal.
-
-    Attributes:
-        role: The level.
-        group: The episode's group.
-        subgoal: The sub-goal ("" for the planner and for flat agents).
-        index: Its place in the blueprint; -1 for the planner.
-        token_ids: The whole conversation.
-        turns: What the policy wrote of it.
-        option: The environment's record of the option, once it has ended.
-        temperature: The softmax temperature the turns were sampled at.
-    """
-
-    role: Role
-    group: int
-    subgoal: str = ""
-    index: int = -1
-    token_ids: list[int] = field(default_factory=list)
-    turns: list[Turn] = field(default_factory=list)
-    option: dict[str, Any] | None = None
-    temperature: float = 1.0
-    weight: float = 1.0
-
-
-@dataclass(slots=True)
-class Episode:
-    """One episode as it was played.
-
-    Attributes:
-        task: What was asked for.
-        segments: The conversations, in order.
-        blueprint: The blueprint executed (None on flat environments).
-        blueprint_valid: Whether the planner's text could be parsed.
-        success: Whether the task was solved.
-        score: The environment's progress measure in [0, 1] at the end.
-        reward: The sum of rewards.
-        steps: Steps of the task (`<sub_done>` and blueprints cost none).
-        options: The environment's records of the sub-goals.
-        transcript: (action, observation) pairs, for reports; only if asked for.
-        offers: Every command that was admissible at some step; only with a transcript.
-        error: The traceback where the environment crashed; such an episode carries no loss.
-    """
-
-    task: Task
-    segments: list[Segment] = field(default_factory=list)
-    blueprint: Blueprint | None = None
-    blueprint_valid: bool = True
-    success: bool = False
-    score: float = 0.0
-    reward: float = 0.0
-    steps: int = 0
-    goal: str = ""
-    options: list[dict[str, Any]] = field(default_factory=list)
-    transcript: list[tuple[str, str]] = field(default_factory=list)
-    offers: set[str] = field(default_factory=set)
-    error: str | None = None
-
-    def turns(self) -> Iterator[Turn]:
-        """Every turn of every segment."""
-        for segment in self.segments:
-            yield from segment.turns
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that policies wrote in this episode."""
-        return sum(len(turn.output_ids) for turn in self.turns())
 
 
 class EnvPool:
@@ -186,6 +55,7 @@ def collect(
     *,
     codec: Codec | None = None,
     transcripts: bool = False,
+    stop_at_failure: bool = False,
     on_episode: Callable[[Episode], None] | None = None,
     max_decisions: int = 10_000,
 ) -> list[Episode]:
@@ -198,6 +68,9 @@ def collect(
         codec: Gives token ids where the agent's own policies speak text only (demonstrations of a
             scripted policy for a model that is to be trained).
         transcripts: Keep (action, observation) pairs in the episodes.
+        stop_at_failure: End an episode with its first sub-goal that was ended without being
+            achieved. For learning from option-level advantages, which give what follows no credit:
+            the time is better spent on other episodes. Such an episode counts as not solved.
         on_episode: Called with each finished episode.
         max_decisions: A guard against environments that never end.
 
@@ -211,7 +84,8 @@ def collect(
             wave.append(task)
         if wave and (task is None or len(wave) == pool.size):
             lanes = [
-                _Lane(agent, pool, slot, item, codec, transcripts) for slot, item in enumerate(wave)
+                _Lane(agent, pool, slot, item, codec, transcripts, stop_at_failure)
+                for slot, item in enumerate(wave)
             ]
             _play(agent, lanes, max_decisions)
             for lane in lanes:
@@ -305,9 +179,10 @@ class _Lane:
         task: Task,
         codec: Codec | None,
         transcripts: bool,
+        stop_at_failure: bool,
     ) -> None:
         self.agent, self.pool, self.slot = agent, pool, slot
-        self.codec, self.keeps = codec, transcripts
+        self.codec, self.keeps, self.stops = codec, transcripts, stop_at_failure
         self.episode = Episode(task)
         self.asks: Role | None = None
         self.context: Context
@@ -408,7 +283,8 @@ class _Lane:
             self.endings.append(str(observation["text"]))
             segment.option = option
             episode.options.append(option)
-        if terminated or truncated:
+        failed = option is not None and option["achieved"] is False
+        if terminated or truncated or (failed and self.stops):
             self.asks = None
             episode.success, episode.score = bool(info["won"]), float(info["score"])
             episode.steps = int(info["step"])
@@ -436,24 +312,3 @@ def distinct(tasks: Sequence[Task]) -> tuple[list[Task], list[int]]:
             kept.append(task)
         where.append(seen[key])
     return kept, where
-
-
-def with_group(tasks: Sequence[Task], group: int) -> list[Task]:
-    """The same tasks in another group."""
-    return [replace(task, group=group) for task in tasks]
-
-
-class Stopwatch:
-    """Wall seconds spent in named parts."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def lap(self, name: str) -> float:
-        """Books the time since the last lap under `name`."""
-        now = time.perf_counter()
-        spent = now - self._since
-        self._since = now
-        self.seconds[name] = self.seconds.get(name, 0.0) + spent
-        return spent

@@ -10,7 +10,7 @@ from typing import Any
 
 from himac_agents.checkpoint import write_atomically
 from himac_agents.config import TrainConfig
-from himac_agents.rollout import Episode
+from himac_agents.episodes import Episode
 
 
 class Run:

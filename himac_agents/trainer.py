@@ -6,15 +6,12 @@ measured. Everything random comes from generators that are saved with each check
 
 from __future__ import annotations
 
-import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from rich.console import Console
@@ -22,19 +19,19 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents import checkpoint, outcome
-from himac_agents.agent import Executor, HiMACAgent, Planner
+from himac_agents.agent import HiMACAgent
+from himac_agents.assembly import assemble, forget, load_agent, load_policy, make_pool
 from himac_agents.coevolution import Iteration, flat_iteration, himac_iteration
 from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision, demonstrate, texts_of
+from himac_agents.episodes import Segment
 from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
-from himac_agents.policies.causal import CausalPolicy
-from himac_agents.policies.scripted import Expert, ScriptedPolicy
-from himac_agents.policies.tiny import TinyPolicy, TinySize, is_tiny
-from himac_agents.policy import Sampling
+from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import ChatPrompts, CompactPrompts, Prompts
-from himac_agents.rollout import EnvPool, Segment
 from himac_agents.run import Run
+
+__all__ = ["Progressed", "Trainer", "load_agent"]
 
 #: Streams of random numbers that a run draws from its seed.
 _TASKS, _DEMOS, _TEXTS, _WEIGHTS = range(4)
@@ -140,10 +137,11 @@ class Trainer:
             self.save()
         return self._finish()
 
-    def warm_start(self) -> None:
-        """Supervision on the expert's demonstrations."""
+    def warm_start(self, until: int | None = None) -> None:
+        """Supervision on the expert's demonstrations, up to step `until` (None: to its end)."""
         config, at = self.config, self.at
-        if at.warm >= config.warm_steps:
+        last = config.warm_steps if until is None else min(until, config.warm_steps)
+        if at.warm >= last:
             return
         if at.warm == 0:
             for learner in self.learners.values():
@@ -154,12 +152,12 @@ class Trainer:
         }
         began, losses = time.perf_counter(), []
         with self._bar("warm start", config.warm_steps, at.warm) as tick:
-            while at.warm < config.warm_steps:
+            while at.warm < last:
                 lr = cosine(at.warm, config.warm_steps, config.warm_lr)
                 for name, stream in streams.items():
                     losses.append(self.learners[name].imitate(next(stream), lr))
                 at.warm += 1
-                if at.warm % 50 == 0 or at.warm == config.warm_steps:
+                if at.warm % 50 == 0 or at.warm == last:
                     loss = float(np.mean(losses))
                     losses.clear()
                     self.run_folder.log("warm_start", at.warm, {"loss": loss, "lr": lr})
@@ -244,7 +242,13 @@ class Trainer:
                 constrained=config.constrained,
             )
             self.at.demo_steps = sum(e.steps for e in episodes)
-            self._demos = [s for e in episodes if e.error is None for s in e.segments]
+            self._demos = [
+                segment
+                for episode in episodes
+                if episode.error is None
+                for segment in episode.segments
+                for _ in range(config.warm_planner_repeats if segment.role == "planner" else 1)
+            ]
         return self._demos
 
     def segments_by_policy(self) -> dict[str, list[Segment]]:
@@ -306,6 +310,9 @@ class Trainer:
     # -- results ---------------------------------------------------------------------------------
 
     def _finish(self) -> dict[str, Any]:
+        # Here, because a baseline may itself be a Trainer's run.
+        from himac_agents.baselines import BASELINES
+
         for name in self.config.baselines:
             if name not in self.at.evaluations:
                 self.console.print(f"beside it: {name}")
@@ -356,145 +363,3 @@ class _Bar:
         if not self._console.is_terminal and task.completed % max(1, self._total // 10) == 0:
             count = f"{task.completed:.0f}/{self._total}"
             self._console.print(f"{self._title} {count}  {shown}")
-
-
-def make_pool(config: TrainConfig, *, flat: bool) -> EnvPool:
-    """The environments of a run."""
-    arguments = config.env_arguments()
-    if flat:
-        return EnvPool(lambda: gym.make(config.flat_env, **arguments), config.lanes)
-    budget = config.subgoal_budget or None
-    return EnvPool(lambda: gym.make(config.env, subgoal_budget=budget, **arguments), config.lanes)
-
-
-def load_policy(path: str | Path, kind: str, *, seed: int = 0) -> Any:
-    """A policy from a folder."""
-    if kind == "tiny":
-        return TinyPolicy.load(path, seed=seed)
-    from himac_agents.policies.hf import HFPolicy
-
-    return HFPolicy.load(path, seed=seed)
-
-
-def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) -> HiMACAgent:
-    """Planner and executor over one policy or over one each; a flat agent for a flat method."""
-    command = Sampling(config.temperature, config.max_command_tokens)
-    executor = Executor(
-        policies.get("policy") or policies["executor"], prompts, command, config.constrained
-    )
-    if config.method != "himac":
-        return HiMACAgent(None, executor)
-    plan = Sampling(config.temperature, config.max_blueprint_tokens)
-    return HiMACAgent(
-        Planner(policies.get("policy") or policies["planner"], prompts, plan), executor
-    )
-
-
-def load_agent(folder: str | Path, *, flat: bool = False, seed: int = 0) -> HiMACAgent:
-    """An agent to play with, from a run or from a saved policy.
-
-    Args:
-        folder: A run's folder (its newest checkpoint is taken), or a folder that `save_pretrained`
-            wrote.
-        flat: For a flat environment: no planner.
-        seed: Seeds sampling.
-
-    Raises:
-        FileNotFoundError: The folder holds neither.
-        CheckpointError: The run has no whole checkpoint.
-    """
-    folder = Path(folder)
-    if (folder / "config.toml").is_file():
-        config = TrainConfig.from_toml(folder / "config.toml")
-        newest = checkpoint.latest(folder / "checkpoints")
-        names = [name for name in ("policy", "planner", "executor") if (newest / name).is_dir()]
-        policies = {name: load_policy(newest / name, config.policy, seed=seed) for name in names}
-    elif (folder / "config.json").is_file():
-        kind: Literal["tiny", "hf"] = "tiny" if is_tiny(folder) else "hf"
-        config = TrainConfig(policy=kind, model=str(folder))
-        policies = {"policy": load_policy(folder, kind, seed=seed)}
-    else:
-        raise FileNotFoundError(
-            f"{folder} is neither a run (config.toml, checkpoints/) nor a saved policy "
-            "(config.json): give the folder that `himac train` printed at its end"
-        )
-    prompts: Prompts = CompactPrompts() if config.policy == "tiny" else ChatPrompts()
-    return assemble(config.replace(method="grpo" if flat else "himac"), policies, prompts)
-
-
-def forget(agent: HiMACAgent) -> None:
-    """Drops what local models have cached: their weights have changed, or other lanes come."""
-    for policy in agent.policies():
-        if isinstance(policy, CausalPolicy):
-            policy.forget()
-
-
-# -- what stands beside the result ---------------------------------------------------------------
-
-
-def further_supervision(trainer: Trainer) -> dict[str, Any]:
-    """The warm start, trained on for the wall time that co-evolution took, on the same data.
-
-    The learning rate rises to the warm start's peak again and decays along the same cosine, by
-    the share of the time that has passed.
-    """
-    config, budget = trainer.config, trainer.at.learn_seconds
-    folder = trainer.run_folder.folder / "warm_start"
-    policies = {
-        n: load_policy(folder / n, config.policy, seed=config.seed) for n in trainer.policies
-    }
-    learners = {name: Learner(policy, config) for name, policy in policies.items()}
-    for learner in learners.values():
-        learner.begin_supervision()
-    segments = trainer.segments_by_policy()
-    began, steps = time.perf_counter(), 0
-    streams = {
-        name: Supervision(segments[name], config.warm_tokens, config.seed + 3).batches()
-        for name in policies
-    }
-    while (along := (time.perf_counter() - began) / max(budget, 1e-9)) < 1.0:
-        lr = config.warm_lr * min(1.0, (steps + 1) / 50) * (0.55 + 0.45 * math.cos(math.pi * along))
-        for name, stream in streams.items():
-            learners[name].imitate(next(stream), lr)
-        steps += 1
-    agent = assemble(config, policies, trainer.prompts)
-    return {**trainer.evaluate(agent), "seconds": round(budget, 1), "supervised_steps": steps}
-
-
-def flat_grpo(trainer: Trainer) -> dict[str, Any]:
-    """A flat agent: warm start of the same size, then GRPO for as many environment steps."""
-    config = trainer.config.replace(
-        method="grpo", baselines=(), iterations=10**6, max_env_steps=trainer.at.env_steps
-    )
-    folder = trainer.run_folder.folder / "grpo"
-    resume = (folder / "checkpoints").is_dir()
-    if folder.exists() and not resume:
-        shutil.rmtree(folder)
-    result = Trainer(config, folder, resume=resume, console=trainer.console).run()
-    return {"warm_start": result["warm_start"], "final": result["final"], "work": result["work"]}
-
-
-def demonstrator(trainer: Trainer) -> dict[str, Any]:
-    """The expert whose demonstrations the warm start imitates, without its mistakes."""
-    return scripted(trainer, trainer.config.expert)
-
-
-def oracle(trainer: Trainer) -> dict[str, Any]:
-    """The clairvoyant expert."""
-    return scripted(trainer, "oracle")
-
-
-def scripted(trainer: Trainer, expert: Expert) -> dict[str, Any]:
-    """A scripted agent on the held-out tasks."""
-    policy = ScriptedPolicy(expert, seed=trainer.config.seed, prompts=trainer.prompts)
-    planner = None if trainer.flat else Planner(policy, trainer.prompts)
-    agent = HiMACAgent(planner, Executor(policy, trainer.prompts))
-    return outcome.record(play(agent, trainer.pool, trainer.eval_ids))
-
-
-BASELINES: dict[str, Callable[[Trainer], dict[str, Any]]] = {
-    "supervised": further_supervision,
-    "grpo": flat_grpo,
-    "demonstrator": demonstrator,
-    "oracle": oracle,
-}

@@ -39,7 +39,7 @@ class DataFile:
     Attributes:
         name: Its name in the data set's folder.
         url: Where it is published.
-        size: Bytes.
+        size: Bytes; 0 where no record gives it.
         sha256: Checksum in hexadecimal, "" where no record gives one (pinned at first download).
     """
 
@@ -162,7 +162,7 @@ def _problem(path: Path, file: DataFile, pins: dict[str, str]) -> str:
         if sha256(path) != expected:
             return f"checksum differs ({size:,} bytes): corrupt, or another version"
         return ""
-    if size != file.size:
+    if file.size and size != file.size:
         return f"{size:,} bytes instead of {file.size:,}"
     return _zip_problem(path)
 
@@ -234,7 +234,7 @@ def _fetch(file: DataFile, target: Path, base_url: str | None, progress: bool) -
 
 def _unpinned_problem(path: Path, file: DataFile) -> str:
     size = path.stat().st_size
-    if size != file.size:
+    if file.size and size != file.size:
         return f"{size:,} bytes came instead of {file.size:,}"
     return _zip_problem(path)
 
@@ -275,10 +275,10 @@ class _Resumable:
         import requests
 
         have = self.part.stat().st_size if self.part.exists() else 0
-        if have > self.file.size:
+        if have > self.file.size:  # too much, or of a file whose size nobody knows: from the start
             self.part.unlink()
             have = 0
-        if have == self.file.size:
+        if have and have == self.file.size:
             return
         headers = {"Range": f"bytes={have}-"} if have else {}
         with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
@@ -297,9 +297,12 @@ class _Resumable:
             with self.part.open("ab" if appends else "wb") as stream:
                 for chunk in self._watched(answer.iter_content(_CHUNK), have if appends else 0):
                     stream.write(chunk)
+            announced = have + int(answer.headers.get("Content-Length", "0"))
         came = self.part.stat().st_size
-        if came < self.file.size:
-            raise _Retry(f"the connection ended after {came:,} of {self.file.size:,} bytes")
+        # A compressed answer announces another size than what it unpacks to.
+        expected = self.file.size or (0 if answer.headers.get("Content-Encoding") else announced)
+        if came < expected:
+            raise _Retry(f"the connection ended after {came:,} of {expected:,} bytes")
 
     def _watched(self, chunks: Iterator[bytes], have: int) -> Iterator[bytes]:
         if not self.progress:
@@ -310,7 +313,7 @@ class _Resumable:
 
         columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(self.file.name, total=self.file.size, completed=have)
+            task = bar.add_task(self.file.name, total=self.file.size or None, completed=have)
             for chunk in chunks:
                 yield chunk
                 bar.advance(task, len(chunk))

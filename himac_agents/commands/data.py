@@ -1,4 +1,4 @@
-"""``himac data get | verify | where | export``: public data sets, and generated games as files."""
+"""``himac data get | verify | where | build | export``: public data sets and generated games."""
 
 from __future__ import annotations
 
@@ -67,6 +67,28 @@ def where() -> int:
     return 0
 
 
+def build(
+    name: Annotated[str, tyro.conf.Positional],
+    folder: Annotated[Path, tyro.conf.Positional],
+    num_products: int | None = None,
+) -> int:
+    """Compile a data set now rather than at its first use (WebShop's catalogue).
+
+    Args:
+        name: Which: webshop.
+        folder: Where its published files are.
+        num_products: Only the first so many rows of the product file.
+    """
+    if name != "webshop":
+        raise ValueError(f"{name!r} needs no building: only 'webshop' does")
+    from himac_envs.webshop.catalogue import SourceFiles, compile_catalogue, open_catalogue
+
+    made = compile_catalogue(SourceFiles.find(folder), num_products=num_products)
+    catalogue = open_catalogue(made)
+    _CONSOLE.print(f"{catalogue.size:,} products are compiled in {made}", soft_wrap=True)
+    return 0
+
+
 def export(
     folder: Annotated[Path, tyro.conf.Positional],
     split: str = "train",
@@ -95,6 +117,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "get": get,
     "verify": verify,
     "where": where,
+    "build": build,
     "export": export,
 }
 

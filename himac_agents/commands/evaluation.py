@@ -29,6 +29,7 @@ def run(
     data: str | None = None,
     lanes: int = 128,
     output: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    record: Path | None = None,
 ) -> int:
     """Evaluate an agent on tasks it was not trained on.
 
@@ -42,6 +43,7 @@ def run(
         data: A folder of data, or "generated".
         lanes: Environments that play at the same time.
         output: Also write the result to this file.
+        record: Also film the split's first task, as .gif or .mp4 (environments with pictures).
     """
     cards = registry.env_cards()
     if env not in cards:
@@ -63,6 +65,10 @@ def run(
     Console().print(table)
     if output is not None:
         output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if record is not None:
+        from himac_agents.commands.film import film
+
+        print(film(made, env, split, record, temperature=temperature, **kwargs))
     return 0
 
 

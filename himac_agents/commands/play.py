@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium as gym
@@ -29,6 +30,7 @@ def run(
     seed: int | None = None,
     max_steps: int | None = None,
     expert: bool = False,
+    record: Path | None = None,
 ) -> int:
     """Play an environment in the terminal: first the blueprint, then the steps.
 
@@ -40,19 +42,26 @@ def run(
         seed: Seed of the task's choice.
         max_steps: Length of the episode.
         expert: Watch the expert instead.
+        record: Write a film of it, .gif or .mp4 (environments with pictures).
     """
     kwargs: dict[str, Any] = {"split": split}
     if data is not None:
         kwargs["data"] = data
     if max_steps is not None:
         kwargs["max_steps"] = max_steps
+    if record is not None:
+        kwargs["render_mode"] = "rgb_array"
     made = gym.make(env, **kwargs)
     inner = made.unwrapped
     if not isinstance(inner, HierarchicalEnv | TaskEnv):
         raise ValueError(f"{env} is no text environment: himac play shows those of the suite")
     options = None if task_id is None else {"task_id": task_id}
+    if record is not None:
+        from himac_envs.sokoban.record import Recorder
+
+        made = Recorder(made, record)
     try:
-        return Session(inner, Console(highlight=False), input).play(seed, options, expert)
+        return Session(inner, Console(highlight=False), input, made).play(seed, options, expert)
     finally:
         made.close()
 
@@ -64,16 +73,24 @@ class Session:
         env: What is played.
         console: Where it is shown.
         ask: Reads one line from the player; an EOFError ends the episode.
+        stage: Where its actions go (None: to itself): the same environment before a camera.
     """
 
-    def __init__(self, env: HierarchicalEnv | TaskEnv, console: Console, ask: Ask) -> None:
+    def __init__(
+        self,
+        env: HierarchicalEnv | TaskEnv,
+        console: Console,
+        ask: Ask,
+        stage: gym.Env[Any, Any] | None = None,
+    ) -> None:
         self.env = env
+        self.stage: gym.Env[Any, Any] = env if stage is None else stage
         self.console = console
         self.ask = ask
 
     def play(self, seed: int | None, options: dict[str, Any] | None, expert: bool) -> int:
         """Play to the end; the status is 0 also for a lost or abandoned episode."""
-        observation, info = self.env.reset(seed=seed, options=options)
+        observation, info = self.stage.reset(seed=seed, options=options)
         self._say(f"[dim]task {escape(info['task_id'])} ({escape(info['data'])})[/]")
         self._say(f"[dim]{escape(_HELP)}[/]\n")
         choose = self._expert() if expert else self._person
@@ -87,7 +104,7 @@ class Session:
                 return 0
             if expert:
                 self._say(f"[bold cyan]{escape(action)}[/]")
-            observation, reward, terminated, truncated, info = self.env.step(action)
+            observation, reward, terminated, truncated, info = self.stage.step(action)
             total += float(reward)
             if "option" in info:
                 self._say(f"[magenta]sub-goal ended: {escape(str(info['option']))}[/]")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from himac_envs.alfworld.engine import State
-from himac_envs.alfworld.game import Game, bits
+from himac_envs.alfworld.game import Game
+from himac_envs.alfworld.names import bits
 from himac_envs.alfworld.subgoals import Aim, parse_aim
 
 _SHORTEST_PART = 3

@@ -10,18 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from himac_envs.alfworld.commands import list_commands
 from himac_envs.alfworld.dialect import HELP_TEXT
-from himac_envs.alfworld.game import (
-    FRIDGE,
-    MICROWAVE,
-    NO_TOOL,
-    ROOM,
-    SINK,
-    Game,
-    SavedState,
-    bits,
-    listing,
-)
+from himac_envs.alfworld.game import FRIDGE, MICROWAVE, ROOM, SINK, Game, SavedState
+from himac_envs.alfworld.names import bits, listing
 
 __all__ = ["NOTHING_HAPPENS", "Game", "SavedState", "State"]
 
@@ -185,96 +177,8 @@ class State:
     def admissible(self) -> list[str]:
         """The admissible commands in the original's order, plain string sort. A new list."""
         if self._commands is None:
-            self._commands = self._list_commands()
+            self._commands = list_commands(self)
         return self._commands.copy()
-
-    def _list_commands(self) -> list[str]:
-        # Verbs in alphabetical order; only within a verb is there anything to sort.
-        game = self.game
-        here = game.at[self.location]
-        held = self.held
-        middle = ["help", "inventory", "look"] if game.dialect.has_help else ["inventory", "look"]
-        opens: list[str] = []
-        closes: list[str] = []
-        puts: list[str] = []
-        takes: list[str] = []
-        examines: list[str] = []
-        cleans: list[str] = []
-        cools: list[str] = []
-        heats: list[str] = []
-        lamps = 0
-        name = "" if held < 0 else game.object_names[held]
-        if held >= 0:
-            examines.append(f"examine {name}")
-        for r in here:
-            receptacle = game.receptacle_names[r]
-            examines.append(f"examine {receptacle}")
-            contents = self.contents[r]
-            lamps |= contents
-            if game.openable >> r & 1:
-                if not self.opened >> r & 1:
-                    opens.append(f"open {receptacle}")
-                    reachable = False
-                else:
-                    closes.append(f"close {receptacle}")
-                    reachable = True
-            else:
-                reachable = True
-            if held < 0:
-                if reachable and contents:
-                    takes += game.takes(r, contents)
-                continue
-            if reachable and game.accepts[r] >> held & 1:
-                puts.append(
-                    f"put {name} in/on {receptacle}"
-                    if game.dialect.put_command
-                    else f"move {name} to {receptacle}"
-                )
-            # The door's state does not matter for these: a closed fridge cools.
-            tool = game.tools[r]
-            if tool != NO_TOOL:
-                if tool == SINK:
-                    if game.cleanable >> held & 1:
-                        cleans.append(f"clean {name} with {receptacle}")
-                elif tool == FRIDGE:
-                    if game.coolable >> held & 1:
-                        cools.append(f"cool {name} with {receptacle}")
-                elif game.heatable >> held & 1:
-                    heats.append(f"heat {name} with {receptacle}")
-        slices: list[str] = []
-        if held >= 0 and game.knives >> held & 1:
-            slices = [
-                f"slice {game.object_names[o]} with {name}"
-                for o in bits(self.lying[self.location] & game.sliceable)
-            ]
-            slices.sort()
-        lamps &= game.toggleable
-        uses = [f"use {game.object_names[o]}" for o in bits(lamps)] if lamps else []
-        if len(here) > 1:
-            for group in (opens, closes, puts, takes, cleans, cools, heats):
-                if len(group) > 1:
-                    group.sort()
-        if len(examines) > 1:
-            examines.sort()
-        if len(uses) > 1:
-            uses.sort()
-        commands = cleans
-        commands += closes
-        commands += cools
-        commands += examines
-        commands += game.goto[self.location]
-        commands += heats
-        commands += middle
-        if game.dialect.put_command:
-            commands += opens
-            commands += puts
-        else:
-            commands += puts
-            commands += opens
-        commands += slices
-        commands += takes
-        commands += uses
-        return commands
 
     # --- doing it ----------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 
 from himac_envs.alfworld.aims import achieved, find_receptacles, kind_of, meant, referent
 from himac_envs.alfworld.engine import State
-from himac_envs.alfworld.game import Game, bits
+from himac_envs.alfworld.game import Game
 from himac_envs.alfworld.goals import CLEAN, COOL, HOT, SLICED, Held, Lit, Made, Placed, Wanted
+from himac_envs.alfworld.names import bits
 from himac_envs.alfworld.planner import (
     EVERYWHERE,
     NoPlanError,

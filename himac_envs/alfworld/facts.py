@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from himac_envs.alfworld.archive import TASK_TYPES
 from himac_envs.alfworld.engine import State
-from himac_envs.alfworld.game import Game, bits
+from himac_envs.alfworld.game import Game
 from himac_envs.alfworld.goals import CLEAN, COOL, HOT, Lit, Placed
+from himac_envs.alfworld.names import bits
 
 _STATES = ("clean", "hot", "cool", "sliced", "toggled")
 _ABILITIES = ("pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable")

@@ -70,7 +70,7 @@ def load_game(
     where = source or task_id or "the game file"
     try:
         data = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GameFileError(f"{where}: not JSON ({error}): expected a game.tw-pddl file") from None
     keys = ("pddl_domain", "grammar", "pddl_problem")
     if not isinstance(data, dict) or not all(isinstance(data.get(key), str) for key in keys):
@@ -92,6 +92,8 @@ def load_game(
         )
     except GameFileError as error:
         raise type(error)(f"{where}: {error}") from error
+    except RecursionError:
+        raise GameFileError(f"{where}: its expressions are nested too deeply") from None
 
 
 class OfficialLibrary:

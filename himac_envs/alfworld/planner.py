@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from himac_envs.alfworld.engine import State
-from himac_envs.alfworld.game import FRIDGE, MICROWAVE, SINK, bits
+from himac_envs.alfworld.game import FRIDGE, MICROWAVE, SINK
 from himac_envs.alfworld.goals import CLEAN, COOL, HOT, SLICED, Held, Lit, Made, Placed, Wanted
+from himac_envs.alfworld.names import bits
 
 EVERYWHERE = -1
 """As ``known``: the contents of all receptacles are known."""
@@ -349,27 +350,37 @@ def solve(state: State) -> list[str]:
         NoPlanError: The goal cannot be reached from here.
     """
     planner = Planner(state.copy())
-    conditions = state.game.conditions
-    placed = [c for c in conditions if isinstance(c, Placed)]
-    made = [c for c in conditions if isinstance(c, Made)]
     for careful in (True, False):
-        for _ in range(len(conditions) + 1):
+        for _ in range(len(state.game.conditions) + 1):
             if planner.state.won:
                 return planner.commands
-            for thing in made:
-                planner.make(thing)
-            spare = 0
-            for other in placed:
-                if careful:
-                    spare |= witnesses(planner.state, other)
-            for condition in placed:
-                if not condition.met(planner.state):
-                    planner.place(condition, spare & ~witnesses(planner.state, condition))
-                    if careful:
-                        spare |= witnesses(planner.state, condition)
-            lit = next((c for c in conditions if isinstance(c, Lit)), None)
-            held = next((c for c in conditions if isinstance(c, Held)), None)
-            planner.examine(lit, held, spare)
+            try:
+                _serve_all(planner, careful)
+            except NoPlanError:
+                if not careful:
+                    raise
+                break
     if not planner.state.won:
         raise NoPlanError("the goals get in each other's way")
     return planner.commands
+
+
+def _serve_all(planner: Planner, careful: bool) -> None:
+    """Serve every condition once; careful: with no object that another condition rests on."""
+    conditions = planner.state.game.conditions
+    placed = [c for c in conditions if isinstance(c, Placed)]
+    for made in conditions:
+        if isinstance(made, Made):
+            planner.make(made)
+    spare = 0
+    if careful:
+        for condition in placed:
+            spare |= witnesses(planner.state, condition)
+    for condition in placed:
+        if not condition.met(planner.state):
+            planner.place(condition, spare)
+            if careful:
+                spare |= witnesses(planner.state, condition)
+    lit = next((c for c in conditions if isinstance(c, Lit)), None)
+    held = next((c for c in conditions if isinstance(c, Held)), None)
+    planner.examine(lit, held, spare)

@@ -108,14 +108,15 @@ class Original:
         Raises:
             HiMACError: The original cannot play it so (numbers shuffled by us, mixed dialects).
         """
-        read = getattr(library, "read", None)
-        if read is None:
-            raise HiMACError(
-                f'backend="textworld" plays official games, not those of {library.name}; write '
-                "them to files with `himac data export` first"
-            )
         original = cls()
-        data = in_dialect(json.loads(read(task_id)), game.dialect)
+        world = getattr(library, "world", None)
+        if world is not None:
+            from himac_envs.alfworld.generate.export import game_file
+
+            data = game_file(world(task_id))
+        else:
+            data = json.loads(library.read(task_id))  # type: ignore[attr-defined]
+        data = in_dialect(data, game.dialect)
         original.load(with_goal_text(data, game.goal_text))
         if original.intro != game.intro:
             raise HiMACError(
@@ -127,6 +128,11 @@ class Original:
         """Begin a game, given as the content of a ``game.tw-pddl`` file."""
         with _left_alone():
             self._env.load(data)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin the loaded game again."""
+        with _left_alone():
             self._state = self._env.reset()
         self.intro = str(self._state.feedback)
         self.won = bool(self._state["won"])

@@ -93,11 +93,12 @@ def parse_grammar(text: str) -> tuple[dict[str, dict[str, str]], dict[str, Any]]
 
     def read_rules(block: str) -> None:
         try:
-            rules.update(json.loads(block))
+            found = json.loads(block)
         except ValueError as error:
-            raise GameFileError(
-                f"grammar: a block is not a JSON object of rules: {error}"
-            ) from None
+            raise GameFileError(f"grammar: a block is not JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise GameFileError("grammar: a block is not a JSON object of rules")
+        rules.update(found)
 
     for kind, value in stream:
         if (kind, value) == ("word", "grammar"):
@@ -151,9 +152,11 @@ def _reachable(
         found.add(name)
         if name not in rules:
             raise GameFileError(f"grammar: the rule {name!r} is used but not defined")
-        for variant in rules[name]:
-            waiting += _SYMBOL.findall(str(variant.get("rhs", "")))
-            if "[" in str(variant.get("rhs", "")):
+        for variant in rules[name] if isinstance(rules[name], list) else ():
+            # What is no rule at all has no known digest, and is refused by name.
+            text = str(variant.get("rhs", "")) if isinstance(variant, dict) else ""
+            waiting += _SYMBOL.findall(text)
+            if "[" in text:
                 # The original writes every list with these three rules.
                 waiting += ["list_empty", "list_separator", "list_last_separator"]
     return sorted(found)

@@ -90,10 +90,15 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
         path: Where the film goes (.gif or .mp4); later episodes get ``-2``, ``-3``, ... before the
             ending.
         fps: Frames a second.
+        least: Films have at least so many lines: smaller frames are enlarged by a whole factor.
     """
 
     def __init__(
-        self, env: gym.Env[Any, Any], path: str | os.PathLike[str], fps: float = 4.0
+        self,
+        env: gym.Env[Any, Any],
+        path: str | os.PathLike[str],
+        fps: float = 4.0,
+        least: int = 240,
     ) -> None:
         super().__init__(env)
         if env.render_mode != "rgb_array":
@@ -101,7 +106,7 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
                 f"recording needs frames: build the environment with render_mode='rgb_array' "
                 f"(it has {env.render_mode!r})"
             )
-        self.path, self.fps = Path(path), fps
+        self.path, self.fps, self.least = Path(path), fps, least
         self.frames: list[NDArray[np.uint8]] = []
         self.written: list[Path] = []
 
@@ -124,7 +129,9 @@ class Recorder(gym.Wrapper[Any, Any, Any, Any]):
 
     def _keep(self) -> None:
         frame: Any = self.env.render()
-        self.frames.append(np.asarray(frame, np.uint8))
+        pixels = np.asarray(frame, np.uint8)
+        factor = -(-self.least // pixels.shape[0])
+        self.frames.append(pixels.repeat(factor, axis=0).repeat(factor, axis=1))
 
     def flush(self) -> None:
         """Write what was recorded so far as a film."""

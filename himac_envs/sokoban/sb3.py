@@ -18,12 +18,11 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from himac_envs.sokoban.vector import SokobanVectorEnv
-from himac_envs.task import MissingDependencyError
 
 try:
     from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 except ImportError:
-    raise MissingDependencyError("stable-baselines3", "the SB3 adapter", "dev") from None
+    raise ImportError("the SB3 adapter needs it: pip install stable-baselines3") from None
 
 __all__ = ["SB3SokobanVecEnv", "make_sb3"]
 

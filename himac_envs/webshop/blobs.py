@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,21 +36,27 @@ class BlobWriter:
         self._file.close()
 
 
+def mapped(path: Path) -> NDArray[Any]:
+    """Return an array file memory-mapped, as a plain array: `numpy.memmap` slices slowly."""
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
 class Blobs:
     """Byte strings by number, memory-mapped."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        path = folder / f"{name}.bin"
-        self._at: NDArray[np.int64] = np.load(folder / f"{name}_at.npy", mmap_mode="r")
-        self._bytes: NDArray[np.uint8] = (
-            np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
-        )
+        self._at: NDArray[np.int64] = mapped(folder / f"{name}_at.npy")
+        with (folder / f"{name}.bin").open("rb") as file:
+            empty = os.fstat(file.fileno()).st_size == 0
+            self._bytes: bytes | mmap.mmap = (
+                b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            )
 
     def __len__(self) -> int:
         return len(self._at) - 1
 
     def __getitem__(self, number: int) -> bytes:
-        return self._bytes[self._at[number] : self._at[number + 1]].tobytes()
+        return self._bytes[self._at[number] : self._at[number + 1]]
 
 
 class SortedKeys:
@@ -121,8 +129,8 @@ class Rows:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._keys = SortedKeys(folder, f"{name}_keys")
-        self._starts: NDArray[np.int64] = np.load(folder / f"{name}_starts.npy", mmap_mode="r")
-        self._rows: NDArray[np.int32] = np.load(folder / f"{name}_rows.npy", mmap_mode="r")
+        self._starts: NDArray[np.int64] = mapped(folder / f"{name}_starts.npy")
+        self._rows: NDArray[np.int32] = mapped(folder / f"{name}_rows.npy")
 
     def __getitem__(self, key: str) -> list[int]:
         place = self._keys.find(key)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from himac_envs.webshop.blobs import Blobs, BlobWriter, Rows, RowsWriter, save
+from himac_envs.webshop.blobs import Blobs, BlobWriter, Rows, RowsWriter, mapped, save
 from himac_envs.webshop.errors import CatalogueError
 from himac_envs.webshop.index import Index, IndexWriter
 from himac_envs.webshop.json_stream import iterate_array, iterate_object
@@ -101,20 +101,19 @@ class Catalogue:
         self.folder = folder
         self.name = str(manifest["facts"]["name"])
         self.nouns_from: str | None = manifest["facts"].get("nouns")
-        load: Callable[[str], NDArray[Any]] = lambda name: np.load(  # noqa: E731
-            folder / f"{name}.npy", mmap_mode="r"
-        )
         self.index = Index(folder)
         self._records = Blobs(folder, "products")
         self._cards = Blobs(folder, "cards")
         self._nouns = Blobs(folder, "nouns") if self.nouns_from else None
         self.size = len(self._records)
-        self._asins = load("asins")
-        self._row_of_document: NDArray[np.int32] = load("row_of_document")
+        self._asins = mapped(folder / "asins.npy")
+        self._row_of_document: NDArray[np.int32] = mapped(folder / "row_of_document.npy")
         self._by_category = Rows(folder, "category")
         self._by_query = Rows(folder, "query")
         self._by_attribute = Rows(folder, "attribute")
-        self.columns: dict[str, NDArray[Any]] = {name: load(name) for name in COLUMNS}
+        self.columns: dict[str, NDArray[Any]] = {
+            name: mapped(folder / f"{name}.npy") for name in COLUMNS
+        }
         self.product = lru_cache(_PRODUCTS)(self._product)
         self.card = lru_cache(_PRODUCTS)(self._card)
         self.ranked = lru_cache(_QUERIES)(self._ranked)

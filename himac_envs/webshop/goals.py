@@ -19,7 +19,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from himac_envs.webshop.blobs import save
+from himac_envs.webshop.blobs import mapped, save
 from himac_envs.webshop.catalogue import Catalogue
 from himac_envs.webshop.errors import CatalogueError
 from himac_envs.webshop.store import cache_root, compiled, key_of, writable
@@ -226,7 +226,7 @@ class Goals(Sequence[Goal]):
 
         folder = compiled(root / f"goals-{key_of(facts)}", facts, build)
         names = ("prices", "row", "part", "upper", "weight")
-        return _Drawn(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in names))
+        return _Drawn(*(mapped(folder / f"{name}.npy") for name in names))
 
     def _take(self, indices: Sequence[int]) -> None:
         chosen = np.array(indices, dtype=np.int64)

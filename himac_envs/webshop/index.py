@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from himac_envs.webshop import bm25
 from himac_envs.webshop.analysis import analyze, term_of
-from himac_envs.webshop.blobs import SortedKeys, write_sorted_keys
+from himac_envs.webshop.blobs import SortedKeys, mapped, write_sorted_keys
 from himac_envs.webshop.words import split_words
 
 Floats = NDArray[np.float32]
@@ -39,8 +40,15 @@ _KNOWN_WORDS = 1_000_000
 _MERGE_POSTINGS = 6_000_000
 #: Indexes of fewer documents are scored whole: pruning costs more than it saves.
 _PRUNE_FROM = 20_000
-#: Documents whose partial scores give the first threshold.
+#: Among so many documents the leaders are looked for, and so many leaders are scored to the end.
 _SAMPLE = 20_000
+_LEADERS = 200
+#: A term's list is walked where it is not longer than so many times the documents left.
+_SCAN = 24
+#: Query words whose numbers are remembered.
+_TERMS = 1 << 14
+#: Lists of fewer documents are scored at once: a better threshold would cost more.
+_WORTH = 4_000
 
 ARRAYS = (
     "documents",
@@ -207,7 +215,7 @@ class Index:
     """
 
     def __init__(self, folder: Path) -> None:
-        load = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+        load = {name: mapped(folder / f"{name}.npy") for name in ARRAYS}
         self._documents: Ints = load["documents"]
         self._codes: NDArray[np.uint16] = load["codes"]
         self._starts: NDArray[np.int64] = load["starts"]
@@ -216,10 +224,11 @@ class Index:
         self._vocabulary = SortedKeys(folder, "vocabulary")
         self._vocabulary_id: Ints = load["vocabulary_id"]
         self.size, self._held = (int(n) for n in load["facts"])
+        self._term = lru_cache(_TERMS)(self._find_term)
         self._scores: NDArray[np.float64] | None = None
         self._lock = threading.Lock()
 
-    def _term_number(self, term: str) -> int | None:
+    def _find_term(self, term: str) -> int | None:
         place = self._vocabulary.find(term)
         return None if place is None else int(self._vocabulary_id[place])
 
@@ -258,7 +267,7 @@ class Index:
     def _query_terms(self, words: Iterable[str]) -> list[_Term]:
         terms = []
         for word, count in Counter(words).items():
-            number = self._term_number(word)
+            number = self._term(word)
             if number is None:
                 continue
             start, stop = int(self._starts[number]), int(self._starts[number + 1])
@@ -298,28 +307,62 @@ class Index:
             scores[term.documents] = before + term.scores()
             found.append(term.documents[before == 0.0])
             at += 1
-            # Any k documents' partial scores bound the k-th best from below; rare terms' documents
-            # are the most likely ones. Only a threshold that can end this loop is worth computing.
-            if at < len(terms) and rest[at] < rest[0] - rest[at]:
-                sample = np.concatenate(found)[:_SAMPLE]
-                if len(sample) >= k:
-                    threshold = max(threshold, _kth(scores[sample], k))
+            if at < len(terms) and len(terms[at].documents) > _WORTH:
+                threshold = max(threshold, self._floor(found, terms[at:], k))
         seen = np.concatenate(found)
-        partial = scores[seen]
-        scores[seen] = 0.0
-        if at == len(terms):
-            return seen, partial
-        seen, partial = _keep(seen, partial, rest[at], threshold, k)
+        seen, partial = self._keep(seen, scores[seen], rest[at], threshold, k)
         order = np.argsort(seen)
         seen, partial = seen[order], partial[order]
         for number in range(at, len(terms)):
             term = terms[number]
-            place = np.searchsorted(term.documents, seen)
-            place[place == len(term.documents)] = 0
-            hit = term.documents[place] == seen
-            partial[hit] += term.table[term.codes[place[hit]]]
-            seen, partial = _keep(seen, partial, rest[number + 1], threshold, k)
+            if _SCAN * len(seen) < len(term.documents):
+                term.add_to(partial, seen)
+                scores[seen] = partial
+            else:  # so many documents are left that walking the term's list costs less
+                hit = scores[term.documents] != 0.0
+                scores[term.documents[hit]] += term.table[term.codes[hit]]
+                partial = scores[seen]
+            seen, partial = self._keep(seen, partial, rest[number + 1], threshold, k)
+        scores[seen] = 0.0
         return seen, partial
+
+    def _keep(
+        self,
+        seen: Ints,
+        partial: NDArray[np.float64],
+        rest: float,
+        threshold: np.float32,
+        k: int,
+    ) -> tuple[Ints, NDArray[np.float64]]:
+        """Drop the documents that cannot reach the top k any more."""
+        if len(seen) <= k:
+            return seen, partial
+        threshold = max(threshold, _kth(partial, k))
+        keep = (partial + rest).astype(np.float32) >= threshold
+        assert self._scores is not None
+        self._scores[seen[~keep]] = 0.0
+        return seen[keep], partial[keep]
+
+    def _floor(self, found: list[Ints], left: list[_Term], k: int) -> np.float32:
+        """Return a score that the k-th best document reaches at least.
+
+        Any k documents' scores bound it from below. The ones that lead so far are scored to the
+        end; those of the rare terms, which come first, are the most likely to lead.
+        """
+        scores = self._scores
+        assert scores is not None
+        seen = np.concatenate(found)[:_SAMPLE]
+        if len(seen) < k:
+            return np.float32(0.0)
+        partial = scores[seen]
+        most = max(_LEADERS, k)
+        if len(seen) > most:
+            seen = seen[np.argpartition(partial, len(seen) - most)[-most:]]
+        seen = np.sort(seen)
+        partial = scores[seen]
+        for term in left:
+            term.add_to(partial, seen)
+        return _kth(partial, k)
 
 
 class _Term:
@@ -335,6 +378,13 @@ class _Term:
         self.table = table
         self.bound = bound
 
+    def add_to(self, partial: NDArray[np.float64], seen: Ints) -> None:
+        """Add the term's scores to those of ascending documents."""
+        place = np.searchsorted(self.documents, seen)
+        place[place == len(self.documents)] = 0
+        hit = self.documents[place] == seen
+        partial[hit] += self.table[self.codes[place[hit]]]
+
     def scores(self) -> Floats:
         scores: Floats = self.table[self.codes]
         return scores
@@ -343,14 +393,3 @@ class _Term:
 def _kth(scores: NDArray[np.float64], k: int) -> np.float32:
     """Return the k-th largest score, rounded as Lucene rounds."""
     return np.float32(np.partition(scores, len(scores) - k)[len(scores) - k])
-
-
-def _keep(
-    seen: Ints, partial: NDArray[np.float64], rest: float, threshold: np.float32, k: int
-) -> tuple[Ints, NDArray[np.float64]]:
-    """Drop the documents that cannot reach the top k any more."""
-    if len(seen) > k:
-        threshold = max(threshold, _kth(partial, k))
-        keep = (partial + rest).astype(np.float32) >= threshold
-        return seen[keep], partial[keep]
-    return seen, partial

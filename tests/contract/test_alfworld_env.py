@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib.util
 import json
 import os
 import pickle
@@ -20,7 +21,12 @@ import pytest
 import himac_envs  # noqa: F401  (registers the ids)
 from himac_envs.alfworld.env import ALFWorldEnv
 from himac_envs.alfworld.games import open_library
-from himac_envs.task import HiMACError, UnknownSplitError, UnknownTaskError
+from himac_envs.task import (
+    HiMACError,
+    MissingDependencyError,
+    UnknownSplitError,
+    UnknownTaskError,
+)
 from himac_envs.testing import check_task_env
 
 ID = "HiMAC-ALFWorld-Flat-v0"
@@ -274,29 +280,40 @@ def test_the_explorer_is_on_the_environment() -> None:
     assert won
 
 
-def test_random_play_leaks_nothing() -> None:
-    """20,000 steps with broken text among the commands; memory stays flat after warm-up."""
+BROKEN = ["", "\x00", "go to", "take from", "put x in/on y", "\ud800", "go to " * 500, "help me"]
+
+
+def random_play(settings: dict[str, Any], steps: int, games: int) -> None:
+    """Random commands, a tenth of them broken; memory and open files stay as after a third."""
     psutil = pytest.importorskip("psutil")
-    env = make(split="valid")
-    env.task_ids = lambda split=None: [f"generated/valid/{i:06d}" for i in range(40)]  # type: ignore[method-assign]
+    env = make(**settings)
+    tasks = list(env.task_ids()[:games])
+    env.task_ids = lambda split=None: tasks  # type: ignore[method-assign]
     rng = random.Random(0)
-    broken = [
-        "",
-        "\x00",
-        "go to",
-        "take from",
-        "put x in/on y",
-        "\ud800",
-        "go to " * 500,
-        "help me",
-    ]
     process = psutil.Process()
     _, info = env.reset(seed=0)
-    for step in range(20_000):
-        if step == 8_000:
-            before = process.memory_info().rss
-        command = rng.choice(broken) if rng.random() < 0.1 else rng.choice(info["admissible"])
+    for step in range(steps):
+        if step == steps // 3:
+            memory, files = process.memory_info().rss, process.num_fds()
+        command = rng.choice(BROKEN) if rng.random() < 0.1 else rng.choice(info["admissible"])
         _, _, terminated, truncated, info = env.step(command)
         if terminated or truncated:
             _, info = env.reset()
-    assert process.memory_info().rss - before < 8_000_000
+    assert process.memory_info().rss - memory < 8_000_000
+    assert process.num_fds() <= files
+
+
+def test_random_play_leaks_nothing() -> None:
+    random_play({"split": "valid"}, steps=20_000, games=40)
+
+
+@pytest.mark.slow
+def test_a_million_random_steps(official: str) -> None:
+    random_play({"data": official, "split": "valid"}, steps=1_000_000, games=140)
+
+
+def test_the_original_as_backend_names_what_is_missing() -> None:
+    if importlib.util.find_spec("textworld") and importlib.util.find_spec("alfworld"):
+        pytest.skip("the original is installed here")
+    with pytest.raises(MissingDependencyError, match=r"himac\[reference\]"):
+        make(backend="textworld").reset(seed=0)

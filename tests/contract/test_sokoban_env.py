@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-import himac_envs  # noqa: F401
+import himac_envs
 from himac_envs.sokoban.env import SokobanEnv
 from himac_envs.sokoban.pixels import SokobanPixelsEnv
 from himac_envs.sokoban.render import picture
@@ -197,9 +197,11 @@ def test_gym_sokobans_tiles(tmp_path: Path) -> None:
     assert np.array_equal(tile_set(str(tmp_path), 16), drawn_tiles(16))
     with pytest.raises(ValueError, match="16 pixels"):
         tile_set(str(tmp_path), 32)
-    (tmp_path / "box.png").unlink()
-    with pytest.raises(ValueError, match=r"box\.png"):
-        tile_set(str(tmp_path) + "/.", 16)
+    partial = tmp_path / "partial"
+    partial.mkdir()
+    image.fromarray(drawn_tiles(16)[0]).save(partial / "wall.png")
+    with pytest.raises(ValueError, match=r"floor\.png"):
+        tile_set(str(partial), 16)
 
 
 def test_films(tmp_path: Path) -> None:
@@ -211,14 +213,12 @@ def test_films(tmp_path: Path) -> None:
     for _ in range(2):
         env.reset(seed=0)
         env.step(hierarchy.oracle_blueprint().render())
-        steps = 0
         for command in list(hierarchy.oracle()):
             env.step(command)
-            steps += 1
     env.close()
     assert [p.name for p in env.written] == ["film.gif", "film-2.gif"]
     with image.open(env.written[0]) as film:
-        assert film.n_frames >= 2 and film.size == (96, 96)
+        assert film.n_frames >= 2 and film.size == (288, 288)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["film-2.gif", "film.gif"]
     with pytest.raises(ValueError, match="rgb_array"):
         Recorder(gym.make("HiMAC-Sokoban-v0"), tmp_path / "x.gif")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,30 @@ def test_indexed_documents_are_the_published_ones(data: str, real_data: Path) ->
     for row, document in enumerate(documents):
         product = catalogue.product(row)
         assert (product.asin, product.document()) == (document["id"], document["contents"])
+
+
+def test_agreement_of_the_builtin_tagger(
+    data: str, golden: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How often the built-in nouns give the same reward as the recordings' table of nouns."""
+    table = {kind: _make(data, golden, kind) for kind in ("synthetic", "human")}
+    builtin = {
+        kind: gym.make(
+            "HiMAC-WebShop-Flat-v0", data=data, goals=kind, split="all", load_seed=0
+        ).unwrapped
+        for kind in table
+    }
+    for env in builtin.values():
+        assert env.reset(seed=0)[1]["nouns"] in ("builtin", "spacy:en_core_web_sm")
+    records = list(_lines(golden / "rewards.jsonl.gz"))
+    random.Random(0).shuffle(records)
+    same = 0
+    for record in records[:2000]:
+        rewards = []
+        for env in (table[record["goals"]], builtin[record["goals"]]):
+            env.reset(options={"task_id": str(record["goal"])})
+            rewards.append(env.reward_of(record["asin"], record["options"])[0])
+        same += abs(rewards[0] - rewards[1]) < 1e-9
+    with capsys.disabled():
+        print(f"\nWebShop nouns: {same} of 2,000 rewards are the same with the built-in tagger")
+    assert same > 1900

@@ -21,6 +21,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import gymnasium as gym
+
+import himac_envs  # noqa: F401  (registers the ids)
 from himac_envs.alfworld.archive import TASK_TYPES
 from himac_envs.alfworld.dialect import DIALECTS
 from himac_envs.alfworld.engine import NOTHING_HAPPENS, State
@@ -121,6 +124,33 @@ def compare(
     return steps + 1, differences
 
 
+def compare_backends(data: Path, seed: int) -> list[str]:
+    """The same episodes through ``gym.make`` with either backend: equal observations and infos."""
+    differences = []
+    for settings in (
+        {"data": str(data)},
+        {"data": str(data), "dialect": "2.1.1"},
+        {"data": "generated"},
+    ):
+        pair = [
+            gym.make("HiMAC-ALFWorld-Flat-v0", backend=backend, **settings)
+            for backend in ("fast", "textworld")
+        ]
+        answers: list[object] = [env.reset(seed=seed) for env in pair]
+        commands = [*pair[1].unwrapped.oracle()][:6]
+        for command in ["dance", "look", *commands, None]:
+            if answers[0] != answers[1]:
+                differences.append(f"{settings}: {answers[0]!r} instead of {answers[1]!r}")
+                break
+            if command is None:  # the end: a snapshot restored is the same place
+                saved = [env.unwrapped.snapshot() for env in pair]
+                for env, snapshot in zip(pair, saved, strict=True):
+                    env.unwrapped.restore(snapshot)
+                command = "inventory"
+            answers = [env.step(command) for env in pair]
+    return differences
+
+
 def default_data() -> Path:
     """The official games that tests use."""
     root = Path(os.environ.get("HIMAC_DATA", "../shared/data"))
@@ -171,6 +201,10 @@ def main() -> int:
             print(difference[:2000])
         if number % 10 == 9:
             print(f"{number + 1} games, {total} steps, {time.time() - begin:.0f} s", flush=True)
+    if not options.skip:
+        for difference in compare_backends(options.data, options.seed):
+            print(difference[:2000])
+            all_differences.append(difference)
     figures = {
         "games": len(games),
         "steps": total,

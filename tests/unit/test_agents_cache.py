@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from himac_agents.policies.cache import SlotCache
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.policy import Message, Prompt, Sampling, TokenBatch, narrow
@@ -104,7 +105,9 @@ def test_sampling_follows_the_models_distribution(policy: TinyPolicy) -> None:
     allowed = narrow(choices, first)
     assert allowed is not None
     chance = float(np.exp(sum(_uncached(policy, talk, first, allowed))))
-    answers = policy.generate([Prompt((), talk, i, choices=choices) for i in range(2000)], Sampling())
+    answers = policy.generate(
+        [Prompt((), talk, i, choices=choices) for i in range(2000)], Sampling()
+    )
     policy.forget()
     share = np.mean([a.token_ids == first for a in answers])
     assert abs(share - chance) < 4 * np.sqrt(chance * (1 - chance) / 2000) + 1e-9

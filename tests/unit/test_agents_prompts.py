@@ -5,6 +5,9 @@ from __future__ import annotations
 import string
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from himac_agents.prompts import (
     MAX_COMMAND,
     ChatPrompts,
@@ -14,8 +17,6 @@ from himac_agents.prompts import (
     scene,
 )
 from himac_envs.blueprint import MAX_SUBGOALS, SUB_DONE, Blueprint
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 _PIECES = st.sampled_from(
     [
@@ -88,7 +89,9 @@ def test_commands() -> None:
 
 
 def test_blueprints_of_both_styles_are_read_back() -> None:
-    blueprint = Blueprint.of(["find and take a mug", "clean the mug", "put the mug in/on the shelf"])
+    blueprint = Blueprint.of(
+        ["find and take a mug", "clean the mug", "put the mug in/on the shelf"]
+    )
     for style in (CompactPrompts(), ChatPrompts()):
         found = read_blueprint(style.write_blueprint(blueprint), "goal")
         assert found.valid and found.texts() == blueprint.texts()

@@ -8,14 +8,16 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.batching import segments_of, token_batch
 from himac_agents.demonstrations import demonstrate, texts_of
+from himac_agents.episodes import Task
 from himac_agents.policies.scripted import ScriptedPolicy
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.policy import Sampling
 from himac_agents.prompts import CompactPrompts
-from himac_agents.rollout import EnvPool, Task, collect, distinct, propose
+from himac_agents.rollout import EnvPool, collect, distinct, propose
 from himac_envs.blueprint import Blueprint
 from himac_envs.hierarchy import ExecutorView, PlannerView
 
@@ -139,8 +141,10 @@ def test_a_crash_costs_one_episode(policy: TinyPolicy) -> None:
         else:
             assert episode.error is None and episode.steps > 0
     assert Crashing.made > 2, "a crashed environment is replaced"
-    assert all(s in [x for e in episodes if not e.error for x in e.segments]
-               for s in segments_of(episodes, "executor"))
+    assert all(
+        s in [x for e in episodes if not e.error for x in e.segments]
+        for s in segments_of(episodes, "executor")
+    )
 
 
 def test_an_unknown_task_is_an_error_of_its_episode(pool: EnvPool, policy: TinyPolicy) -> None:
@@ -171,9 +175,7 @@ def test_distinct() -> None:
     assert kept == [tasks[0], tasks[1], tasks[3]] and where == [0, 1, 0, 2]
 
 
-def test_callables_play_in_the_views_as_the_rollout_does(
-    pool: EnvPool, policy: TinyPolicy
-) -> None:
+def test_callables_play_in_the_views_as_the_rollout_does(pool: EnvPool, policy: TinyPolicy) -> None:
     """`Executor` and `Planner` as the other side of a view act as they do in `collect`."""
     how = {"policy": policy, "prompts": PROMPTS}
     planner = Planner(**how, sampling=Sampling(0.0, 64))

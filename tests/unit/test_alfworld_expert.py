@@ -14,10 +14,11 @@ from himac_envs.alfworld.aims import achieved, find_objects
 from himac_envs.alfworld.engine import State
 from himac_envs.alfworld.expert import Follower, blueprint, plan_aim, plan_subgoal
 from himac_envs.alfworld.explorer import Explorer
-from himac_envs.alfworld.game import Game, bits
+from himac_envs.alfworld.game import Game
 from himac_envs.alfworld.games import OfficialLibrary, open_library
 from himac_envs.alfworld.generate import Controls, generate_game, long_horizon
 from himac_envs.alfworld.goals import Held, Lit, Placed
+from himac_envs.alfworld.names import bits
 from himac_envs.alfworld.planner import NoPlanError, solve
 from himac_envs.alfworld.subgoals import Aim, parse_aim
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from functools import partial
 from typing import Any
 
@@ -121,29 +120,3 @@ def test_masked_and_listed_resets() -> None:
         ours.step(["look"] * 2)
     with pytest.raises(ValueError, match="at least one"):
         ALFWorldVectorEnv(0)
-
-
-@pytest.mark.parametrize("n", [64, 1000])
-def test_sixty_thousand_steps_a_cpu_second(n: int) -> None:
-    batch = ALFWorldVectorEnv(n, data="generated", split="valid")
-    ids = batch.envs[0].task_ids("valid")
-    for task_id in ids[:200]:  # the games themselves are generated before the clock starts
-        batch.envs[0].library.game(task_id)
-    for i, env in enumerate(batch.envs):
-        env.task_ids = lambda split=None, i=i: ids[i % 200 : i % 200 + 1]  # type: ignore[method-assign]
-    _, info = batch.reset(seed=0)
-    rng = random.Random(0)
-    best = 0.0
-    for _ in range(3):
-        spent, steps = 0.0, 0
-        while steps < 30_000:
-            actions = [a[int(rng.random() * len(a))] for a in info["admissible"]]
-            begin = time.process_time()
-            info = batch.step(actions)[4]
-            spent += time.process_time() - begin
-            steps += n
-        best = max(best, steps / spent)
-        if best > 60_000:
-            break
-    print(f"{n} environments: {best:,.0f} steps a CPU second")
-    assert best > 60_000

@@ -55,8 +55,8 @@ def test_run_lengths_and_other_letters() -> None:
 
 
 def test_errors_name_file_and_line(tmp_path: Path) -> None:
-    with pytest.raises(LevelError, match=r"line 3.*two players:1|line 3.*player"):
-        parse_levels("#####\n\n#####\n#@@$.#\n######\n", "two players")
+    with pytest.raises(LevelError, match=r"line 5: doubled:1: .*exactly one player, found 2"):
+        parse_levels("#####\n#@$.#\n#####\n\n######\n#@@$.#\n######\n", "doubled")
     with pytest.raises(FileNotFoundError, match="no level files"):
         LevelFolder(tmp_path)
     bad = tmp_path / "bad.xsb"
@@ -101,7 +101,7 @@ def test_boxoban(real_data: Path) -> None:
     frame, info = env.reset(seed=0)
     assert frame.shape == (160, 160, 3) and info["task_id"].startswith("hard/000:")
     level = folder.level("unfiltered/train/000:0")
-    assert format_xsb(level).split("\n")[1:3] == ["#@ #######", "#.$ ######"]
+    assert format_xsb(level).split("\n")[1:3] == ["#@ #######", "#.$#######"]
     # Rooms that the player cannot enter stay floor, as gym-sokoban reads them.
     assert folder.level("unfiltered/train/000:2").room_fixed[1, 6] == 1
 

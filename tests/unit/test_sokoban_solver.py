@@ -106,7 +106,10 @@ def test_unsolvable_states_are_proven_and_deadlocks_are_never_wrong() -> None:
 def test_known_deadlocks() -> None:
     corner = parse_levels("######\n#$ . #\n#  @ #\n######")[0]
     frozen = parse_levels("#######\n# $$  #\n# @ ..#\n#######")[0]
-    free = parse_levels("#######\n#     #\n# $$..#\n# @   #\n#######")[0]
+    # Side by side is no freeze by itself, but here every way up or down is a dead end.
+    paired = parse_levels("#######\n#     #\n# $$..#\n# @   #\n#######")[0]
+    free = parse_levels("#######\n#     #\n# $   #\n#  $..#\n# @   #\n#######")[0]
+    assert is_deadlocked(paired) and solve(paired).status == "unsolvable" and solve(free).solved
     assert is_deadlocked(corner) and is_deadlocked(frozen) and not is_deadlocked(free)
     assert solve(corner).status == solve(frozen).status == "unsolvable"
     assert solve(corner).moves is None and solve(corner).actions == ()
@@ -122,7 +125,8 @@ def test_limit_is_not_called_unsolvable() -> None:
 
 def test_many_boxes() -> None:
     # Beyond the exact assignment the estimate is weaker but still a lower bound.
-    text = "##############\n#            #\n#$$$$$$$$$$$$#\n#............#\n#@           #\n##############"
+    rows = ("#" * 14, "#@" + " " * 11 + "#", "#" + "$" * 12 + "#", "#" + "." * 12 + "#")
+    text = "\n".join([*rows, "#" * 14])
     level = parse_levels(text)[0]
     solution = solve(level)
     assert solution.pushes == 12

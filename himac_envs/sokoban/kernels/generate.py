@@ -431,7 +431,7 @@ def make_room(
             _topology(topology_words, cursor, rows, cols, gen_steps, 0.35, fixed)
             free = 0
             for cell in range(fixed.shape[0]):
-                free += fixed[cell]
+                free += 1 if fixed[cell] else 0
             if free <= num_boxes + 1:
                 break
             player = _nth_free(fixed, -1, _masked(place_words, placing, free))

@@ -1,0 +1,89 @@
+"""From settings and folders to environments, policies and agents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+
+import himac_envs  # noqa: F401  (registers the environments)
+from himac_agents import checkpoint
+from himac_agents.agent import Executor, HiMACAgent, Planner
+from himac_agents.config import TrainConfig
+from himac_agents.policies.causal import CausalPolicy
+from himac_agents.policies.tiny import TinyPolicy, is_tiny
+from himac_agents.policy import Sampling
+from himac_agents.prompts import ChatPrompts, CompactPrompts, Prompts
+from himac_agents.rollout import EnvPool
+
+
+def make_pool(config: TrainConfig, *, flat: bool) -> EnvPool:
+    """The environments of a run."""
+    arguments = config.env_arguments()
+    if flat:
+        return EnvPool(lambda: gym.make(config.flat_env, **arguments), config.lanes)
+    budget = config.subgoal_budget or None
+    return EnvPool(lambda: gym.make(config.env, subgoal_budget=budget, **arguments), config.lanes)
+
+
+def load_policy(path: str | Path, kind: str, *, seed: int = 0) -> Any:
+    """A policy from a folder."""
+    if kind == "tiny":
+        return TinyPolicy.load(path, seed=seed)
+    from himac_agents.policies.hf import HFPolicy
+
+    return HFPolicy.load(path, seed=seed)
+
+
+def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) -> HiMACAgent:
+    """Planner and executor over one policy or over one each; a flat agent for a flat method."""
+    command = Sampling(config.temperature, config.max_command_tokens)
+    executor = Executor(
+        policies.get("policy") or policies["executor"], prompts, command, config.constrained
+    )
+    if config.method != "himac":
+        return HiMACAgent(None, executor)
+    plan = Sampling(config.temperature, config.max_blueprint_tokens)
+    return HiMACAgent(
+        Planner(policies.get("policy") or policies["planner"], prompts, plan), executor
+    )
+
+
+def load_agent(folder: str | Path, *, flat: bool = False, seed: int = 0) -> HiMACAgent:
+    """An agent to play with, from a run or from a saved policy.
+
+    Args:
+        folder: A run's folder (its newest checkpoint is taken), or a folder that `save_pretrained`
+            wrote.
+        flat: For a flat environment: no planner.
+        seed: Seeds sampling.
+
+    Raises:
+        FileNotFoundError: The folder holds neither.
+        CheckpointError: The run has no whole checkpoint.
+    """
+    folder = Path(folder)
+    if (folder / "config.toml").is_file():
+        config = TrainConfig.from_toml(folder / "config.toml")
+        newest = checkpoint.latest(folder / "checkpoints")
+        names = [name for name in ("policy", "planner", "executor") if (newest / name).is_dir()]
+        policies = {name: load_policy(newest / name, config.policy, seed=seed) for name in names}
+    elif (folder / "config.json").is_file():
+        kind: Literal["tiny", "hf"] = "tiny" if is_tiny(folder) else "hf"
+        config = TrainConfig(policy=kind, model=str(folder))
+        policies = {"policy": load_policy(folder, kind, seed=seed)}
+    else:
+        raise FileNotFoundError(
+            f"{folder} is neither a run (config.toml, checkpoints/) nor a saved policy "
+            "(config.json): give the folder that `himac train` printed at its end"
+        )
+    prompts: Prompts = CompactPrompts() if config.policy == "tiny" else ChatPrompts()
+    return assemble(config.replace(method="grpo" if flat else "himac"), policies, prompts)
+
+
+def forget(agent: HiMACAgent) -> None:
+    """Drops what local models have cached: their weights have changed, or other lanes come."""
+    for policy in agent.policies():
+        if isinstance(policy, CausalPolicy):
+            policy.forget()

@@ -1,0 +1,86 @@
+"""What stands beside a run's result: the same work spent otherwise, and the experts."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+from himac_agents import outcome
+from himac_agents.agent import Executor, HiMACAgent, Planner
+from himac_agents.assembly import assemble, load_policy
+from himac_agents.demonstrations import Supervision
+from himac_agents.evaluate import play
+from himac_agents.learner import Learner
+from himac_agents.policies.scripted import Expert, ScriptedPolicy
+from himac_agents.trainer import Trainer
+
+
+def further_supervision(trainer: Trainer) -> dict[str, Any]:
+    """The warm start, trained on for the wall time that co-evolution took, on the same data.
+
+    The learning rate rises to the warm start's peak again and decays along the same cosine, by
+    the share of the time that has passed.
+    """
+    config, budget = trainer.config, trainer.at.learn_seconds
+    folder = trainer.run_folder.folder / "warm_start"
+    policies = {
+        n: load_policy(folder / n, config.policy, seed=config.seed) for n in trainer.policies
+    }
+    learners = {name: Learner(policy, config) for name, policy in policies.items()}
+    for learner in learners.values():
+        learner.begin_supervision()
+    segments = trainer.segments_by_policy()
+    began, steps = time.perf_counter(), 0
+    streams = {
+        name: Supervision(segments[name], config.warm_tokens, config.seed + 3).batches()
+        for name in policies
+    }
+    while (along := (time.perf_counter() - began) / max(budget, 1e-9)) < 1.0:
+        lr = config.warm_lr * min(1.0, (steps + 1) / 50) * (0.55 + 0.45 * math.cos(math.pi * along))
+        for name, stream in streams.items():
+            learners[name].imitate(next(stream), lr)
+        steps += 1
+    agent = assemble(config, policies, trainer.prompts)
+    return {**trainer.evaluate(agent), "seconds": round(budget, 1), "supervised_steps": steps}
+
+
+def flat_grpo(trainer: Trainer) -> dict[str, Any]:
+    """A flat agent: warm start of the same size, then GRPO for as many environment steps."""
+    config = trainer.config.replace(
+        method="grpo", baselines=(), iterations=10**6, max_env_steps=trainer.at.env_steps
+    )
+    folder = trainer.run_folder.folder / "grpo"
+    resume = (folder / "checkpoints").is_dir()
+    if folder.exists() and not resume:
+        shutil.rmtree(folder)
+    result = Trainer(config, folder, resume=resume, console=trainer.console).run()
+    return {"warm_start": result["warm_start"], "final": result["final"], "work": result["work"]}
+
+
+def demonstrator(trainer: Trainer) -> dict[str, Any]:
+    """The expert whose demonstrations the warm start imitates, without its mistakes."""
+    return scripted(trainer, trainer.config.expert)
+
+
+def oracle(trainer: Trainer) -> dict[str, Any]:
+    """The clairvoyant expert."""
+    return scripted(trainer, "oracle")
+
+
+def scripted(trainer: Trainer, expert: Expert) -> dict[str, Any]:
+    """A scripted agent on the held-out tasks."""
+    policy = ScriptedPolicy(expert, seed=trainer.config.seed, prompts=trainer.prompts)
+    planner = None if trainer.flat else Planner(policy, trainer.prompts)
+    agent = HiMACAgent(planner, Executor(policy, trainer.prompts))
+    return outcome.record(play(agent, trainer.pool, trainer.eval_ids))
+
+
+BASELINES: dict[str, Callable[[Trainer], dict[str, Any]]] = {
+    "supervised": further_supervision,
+    "grpo": flat_grpo,
+    "demonstrator": demonstrator,
+    "oracle": oracle,
+}

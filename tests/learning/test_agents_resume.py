@@ -1,0 +1,139 @@
+"""Runs: resuming is exact, results are complete, errors teach."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torch
+from rich.console import Console
+from toy import FruitEnv
+
+from himac_agents import checkpoint
+from himac_agents.config import TrainConfig
+from himac_agents.trainer import Trainer, load_agent
+from himac_envs.hierarchy import HierarchicalEnv
+
+QUIET = Console(quiet=True)
+
+
+def _hierarchical(subgoal_budget: int | None = None, **kwargs: Any) -> HierarchicalEnv:
+    return HierarchicalEnv(FruitEnv(max_steps=12, **kwargs), subgoal_budget=subgoal_budget)
+
+
+def _flat(**kwargs: Any) -> FruitEnv:
+    return FruitEnv(max_steps=12, **kwargs)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ids() -> Any:
+    gym.register("Fruit-v0", entry_point=_hierarchical, disable_env_checker=True)
+    gym.register("Fruit-Flat-v0", entry_point=_flat, disable_env_checker=True)
+    yield
+    del gym.registry["Fruit-v0"], gym.registry["Fruit-Flat-v0"]
+
+
+CONFIG = TrainConfig(
+    env="Fruit-v0", flat_env="Fruit-Flat-v0", expert="oracle", demos=8, warm_steps=30,
+    warm_tokens=256, hidden=32, layers=2, heads=2, feedforward=64, tasks=3, blueprints=3,
+    executions=4, iterations=4, eval_episodes=5, lanes=16, checkpoint_every=2, constrained=True,
+    max_command_tokens=8, max_blueprint_tokens=24, threads=1,
+)  # fmt: skip
+
+
+def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}.{key}": value.clone()
+        for name, policy in trainer.policies.items()
+        for key, value in policy.model.state_dict().items()
+    }
+
+
+def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"share_parameters": False}, {"kl": 0.01}, {"method": "grpo"}]
+)
+def test_resuming_equals_going_straight_bit_for_bit(change: dict[str, Any], tmp_path: Path) -> None:
+    config = CONFIG.replace(**change)
+    straight = Trainer(config, tmp_path / "straight", console=QUIET)
+    result = straight.run()
+    Trainer(config.replace(iterations=2), tmp_path / "parts", console=QUIET).run()
+    (tmp_path / "parts" / "config.toml").write_text(config.to_toml())
+    # The first part evaluated at its end: the continued run is to evaluate at its own.
+    resumed = Trainer(config, tmp_path / "parts", resume=True, console=QUIET)
+    assert resumed.at.iteration == 2
+    del resumed.at.evaluations["final"]
+    again = resumed.run()
+    assert _equal(_weights(straight), _weights(resumed))
+    for key in ("warm_start", "final"):
+        assert again[key] == result[key]
+    assert again["work"]["env_steps"] == result["work"]["env_steps"] > 0
+    lines = [json.loads(x) for x in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    phase = "flat" if config.method == "grpo" else "executor"
+    assert [x["step"] for x in lines if x["phase"] == phase] == [1, 2, 3, 4]
+
+
+def test_resuming_amid_the_warm_start(tmp_path: Path) -> None:
+    straight = Trainer(CONFIG, tmp_path / "straight", console=QUIET)
+    straight.warm_start()
+    part = Trainer(CONFIG, tmp_path / "part", console=QUIET)
+    part.warm_start(until=13)
+    part.save()
+    resumed = Trainer(CONFIG, tmp_path / "part", resume=True, console=QUIET)
+    assert resumed.at.warm == 13
+    resumed.warm_start()
+    assert _equal(_weights(straight), _weights(resumed))
+
+
+def test_the_result_holds_what_was_promised(tmp_path: Path) -> None:
+    config = CONFIG.replace(baselines=("supervised", "grpo", "demonstrator", "oracle"))
+    result = Trainer(config, tmp_path / "run", console=QUIET).run()
+    saved = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert saved == result
+    for entry in (saved["warm_start"], saved["final"], saved["baselines"]["supervised"]):
+        for key in ("success", "episodes", "seeds", "ci95", "return", "env_steps", "tokens"):
+            assert key in entry and key in entry["greedy"]
+    assert saved["baselines"]["oracle"]["success"] == 1.0
+    grpo = saved["baselines"]["grpo"]
+    assert grpo["work"]["env_steps"] >= saved["work"]["env_steps"]
+    low, high = saved["gain"]["temperature_1"]["ci95"]
+    assert low <= saved["gain"]["temperature_1"]["mean"] <= high
+    assert TrainConfig.from_toml(tmp_path / "run" / "config.toml") == config
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+    agent = load_agent(tmp_path / "run")
+    assert agent.planner is not None and agent.executor.constrained
+    flat = load_agent(tmp_path / "run" / "grpo", flat=True)
+    assert flat.planner is None
+
+
+def test_errors_teach(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text(CONFIG.to_toml())
+    with pytest.raises(FileExistsError, match="--resume"):
+        Trainer(CONFIG, tmp_path / "run", console=QUIET)
+    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint"):
+        Trainer(CONFIG, tmp_path / "run", resume=True, console=QUIET)
+    with pytest.raises(FileNotFoundError, match="neither a run"):
+        load_agent(tmp_path)
+    with pytest.raises(ValueError, match="Did you mean iterations"):
+        TrainConfig.from_dict({"iteration": 3})
+    with pytest.raises(ValueError, match="should be of type int"):
+        TrainConfig.from_dict({"tasks": "many"})
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        TrainConfig(demo_noise=2.0)
+    (tmp_path / "bad.toml").write_text("tasks = = 3")
+    with pytest.raises(ValueError, match="not valid TOML"):
+        TrainConfig.from_toml(tmp_path / "bad.toml")
+
+
+def test_every_preset_is_valid() -> None:
+    for name in ("quickstart", "alfworld-real"):
+        config = TrainConfig.preset(name)
+        assert config.note, "a preset says what its figures rest on"
+        assert TrainConfig.from_dict(__import__("tomllib").loads(config.to_toml())) == config
