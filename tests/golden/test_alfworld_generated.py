@@ -1,7 +1,7 @@
 """Generated games against what the original ALFWorld answered when it played their exports.
 
-The traces were recorded by ``tests/parity/record_generated.py``; they are this project's own data,
-so this proof of exactness needs nothing downloaded.
+The traces were recorded by ``tests/parity/compare_generated.py --record tests/golden``; they are
+this project's own data, so this proof of exactness needs nothing downloaded.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from himac_envs.alfworld.engine import NOTHING_HAPPENS, State
-from himac_envs.alfworld.generate import DEFAULT, Controls, game_from_id
+from himac_envs.alfworld.generate import DEFAULT, Controls, game_from_id, long_horizon
 
 HERE = Path(__file__).parent
-FILES: dict[str, Controls] = {"default": DEFAULT}
+FILES: dict[str, Controls] = {"default": DEFAULT, "long": long_horizon(100)}
 
 
 def records(name: str) -> list[dict[str, Any]]:
@@ -50,4 +50,4 @@ def test_the_original_answers_the_same(name: str) -> None:
         wins += record["steps"][-1]["done"]
     print(f"{name}: {games} games, {steps} observations, {broken} broken commands, {wins} won")
     assert not differences, f"{len(differences)} differences, first:\n" + "\n".join(differences[:5])
-    assert games >= 12 and wins >= games // 3 and broken > games
+    assert games >= 8 and wins >= games // 2 and broken > games

@@ -49,7 +49,6 @@ SETS: dict[str, tuple[Controls, int, int]] = {
 }
 """Games to play: their difficulty, how many (of the test split), and commands in each."""
 
-UNTOUCHED = 6  # games before the original may remember what its parsers return
 BROKEN = (
     "",
     "fly away",
@@ -154,6 +153,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--short", action="store_true", help="a tenth of the games")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="write the traces there")
+    parser.add_argument("--games", type=int, help="games of each set, instead of its own number")
+    parser.add_argument(
+        "--untouched",
+        type=int,
+        default=6,
+        metavar="N",
+        help="let the original remember its parses after the first N games",
+    )
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     options = parser.parse_args()
     logic = find_logic()
@@ -164,6 +171,7 @@ def main() -> int:
         controls, games, steps = SETS[name]
         if options.short:
             games = max(2, games // 10)
+        games = options.games or games
         differences: list[str] = []
         records: list[Any] = []
         verbs: Counter[str] = Counter()
@@ -176,7 +184,7 @@ def main() -> int:
             if found != games:
                 differences.append(f"the original's loader finds {found} of {games} games")
             for number, path in enumerate(paths):
-                if played == UNTOUCHED:
+                if played == options.untouched:
                     remember_parses()
                 played += 1
                 record, wrong = play(path, number, controls, steps)
