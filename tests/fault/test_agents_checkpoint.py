@@ -72,6 +72,8 @@ def test_kill_nine_at_thirty_random_moments_leaves_a_loadable_run(tmp_path: Path
         killed_amid += bool(list(folder.glob(".writing-*")))
         found = _readable(folder)
         assert found >= last
+        # On a busy machine a save may take longer than the first one did: wait longer then.
+        once = once * 1.3 if found == last else once
         last = found
     assert last > 0, "some checkpoint was finished between the kills"
     assert killed_amid > 0, "some kill fell into the writing of a checkpoint"
