@@ -38,8 +38,8 @@ def film(
     Returns:
         The path of the film.
     """
-    from himac_agents.evaluate import at_temperature
     from himac_agents.episodes import Task
+    from himac_agents.evaluate import at_temperature
     from himac_agents.rollout import EnvPool, collect
 
     stage = gym.make(env_id, split=split, render_mode="rgb_array", **env_kwargs)

@@ -187,6 +187,7 @@ class WebShopBrowserEnv(WebShopEnv):
         self._browser: Browser | None = None
         self._page: ReadPage | None = None
         self._source = ""
+        self._browser_url = ""
 
     # ---- the browser -----------------------------------------------------------------------
     def _driver(self) -> Any:
@@ -246,8 +247,6 @@ class WebShopBrowserEnv(WebShopEnv):
                 self._search(driver, session)
             elif not outcome.invalid:
                 self._go(driver, session)
-            if self._page is None or not outcome.invalid:
-                self._read(driver)
         except BrowserError:
             raise
         except Exception as error:
@@ -274,7 +273,7 @@ class WebShopBrowserEnv(WebShopEnv):
                 "has_search_bar": page.has_search_bar,
                 "clickables": list(page.clickables),
             },
-            "browser_url": self._driver().current_url,
+            "browser_url": self._browser_url,
         }
         reward = outcome.reward
         if session.state.page == "done" and outcome.terminated:
@@ -294,11 +293,9 @@ class WebShopBrowserEnv(WebShopEnv):
 
     def _click(self, driver: Any, what: str) -> None:
         """Click the element whose text, or whose option value, is meant."""
-        found = driver.execute_script(_FIND, what)
-        if found is None:
+        if not driver.execute_script(_CLICK, what):
             raise BrowserError(f"nothing to click for {what!r} on {driver.current_url}")
-        driver.execute_script("window.himacOld = true; arguments[0].click();", found)
-        self._wait_for_the_next_page(driver)
+        self._read_the_next_page(driver)
 
     def _search(self, driver: Any, session: Session) -> None:
         assert self._page is not None
@@ -313,27 +310,20 @@ class WebShopBrowserEnv(WebShopEnv):
             "bar.value = arguments[0]; bar.form.requestSubmit();",
             words,
         )
-        self._wait_for_the_next_page(driver)
+        self._read_the_next_page(driver)
 
     def _go(self, driver: Any, session: Session) -> None:
         driver.execute_script("window.himacOld = true;")
         driver.get(self._address(session))
-        self._wait_for_the_next_page(driver)
+        self._read_the_next_page(driver)
 
-    def _wait_for_the_next_page(self, driver: Any) -> None:
+    def _read_the_next_page(self, driver: Any) -> None:
         from selenium.webdriver.support.ui import WebDriverWait
 
         # Between two pages the browser shows an empty document: only one of the site's own counts.
-        WebDriverWait(driver, _PATIENCE, poll_frequency=0.005).until(
-            lambda d: d.execute_script(
-                "return window.himacOld === undefined && document.readyState === 'complete'"
-                " && document.querySelector('main.container') !== null"
-            ),
-            f"the page did not change within {_PATIENCE} s",
-        )
-
-    def _read(self, driver: Any) -> None:
-        self._source = str(driver.page_source)
+        self._source, self._browser_url = WebDriverWait(
+            driver, _PATIENCE, poll_frequency=0.02
+        ).until(lambda d: d.execute_script(_READ), f"the page did not change within {_PATIENCE} s")
         self._page = read_page(self._source)
 
     def _drop_browser(self) -> None:
@@ -388,18 +378,25 @@ class WebShopBrowserEnv(WebShopEnv):
         super().close()
 
 
-#: Finds what a text means: an option's value first (as the original's later entry wins), then a
-#: product link, then the last button.
-_FIND = """
+#: Clicks what a text means: an option's value (the last one, as in the original), else a product
+#: link or the last button.
+_CLICK = """
 const wanted = arguments[0];
-const radios = [...document.querySelectorAll("input[type=radio]")];
+const all = s => [...document.querySelectorAll(s)];
 const named = ["buy now", "back to search", "next >", "< prev",
                "description", "features", "reviews", "attributes"].includes(wanted);
-if (!named) {
-  const radio = radios.filter(r => r.value === wanted).pop();
-  if (radio) return radio;
-}
-const all = s => [...document.querySelectorAll(s)];
-const elements = [...all(".btn"), ...all(".product-link")];
-return elements.filter(e => e.textContent.toLowerCase() === wanted).pop() || null;
+const radio = named ? undefined : all("input[type=radio]").filter(r => r.value === wanted).pop();
+const found = radio || [...all(".btn"), ...all(".product-link")]
+  .filter(e => e.textContent.toLowerCase() === wanted).pop();
+if (!found) return false;
+window.himacOld = true;
+found.click();
+return true;
+"""
+
+#: The page and its address, once it has taken the place of the one before.
+_READ = """
+if (window.himacOld !== undefined || document.readyState !== "complete") return null;
+if (document.querySelector("main.container") === null) return null;
+return [document.documentElement.outerHTML, window.location.href];
 """
