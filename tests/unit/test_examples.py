@@ -44,3 +44,21 @@ def test_example_runs(name: str, tmp_path: Path) -> None:
 def test_own_agent_is_short_and_independent() -> None:
     source = (EXAMPLES / "own_agent.py").read_text(encoding="utf-8")
     assert "import himac_agents" not in source and "from himac_agents" not in source
+
+
+def test_the_readme_example_runs(tmp_path: Path) -> None:
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    code = readme.split("```python\n", 1)[1].split("```", 1)[0]
+    assert len(code.strip().splitlines()) <= 12
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    shown = done.stdout.splitlines()
+    assert shown[0] == "find and take a mug"
+    assert shown[1].startswith("put the mug in/on the shelf {'index': 0")
