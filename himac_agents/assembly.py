@@ -27,6 +27,11 @@ def make_pool(config: TrainConfig, *, flat: bool) -> EnvPool:
     return EnvPool(lambda: gym.make(config.env, subgoal_budget=budget, **arguments), config.lanes)
 
 
+def make_prompts(config: TrainConfig) -> Prompts:
+    """The style of prompts that a run's model reads."""
+    return CompactPrompts() if config.policy == "tiny" else ChatPrompts()
+
+
 def load_policy(path: str | Path, kind: str, *, seed: int = 0) -> Any:
     """A policy from a folder."""
     if kind == "tiny":
@@ -78,8 +83,8 @@ def load_agent(folder: str | Path, *, flat: bool = False, seed: int = 0) -> HiMA
             f"{folder} is neither a run (config.toml, checkpoints/) nor a saved policy "
             "(config.json): give the folder that `himac train` printed at its end"
         )
-    prompts: Prompts = CompactPrompts() if config.policy == "tiny" else ChatPrompts()
-    return assemble(config.replace(method="grpo" if flat else "himac"), policies, prompts)
+    agent = config.replace(method="grpo" if flat else "himac")
+    return assemble(agent, policies, make_prompts(config))
 
 
 def forget(agent: HiMACAgent) -> None:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents import checkpoint, outcome
 from himac_agents.agent import HiMACAgent
-from himac_agents.assembly import assemble, forget, load_agent, load_policy, make_pool
+from himac_agents.assembly import assemble, forget, load_agent, load_policy, make_pool, make_prompts
 from himac_agents.coevolution import Iteration, flat_iteration, himac_iteration
 from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision, demonstrate, texts_of
@@ -28,7 +28,6 @@ from himac_agents.episodes import Segment
 from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
 from himac_agents.policies.tiny import TinyPolicy, TinySize
-from himac_agents.prompts import ChatPrompts, CompactPrompts, Prompts
 from himac_agents.run import Run
 
 __all__ = ["Progressed", "Trainer", "load_agent"]
@@ -92,7 +91,7 @@ class Trainer:
         self.config = config
         self.console = console or Console(stderr=True)
         self.flat = config.method != "himac"
-        self.prompts: Prompts = CompactPrompts() if config.policy == "tiny" else ChatPrompts()
+        self.prompts = make_prompts(config)
         self.pool = make_pool(config, flat=self.flat)
         self.train_ids = self.pool.task_ids("train")
         self.eval_ids = spread(self.pool.task_ids(config.eval_split), config.eval_episodes)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ def without_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-class CausalPolicy:
+class CausalPolicy(ABC):
     """A local causal language model as a trainable policy.
 
     Args:
@@ -54,9 +55,9 @@ class CausalPolicy:
 
     # -- text and tokens -------------------------------------------------------------------------
 
+    @abstractmethod
     def encode(self, messages: Sequence[Message], *, continues: bool = False) -> list[int]:
         """See `Codec.encode`."""
-        raise NotImplementedError
 
     def encode_reply(self, text: str) -> tuple[int, ...]:
         """See `Codec.encode_reply`."""

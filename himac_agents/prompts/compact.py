@@ -1,0 +1,57 @@
+"""Few words, for small models trained from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from himac_agents.policy import Message
+from himac_agents.prompts.scene import mark, scene
+from himac_envs.blueprint import Blueprint
+
+
+@dataclass(frozen=True, slots=True)
+class CompactPrompts:
+    """Few words, for small models trained from scratch: a role token, the scene, the sub-goal.
+
+    Attributes:
+        remind: Repeat the sub-goal (flat: the instruction) after each observation, as a help for
+            models that lose sight of it.
+        mark: Put a star behind each numbered name in an observation ("mug 2 *") whose word stands
+            in the sub-goal (flat: in the instruction) too. This is the exact-match feature of
+            reading comprehension: a model of 0.2M parameters takes very long to learn by itself
+            that two words are the same.
+    """
+
+    remind: bool = False
+    mark: bool = True
+
+    def plan(self, first: str, goal: str) -> list[Message]:
+        """See `Prompts.plan`."""
+        return [Message("user", f"<plan> {scene(first)}\n{goal}")]
+
+    def segment(self, first: str, subgoal: str, endings: Sequence[str]) -> list[Message]:
+        """See `Prompts.segment`."""
+        past = [self._marked(ending, subgoal) for ending in endings]
+        return [Message("user", "\n".join([f"<act> {scene(first)}", *past, subgoal]))]
+
+    def play(self, first: str, goal: str) -> list[Message]:
+        """See `Prompts.play`."""
+        return [Message("user", f"<play> {scene(first)}\n{goal}")]
+
+    def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
+        """See `Prompts.observe`."""
+        text = self._marked(text, task)
+        return Message("user", f"{text}\n{task}" if self.remind else text)
+
+    def _marked(self, text: str, task: str) -> str:
+        return mark(text, task) if self.mark else text
+
+    def write_blueprint(self, blueprint: Blueprint) -> str:
+        """Bulleted lines."""
+        return "\n".join(f"- {text}" for text in blueprint.texts())
+
+    def write_command(self, command: str) -> str:
+        """The command itself."""
+        return command

@@ -1,0 +1,49 @@
+"""What a style of prompts is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from himac_agents.policy import Message
+from himac_envs.blueprint import Blueprint
+
+
+class Prompts(Protocol):
+    """The words around an environment's words."""
+
+    def plan(self, first: str, goal: str) -> list[Message]:
+        """What the planner reads: the first observation and the task's instruction."""
+        ...
+
+    def segment(self, first: str, subgoal: str, endings: Sequence[str]) -> list[Message]:
+        """What the executor reads when a sub-goal begins.
+
+        Args:
+            first: The episode's first observation.
+            subgoal: The sub-goal.
+            endings: The last observation of each sub-goal that has ended, in order.
+        """
+        ...
+
+    def play(self, first: str, goal: str) -> list[Message]:
+        """What a flat agent reads at the episode's start."""
+        ...
+
+    def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
+        """What an agent reads after each of its commands.
+
+        Args:
+            text: The observation.
+            task: What it is after: the sub-goal, or on a flat environment the instruction.
+            info: The environment's.
+        """
+        ...
+
+    def write_blueprint(self, blueprint: Blueprint) -> str:
+        """A blueprint as this style's planner is to write it (for demonstrations)."""
+        ...
+
+    def write_command(self, command: str) -> str:
+        """A command as this style's executor is to write it (for demonstrations)."""
+        ...

@@ -1,0 +1,34 @@
+"""What an observation says, in fewer words: the scene, and what matches the task."""
+
+from __future__ import annotations
+
+import re
+
+_ALFWORLD = re.compile(
+    r"Looking quickly around you, you see (?P<scene>.*?)\.\s*Your task is to: (?P<goal>.*?)\.?\s*$",
+    re.DOTALL,
+)
+_NUMBERED = re.compile(r"an? (\S+) (\d+)")
+_NAME = re.compile(r"\b([a-z]{2,}) (\d+)\b")
+_WORDS = re.compile(r"[a-z]{2,}")
+
+
+def scene(first: str) -> str:
+    """The first observation without its instruction, shortened where its form is known.
+
+    ALFWorld lists every receptacle ("a cabinet 3, a cabinet 2, a cabinet 1, ..."); numbers of a
+    kind run from 1 to the highest, so the highest says it all: "cabinet 3". Other texts stay.
+    """
+    known = _ALFWORLD.search(first)
+    if known is None:
+        return first
+    highest: dict[str, int] = {}
+    for kind, number in _NUMBERED.findall(known["scene"]):
+        highest[kind] = max(highest.get(kind, 0), int(number))
+    return " ".join(f"{kind} {number}" for kind, number in highest.items())
+
+
+def mark(text: str, task: str) -> str:
+    """`text` with a star behind each numbered name whose word stands in `task`."""
+    wanted = set(_WORDS.findall(task))
+    return _NAME.sub(lambda m: f"{m[0]} *" if m[1] in wanted else m[0], text)
