@@ -138,7 +138,7 @@ def play(
     before = [g.get_state() for g in generators]
     for seed in seeds:
         for generator in generators:
-            generator.manual_seed(1_000_003 * (seed + 1))
+            generator.manual_seed(1_000_003 * (seed + 1) + together.rank)
         tasks = [Task(task_id, i) for i, task_id in enumerate(task_ids)]
         mine = collect(player, pool, together.share(tasks))
         episodes += [episode for part in together.gather(mine) for episode in part]
