@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents.agent import HiMACAgent
 from himac_agents.episodes import Episode, Task
+from himac_agents.parallel import team
 from himac_agents.rollout import EnvPool, collect
 
 #: The two-sided 95% quantile of the normal distribution.
@@ -127,15 +128,20 @@ def play(
     temperature: float = 1.0,
     seeds: Sequence[int] = (0,),
 ) -> EvalResult:
-    """Plays each task once a seed and sums up. The policies' own random state is put back."""
-    player = at_temperature(agent, temperature)
+    """Plays each task once a seed and sums up. The policies' own random state is put back.
+
+    Of several processes each plays its share, and all get the whole.
+    """
+    player, together = at_temperature(agent, temperature), team()
     episodes: list[Episode] = []
     generators = [p.generator for p in agent.policies() if hasattr(p, "generator")]
     before = [g.get_state() for g in generators]
     for seed in seeds:
         for generator in generators:
-            generator.manual_seed(1_000_003 * (seed + 1))
-        episodes += collect(player, pool, [Task(task_id, i) for i, task_id in enumerate(task_ids)])
+            generator.manual_seed(1_000_003 * (seed + 1) + together.rank)
+        tasks = [Task(task_id, i) for i, task_id in enumerate(task_ids)]
+        mine = collect(player, pool, together.share(tasks))
+        episodes += [episode for part in together.gather(mine) for episode in part]
     for generator, state in zip(generators, before, strict=True):
         generator.set_state(state)
     return EvalResult(
