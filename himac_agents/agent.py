@@ -36,7 +36,7 @@ class Context:
         codec: Gives token ids; None for policies that speak text only.
     """
 
-    __slots__ = ("codec", "images", "messages", "role", "token_ids")
+    __slots__ = ("codec", "images", "messages", "role", "spoke", "token_ids")
 
     def __init__(self, role: Role, messages: Sequence[Message], codec: Codec | None) -> None:
         self.role: Role = role
@@ -44,12 +44,15 @@ class Context:
         self.messages = list(messages)
         self.images: list[Image] = [image for m in messages for image in m.images]
         self.token_ids: list[int] = codec.encode(messages) if codec is not None else []
+        #: Where the assistant's last turn begins among the token ids.
+        self.spoke = 0
 
     def fork(self) -> Context:
         """A conversation that begins where this one stands."""
         copy = Context(self.role, (), None)
         copy.codec, copy.messages = self.codec, list(self.messages)
         copy.token_ids, copy.images = list(self.token_ids), list(self.images)
+        copy.spoke = self.spoke
         return copy
 
     def prompt(
@@ -67,6 +70,7 @@ class Context:
         if not ids and self.codec is not None:
             ids = self.codec.encode_reply(completion.text)
         self.messages.append(Message("assistant", completion.text))
+        self.spoke = len(self.token_ids)
         self.token_ids.extend(ids)
         return ids
 
@@ -222,6 +226,8 @@ class Executor:
             subgoal = str(observation["subgoal"])
             if before is not None and self.sees == "episode":
                 context = before.fork()
+                if not self.keep_thoughts:
+                    context.drop_thought(context.spoke)
                 message = self.prompts.proceed(str(observation["text"]), subgoal, info)
                 context.hear(*shown([message], observation))
                 return context

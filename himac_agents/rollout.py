@@ -128,10 +128,8 @@ def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Epi
         episode.goal = opening[1]
         messages = shown(planner.prompts.plan(*opening[:2]), opening[2])
         context = Context("planner", messages, codec)
-        segment = Segment(
-            "planner", task.group, token_ids=context.token_ids, messages=context.messages
-        )
-        segment.images = context.images
+        segment = Segment("planner", task.group, token_ids=context.token_ids)
+        segment.messages, segment.images = context.messages, context.images
         segment.temperature = planner.sampling.temperature or 1.0
         episode.segments.append(segment)
         asked.append((episode, context))
