@@ -189,14 +189,15 @@ class RunData:
 
     def _evaluation(self, name: str, row: dict[str, Any]) -> Evaluation:
         trials = int(self.settings.get("eval_episodes", 0) or 0)
-        success, greedy = float(row["temperature_1"]), row.get("greedy")
+        success = float(row["temperature_1"])
+        greedy = float(row["greedy"]) if _number(row.get("greedy")) else None
         return Evaluation(
             name,
             *self._at(name, int(row["step"])),
             success,
             wilson(round(success * trials), trials),
             greedy,
-            wilson(round(greedy * trials), trials) if _number(greedy) else None,
+            None if greedy is None else wilson(round(greedy * trials), trials),
             trials,
         )
 
