@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from himac_agents.methods import METHODS, Method, MethodName
 from himac_envs import registry
 
-Method = Literal["himac", "grpo"]
 Baseline = Literal["supervised", "grpo", "demonstrator", "oracle"]
 
 
@@ -26,11 +26,12 @@ class TrainConfig:
 
     # -- what is learned -------------------------------------------------------------------------
 
-    # "himac" (a planner above an executor) or "grpo" (one flat agent).
-    method: Method = "himac"
+    # "himac" and its ablations (a planner above an executor), or one flat agent ("grpo", "rloo",
+    # "gigpo"); see himac_agents/methods.py.
+    method: MethodName = "himac"
     # The hierarchical environment.
     env: str = "HiMAC-ALFWorld-v0"
-    # The same tasks without a hierarchy: for the flat method and the flat baseline.
+    # The same tasks without a hierarchy: for the flat methods and the flat baseline.
     flat_env: str = "HiMAC-ALFWorld-Flat-v0"
     # Further keyword arguments of both environments; a value "$HIMAC_DATA/..." reads the variable.
     env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -38,6 +39,12 @@ class TrainConfig:
     seed: int = 0
     # Steps after which the environment ends a sub-goal by itself; 0 leaves that to the executor.
     subgoal_budget: int = 0
+    # How often the planner is asked again once its last sub-goal has ended and the task is not
+    # solved. The further blueprints are part of the world; only "himac-joint" learns from them.
+    replans: int = 0
+    # What a flat agent reads at each step: the "episode" so far as one conversation, or the
+    # instruction and its last so many steps (each step is then a training sequence of its own).
+    history: Literal["episode"] | int = "episode"
 
     # -- the policy ------------------------------------------------------------------------------
 
@@ -83,18 +90,29 @@ class TrainConfig:
 
     # -- reinforcement learning --------------------------------------------------------------------
 
-    # Co-evolution iterations: each is phase A, then phase B.
+    # Iterations at most: each is phase A, then phase B (flat and joint methods: one phase).
     iterations: int = 20
-    # Learning ends early once so many steps of tasks were taken; 0 sets no bound.
+    # Learning ends with the iteration in which so many steps of tasks were taken; 0 sets no bound.
     max_env_steps: int = 0
+    # Learning ends with the iteration in which so many tokens were written; 0 sets no bound.
+    max_tokens: int = 0
     # Tasks drawn for an iteration.
     tasks: int = 16
-    # M: blueprints sampled a task in phase A.
+    # M: blueprints sampled a task in phase A (and in "himac-joint").
     blueprints: int = 8
-    # N: executions of z* sampled a task in phase B.
+    # N: executions of z* sampled a task in phase B; episodes a task in flat methods.
     executions: int = 8
+    # The executor is greedy in phase A, as in the paper: one execution then tells what a blueprint
+    # is worth with this executor, and equal blueprints are executed once. False: it samples.
+    greedy_execution: bool = True
+    # Phase A comes with every k-th iteration; in between, the executor practises on the planner's
+    # most likely blueprints.
+    planner_every: int = 1
     # Executor updates an iteration, each on fresh executions of z*.
     executor_updates: int = 1
+    # Up to so many times, groups without any credit ("dead") are replaced by groups of newly drawn
+    # tasks; what they cost counts as work.
+    resample_dead: int = 0
     # The executor's credit: "trajectory" (the paper's), "option" (a sub-goal at a time) or "both".
     executor_advantage: Literal["trajectory", "option", "both"] = "option"
     # While learning, end an execution with its first failed sub-goal, as not solved: what follows
@@ -103,8 +121,12 @@ class TrainConfig:
     # What a step takes off an achieved sub-goal's value, for the option-level advantage. Above 0,
     # search luck looks like skill wherever all executions succeed and the deviation is divided by.
     step_cost: float = 0.0
-    # Divide advantages by the group's standard deviation.
+    # Divide advantages by the group's standard deviation ("rloo" never does).
     advantage_std: bool = True
+    # GiGPO: what a reward one step later is worth.
+    gigpo_discount: float = 0.95
+    # GiGPO: the weight of a step's advantage beside its episode's.
+    gigpo_weight: float = 1.0
     # What an unparsable blueprint loses.
     format_penalty: float = 0.1
     # Learning rate.
@@ -138,7 +160,7 @@ class TrainConfig:
     eval_episodes: int = 500
     # Environments that play at the same time.
     lanes: int = 128
-    # What is measured beside the result: "supervised" (the warm start trained on for the same wall
+    # What is measured beside the result: "supervised" (the warm start trained on for the same CPU
     # time), "grpo" (flat, as many environment steps), "demonstrator", "oracle".
     baselines: tuple[Baseline, ...] = ()
     # Iterations between checkpoints.
@@ -157,16 +179,40 @@ class TrainConfig:
             "epochs",
             "lanes",
             "least_minibatch",
+            "planner_every",
+            "executor_updates",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
         for name in ("demo_noise", "plan_noise"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}={getattr(self, name)}: a chance lies between 0 and 1")
+        for name in ("subgoal_budget", "replans", "max_env_steps", "max_tokens", "resample_dead"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
+        if self.history != "episode" and (isinstance(self.history, str) or self.history < 0):
+            raise ValueError(f'history={self.history!r}: "episode", or a number of steps')
+        if self.method not in METHODS:
+            raise ValueError(f"method={self.method!r}: choose one of {', '.join(METHODS)}")
+        if not self.traits.sub_done and not self.subgoal_budget:
+            raise ValueError(
+                f"method={self.method!r} ends sub-goals after a fixed number of steps: set it "
+                "with subgoal_budget"
+            )
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: sampling needs more than 0")
         if self.policy == "hf" and not self.model:
             raise ValueError("policy='hf' needs model=<a name or a folder>")
+
+    @property
+    def traits(self) -> Method:
+        """What the method does: who plans, what is compared, who is updated when."""
+        return METHODS[self.method]
+
+    @property
+    def memory(self) -> int | None:
+        """`history` as `Executor` takes it: None for the whole episode."""
+        return None if self.history == "episode" else int(self.history)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "the configuration") -> TrainConfig:
@@ -182,6 +228,8 @@ class TrainConfig:
                 hint = f" Did you mean {' or '.join(near)}?" if near else ""
                 raise ValueError(f"{where}: unknown setting {key!r}.{hint}")
             default = getattr(cls(), key)
+            if key == "history" and isinstance(value, int) and not isinstance(value, bool):
+                continue
             if isinstance(default, float) and isinstance(value, int):
                 continue
             if isinstance(default, tuple) and isinstance(value, list):

@@ -27,6 +27,7 @@ def demonstrate(
     seed: int = 0,
     flat: bool = False,
     constrained: bool = False,
+    history: int | None = None,
     transcripts: bool = False,
 ) -> list[Episode]:
     """An expert's episodes, in the words and (with a codec) the tokens of the agent to be.
@@ -43,10 +44,11 @@ def demonstrate(
         flat: Play without a planner.
         constrained: Note what each command was chosen from, for an agent that is bound to the
             admissible commands.
+        history: What the agent remembers on a flat environment; see `Executor`.
         transcripts: Keep texts.
     """
     policy = ScriptedPolicy(expert, seed=seed, noise=noise, plan_noise=plan_noise, prompts=prompts)
-    executor = Executor(policy, prompts, constrained=constrained)
+    executor = Executor(policy, prompts, constrained=constrained, history=history)
     agent = HiMACAgent(None if flat else Planner(policy, prompts), executor)
     tasks = [Task(task_id, group=i) for i, task_id in enumerate(task_ids)]
     return collect(agent, pool, tasks, codec=codec, transcripts=transcripts)

@@ -43,6 +43,7 @@ class Turn:
         reward: What the environment paid for it.
         invalid: Whether the environment did not understand it.
         allowed: For each output id what it was drawn from; empty where any id was allowed.
+        observation: The environment's text that it answered.
     """
 
     segment: Segment = field(repr=False)
@@ -54,6 +55,7 @@ class Turn:
     reward: float = 0.0
     invalid: bool = False
     allowed: tuple[tuple[int, ...], ...] = ()
+    observation: str = ""
 
     @property
     def role(self) -> Role:
@@ -73,7 +75,9 @@ class Turn:
 
 @dataclass(slots=True)
 class Segment:
-    """One conversation: the planner's, or the executor's on one sub-goal.
+    """One conversation: the planner's, the executor's on one sub-goal, or a flat agent's.
+
+    A flat agent with a short memory begins a new one at each step.
 
     Attributes:
         role: The level.

@@ -187,7 +187,9 @@ class _Lane:
         self.asks: Role | None = None
         self.context: Context
         self.first = ""
+        self.text = ""
         self.endings: list[str] = []
+        self.past: list[tuple[str, str]] = []
         self.choices: list[tuple[int, ...]] | None = None
         self.offered: list[str] = []
         try:
@@ -225,19 +227,25 @@ class _Lane:
     def _turn_to(self, observation: dict[str, Any], info: dict[str, Any]) -> None:
         """Opens the segment that the environment's phase calls for."""
         agent = self.agent
+        self.text = str(observation["text"])
         if observation.get("phase", 1) == 0:
             if agent.planner is None:
                 raise ValueError("a hierarchical environment needs an agent with a planner")
             self.asks = "planner"
-            messages = agent.planner.prompts.plan(str(observation["text"]), str(info["goal"]))
+            # Asked again (`replans`), it also reads how its sub-goals ended.
+            goal = "\n".join([*self.endings, str(info["goal"])])
+            messages = agent.planner.prompts.plan(self.first, goal)
             codec = self.codec or codec_of(agent.planner.policy)
             self.context = Context("planner", messages, codec)
             segment = Segment("planner", self.episode.task.group)
         else:
-            self.asks = "executor"
-            self.context = agent.executor.open(
-                observation, info, self.first, self.endings, self.codec
-            )
+            self.asks, executor = "executor", agent.executor
+            if executor.remembers(observation):
+                self.context = executor.recall(self.first, self.past, self.text, info, self.codec)
+            else:
+                self.context = executor.open(
+                    observation, info, self.first, self.endings, self.codec
+                )
             subgoal = str(observation.get("subgoal", ""))
             index = int(observation.get("subgoal_index", 0))
             segment = Segment("executor", self.episode.task.group, subgoal, index)
@@ -263,6 +271,7 @@ class _Lane:
         else:
             action = read_command(completion.text)
         turn = Turn(segment, start, ids, completion.logprobs, completion.text, action)
+        turn.observation = self.text
         turn.allowed = completion.allowed
         if self.choices is not None and not completion.allowed:
             # A scripted player's command, as a bound model would have written it.
@@ -276,11 +285,13 @@ class _Lane:
         turn.reward, turn.invalid = float(reward), bool(info["invalid"]) and not planning
         episode = self.episode
         episode.reward += float(reward)
+        self.past.append((self.text, action))
+        self.text = str(observation["text"])
         if self.keeps:
-            episode.transcript.append((action, str(observation["text"])))
+            episode.transcript.append((action, self.text))
         option = info.get("option")
         if option is not None:
-            self.endings.append(str(observation["text"]))
+            self.endings.append(self.text)
             segment.option = option
             episode.options.append(option)
         failed = option is not None and option["achieved"] is False
@@ -288,12 +299,12 @@ class _Lane:
             self.asks = None
             episode.success, episode.score = bool(info["won"]), float(info["score"])
             episode.steps = int(info["step"])
-        elif planning or option is not None:
+        elif planning or option is not None or self.agent.executor.remembers(observation):
             self._turn_to(observation, info)
         else:
             prompts = self.agent.executor.prompts
             wanted = segment.subgoal or episode.goal
-            self.context.hear(prompts.observe(str(observation["text"]), wanted, info))
+            self.context.hear(prompts.observe(self.text, wanted, info))
             self._offer(info)
 
 

@@ -21,7 +21,7 @@ import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents import checkpoint, outcome
 from himac_agents.agent import HiMACAgent
 from himac_agents.assembly import assemble, forget, load_agent, load_policy, make_pool, make_prompts
-from himac_agents.coevolution import Iteration, flat_iteration, himac_iteration
+from himac_agents.coevolution import Iteration, Setting, iterate
 from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision, demonstrate, texts_of
 from himac_agents.episodes import Segment
@@ -47,7 +47,9 @@ class Progressed:
         tokens: Tokens written while learning.
         demo_steps: Steps of tasks in the demonstrations.
         warm_seconds: Wall time of supervision.
-        learn_seconds: Wall time of co-evolution, rollouts included.
+        warm_cpu_seconds: CPU time of supervision, all threads together.
+        learn_seconds: Wall time of reinforcement learning, rollouts included.
+        learn_cpu_seconds: CPU time of the same.
         lines: Lines of `metrics.jsonl`.
         rng: State of the trainer's generator.
         evaluations: Results so far, by name, with what a paired comparison needs.
@@ -60,6 +62,8 @@ class Progressed:
     demo_steps: int = 0
     warm_seconds: float = 0.0
     learn_seconds: float = 0.0
+    warm_cpu_seconds: float = 0.0
+    learn_cpu_seconds: float = 0.0
     lines: int = 0
     rng: dict[str, Any] = field(default_factory=dict)
     evaluations: dict[str, Any] = field(default_factory=dict)
@@ -90,7 +94,7 @@ class Trainer:
             torch.set_num_threads(config.threads)
         self.config = config
         self.console = console or Console(stderr=True)
-        self.flat = config.method != "himac"
+        self.flat = not config.traits.hierarchical
         self.prompts = make_prompts(config)
         self.pool = make_pool(config, flat=self.flat)
         self.train_ids = self.pool.task_ids("train")
@@ -126,7 +130,7 @@ class Trainer:
                 learner.begin_reinforcement()
             self.save()
         self._load_reference()
-        with self._bar("co-evolution", config.iterations, self.at.iteration) as tick:
+        with self._bar(config.traits.title, config.iterations, self.at.iteration) as tick:
             while self.at.iteration < config.iterations and not self._spent():
                 tick(self._iterate())
                 if self.at.iteration % config.checkpoint_every == 0:
@@ -149,7 +153,7 @@ class Trainer:
             name: Supervision(segments, config.warm_tokens, config.seed).batches(at.warm)
             for name, segments in self.segments_by_policy().items()
         }
-        began, losses = time.perf_counter(), []
+        began, cpu, losses = time.perf_counter(), time.process_time(), []
         with self._bar("warm start", config.warm_steps, at.warm) as tick:
             while at.warm < last:
                 lr = cosine(at.warm, config.warm_steps, config.warm_lr)
@@ -162,41 +166,57 @@ class Trainer:
                     self.run_folder.log("warm_start", at.warm, {"loss": loss, "lr": lr})
                     tick({"loss": loss}, at.warm)
         at.warm_seconds += time.perf_counter() - began
+        at.warm_cpu_seconds += time.process_time() - cpu
         for policy in self.policies.values():
             policy.forget()
 
     def _spent(self) -> bool:
-        most = self.config.max_env_steps
-        return 0 < most <= self.at.env_steps
+        """Whether a budget is used up; asked between iterations, so the last one may exceed it."""
+        budgets = (
+            (self.config.max_env_steps, self.at.env_steps),
+            (self.config.max_tokens, self.at.tokens),
+        )
+        return any(0 < most <= used for most, used in budgets)
+
+    def _draw(self, count: int) -> list[str]:
+        index = self.rng.choice(len(self.task_pool), count, replace=count > len(self.task_pool))
+        return [self.task_pool[i] for i in index]
 
     def _iterate(self) -> dict[str, float]:
         config, at = self.config, self.at
-        began = time.perf_counter()
-        index = self.rng.choice(len(self.task_pool), config.tasks, replace=False)
-        task_ids = [self.task_pool[i] for i in index]
-        done = self._iteration(task_ids)
+        began, cpu = time.perf_counter(), time.process_time()
+        done = self._iteration(self._draw(config.tasks))
         at.iteration += 1
         at.env_steps += done.env_steps
         at.tokens += done.tokens
-        seconds = time.perf_counter() - began
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
         at.learn_seconds += seconds
+        at.learn_cpu_seconds += cpu_seconds
         for phase, metrics in done.metrics.items():
-            work = {"env_steps_total": at.env_steps, "tokens_total": at.tokens}
-            self.run_folder.log(phase, at.iteration, {**metrics, **work, "seconds": seconds})
+            work = {
+                "env_steps_total": at.env_steps,
+                "tokens_total": at.tokens,
+                "seconds": seconds,
+                "cpu_seconds": cpu_seconds,
+            }
+            self.run_folder.log(phase, at.iteration, {**metrics, **work})
         if at.iteration % config.checkpoint_every == 0:
             self.run_folder.show("train", at.iteration, done.episodes[:4])
         last = next(reversed(done.metrics.values()))
         return {"success": last["success"], "dead groups": last["dead_groups"]}
 
     def _iteration(self, task_ids: Sequence[str]) -> Iteration:
-        config, learners = self.config, self.learners
-        if self.flat:
-            return flat_iteration(
-                config, self.agent, self.pool, learners["policy"], task_ids, self.rng
-            )
-        planner = learners.get("policy") or learners["planner"]
-        executor = learners.get("policy") or learners["executor"]
-        return himac_iteration(config, self.agent, self.pool, planner, executor, task_ids, self.rng)
+        learners = self.learners
+        setting = Setting(
+            self.config,
+            self.agent,
+            self.pool,
+            planner=learners.get("policy") or learners["planner"],
+            executor=learners.get("policy") or learners["executor"],
+            draw=self._draw,
+            rng=self.rng,
+        )
+        return iterate(setting, task_ids, self.at.iteration)
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -239,6 +259,7 @@ class Trainer:
                 seed=config.seed + 2,
                 flat=self.flat,
                 constrained=config.constrained,
+                history=config.memory,
             )
             self.at.demo_steps = sum(e.steps for e in episodes)
             self._demos = [

@@ -58,6 +58,21 @@ class ChatPrompts:
         )
         return [Message("system", rules), Message("user", f"{first}\n\nTask: {goal}")]
 
+    def recall(
+        self,
+        first: str,
+        goal: str,
+        past: Sequence[tuple[str, str]],
+        text: str,
+        info: dict[str, Any],
+    ) -> list[Message]:
+        """See `Prompts.recall`."""
+        system, opening = self.play(first, goal)
+        steps = "".join(f"\n\n{o}\n> {c}" for o, c in past)
+        last = f"\n\nYour last {len(past)} steps:{steps}" if past else ""
+        now = self.observe(text, goal, info).text
+        return [system, Message("user", f"{opening.text}{last}\n\nNow:\n{now}")]
+
     def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
         """See `Prompts.observe`."""
         if not self.list_admissible:

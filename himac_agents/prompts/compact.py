@@ -40,6 +40,24 @@ class CompactPrompts:
         """See `Prompts.play`."""
         return [Message("user", f"<play> {scene(first)}\n{goal}")]
 
+    def recall(
+        self,
+        first: str,
+        goal: str,
+        past: Sequence[tuple[str, str]],
+        text: str,
+        info: dict[str, Any],
+    ) -> list[Message]:
+        """See `Prompts.recall`. The first observation is in the scene and not repeated."""
+        lines = [f"<play> {scene(first)}", goal]
+        for observation, command in past:
+            if observation != first:
+                lines.append(self._marked(observation, goal))
+            lines.append(f"<act> {command}")
+        if text != first:
+            lines.append(self._marked(text, goal))
+        return [Message("user", "\n".join(lines))]
+
     def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
         """See `Prompts.observe`."""
         text = self._marked(text, task)

@@ -30,6 +30,25 @@ class Prompts(Protocol):
         """What a flat agent reads at the episode's start."""
         ...
 
+    def recall(
+        self,
+        first: str,
+        goal: str,
+        past: Sequence[tuple[str, str]],
+        text: str,
+        info: dict[str, Any],
+    ) -> list[Message]:
+        """What a flat agent with a short memory reads at each step: all that it is shown.
+
+        Args:
+            first: The episode's first observation.
+            goal: The instruction.
+            past: Its last steps, as (observation, command) pairs, oldest first.
+            text: The observation now.
+            info: The environment's.
+        """
+        ...
+
     def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
         """What an agent reads after each of its commands.
 
