@@ -144,7 +144,7 @@ def flat_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
     credit = Credit(metrics={"dead_groups": advantages.dead_groups(returns, groups)})
     turns = [list(e.turns()) for e in whole]
     if config.traits.advantage == "gigpo":
-        anchors = [[t.observation for t in own] for own in turns]
+        anchors = [[t.anchor for t in own] for own in turns]
         per_turn = advantages.gigpo(
             returns,
             groups,

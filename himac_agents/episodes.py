@@ -43,7 +43,7 @@ class Turn:
         reward: What the environment paid for it.
         invalid: Whether the environment did not understand it.
         allowed: For each output id what it was drawn from; empty where any id was allowed.
-        observation: The environment's text that it answered.
+        anchor: The observation that it answered (GiGPO compares turns with the same one).
     """
 
     segment: Segment = field(repr=False)
@@ -55,7 +55,7 @@ class Turn:
     reward: float = 0.0
     invalid: bool = False
     allowed: tuple[tuple[int, ...], ...] = ()
-    observation: str = ""
+    anchor: str = ""
 
     @property
     def role(self) -> Role:

@@ -271,7 +271,7 @@ class _Lane:
         else:
             action = read_command(completion.text)
         turn = Turn(segment, start, ids, completion.logprobs, completion.text, action)
-        turn.observation = self.text
+        turn.anchor = self.text
         turn.allowed = completion.allowed
         if self.choices is not None and not completion.allowed:
             # A scripted player's command, as a bound model would have written it.
