@@ -66,12 +66,14 @@ class Iteration:
     Attributes:
         metrics: By phase.
         episodes: The last phase's episodes.
+        candidates: The blueprints compared, each with its return and its advantage.
         env_steps: Steps of the tasks that were really taken.
         tokens: Tokens that the policies wrote.
     """
 
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     episodes: list[Episode] = field(default_factory=list)
+    candidates: list[tuple[Episode, float, float]] = field(default_factory=list)
     env_steps: int = 0
     tokens: int = 0
 
@@ -136,6 +138,10 @@ def phase_a(at: Setting, task_ids: Sequence[str], done: Iteration) -> list[Task]
     count = len(plans)
     credit = replace_dead(at, first, len(task_ids), compare)
     metrics = at.planner.reinforce(credit.segments, credit.by_turn, at.rng)
+    done.candidates = [
+        (plan, value, next((credit.by_turn.get(id(t), 0.0) for t in plan.turns()), 0.0))
+        for plan, value in zip(plans, returns, strict=True)
+    ]
     metrics.update(credit.metrics)
     metrics["return"] = float(np.mean(returns))
     metrics["success"] = float(np.mean([run.success for run in runs]))
@@ -290,6 +296,8 @@ def summary(episodes: Sequence[Episode]) -> dict[str, float]:
     if options:
         found["option_steps"] = np.mean([o["steps"] for o in options])
         found["achieved"] = np.mean([bool(o["achieved"]) for o in options])
+        for reason in ("done", "budget", "terminated", "truncated"):
+            found[f"ended_{reason}"] = np.mean([o["reason"] == reason for o in options])
     if said:
         found["sub_done_precision"] = np.mean([bool(o["achieved"]) for o in said])
     return {key: float(value) for key, value in found.items()}

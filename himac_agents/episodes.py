@@ -44,6 +44,9 @@ class Turn:
         invalid: Whether the environment did not understand it.
         allowed: For each output id what it was drawn from; empty where any id was allowed.
         anchor: The observation that it answered (GiGPO compares turns with the same one).
+        advantage: What it was learned with, once it was.
+        observation: What the environment answered.
+        frame: What the environment then showed, where it shows pictures (see `traces.picture`).
     """
 
     segment: Segment = field(repr=False)
@@ -56,6 +59,9 @@ class Turn:
     invalid: bool = False
     allowed: tuple[tuple[int, ...], ...] = ()
     anchor: str = ""
+    advantage: float | None = None
+    observation: str = ""
+    frame: Any = None
 
     @property
     def role(self) -> Role:
@@ -115,6 +121,8 @@ class Episode:
         reward: The sum of rewards.
         steps: Steps of the task (`<sub_done>` and blueprints cost none).
         options: The environment's records of the sub-goals.
+        first: The first observation.
+        frame: The first picture, where the environment shows any.
         transcript: (action, observation) pairs, for reports; only if asked for.
         offers: Every command that was admissible at some step; only with a transcript.
         error: The traceback where the environment crashed; such an episode carries no loss.
@@ -129,6 +137,8 @@ class Episode:
     reward: float = 0.0
     steps: int = 0
     goal: str = ""
+    first: str = ""
+    frame: Any = None
     options: list[dict[str, Any]] = field(default_factory=list)
     transcript: list[tuple[str, str]] = field(default_factory=list)
     offers: set[str] = field(default_factory=set)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -126,6 +126,7 @@ def play(
     *,
     temperature: float = 1.0,
     seeds: Sequence[int] = (0,),
+    on_episode: Callable[[Episode], None] | None = None,
 ) -> EvalResult:
     """Plays each task once a seed and sums up. The policies' own random state is put back."""
     player = at_temperature(agent, temperature)
@@ -135,7 +136,8 @@ def play(
     for seed in seeds:
         for generator in generators:
             generator.manual_seed(1_000_003 * (seed + 1))
-        episodes += collect(player, pool, [Task(task_id, i) for i, task_id in enumerate(task_ids)])
+        tasks = [Task(task_id, i) for i, task_id in enumerate(task_ids)]
+        episodes += collect(player, pool, tasks, on_episode=on_episode)
     for generator, state in zip(generators, before, strict=True):
         generator.set_state(state)
     return EvalResult(
