@@ -56,9 +56,9 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
             "demonstrated_steps": at["demo_steps"],
             "supervised_steps": at["warm"],
             "warm_start_seconds": round(at["warm_seconds"], 1),
-            "warm_start_cpu_seconds": round(at["warm_cpu_seconds"], 1),
+            "warm_start_cpu_seconds": round(at["warm_cpu_seconds"], 3),
             "learning_seconds": round(at["learn_seconds"], 1),
-            "learning_cpu_seconds": round(at["learn_cpu_seconds"], 1),
+            "learning_cpu_seconds": round(at["learn_cpu_seconds"], 3),
         },
         "note": config.note,
     }
