@@ -50,16 +50,16 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
         name: Supervision(segments[name], config.warm_tokens, config.seed + 3).batches(steps)
         for name in policies
     }
-    saved = spent
-    while spent < budget:
+    saved, agree = spent, trainer.team.agree
+    while (along := agree(spent / budget)) < 1.0:
         began = time.process_time()
-        wave = 0.55 + 0.45 * math.cos(math.pi * spent / budget)
+        wave = 0.55 + 0.45 * math.cos(math.pi * along)
         lr = config.warm_lr * min(1.0, (steps + 1) / 50) * wave
         for name, stream in streams.items():
             learners[name].imitate(next(stream), lr)
         steps += 1
         spent += time.process_time() - began
-        if spent - saved >= SAVE_EVERY:
+        if trainer.team.leads and spent - saved >= SAVE_EVERY:
             saved = spent
             optimizers = {name: learner.optimizer for name, learner in learners.items()}
             done = {"steps": steps, "cpu_seconds": spent}
@@ -75,8 +75,8 @@ def flat_grpo(trainer: Trainer) -> dict[str, Any]:
         method="grpo", baselines=(), iterations=10**6, max_env_steps=trainer.at.env_steps
     )
     folder = trainer.run_folder.folder / "grpo"
-    resume = (folder / "checkpoints").is_dir()
-    if folder.exists() and not resume:
+    resume = trainer.team.agree((folder / "checkpoints").is_dir())
+    if folder.exists() and not resume and trainer.team.leads:
         shutil.rmtree(folder)
     result = Trainer(config, folder, resume=resume, console=trainer.console).run()
     return {"warm_start": result["warm_start"], "final": result["final"], "work": result["work"]}

@@ -13,7 +13,7 @@ Every choice is a field of `TrainConfig` or of `Method`; who gets which advantag
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from himac_agents.credit import Credit, executor_credit, flat_credit, planner_cr
 from himac_agents.episodes import Episode, Task
 from himac_agents.evaluate import at_temperature
 from himac_agents.learner import Learner
+from himac_agents.parallel import Team
 from himac_agents.rollout import EnvPool, collect, distinct, propose
 
 
@@ -38,8 +39,9 @@ class Setting:
         planner: Updates the planner's policy.
         executor: Updates the executor's (or the flat agent's); the same object where both roles
             share their parameters.
-        draw: Gives so many tasks to learn on.
-        rng: Splits mini-batches, and chooses where "himac-random-blueprint" does.
+        draw: Gives so many further tasks to learn on.
+        choices: Chooses the blueprint in "himac-random-blueprint".
+        rng: Splits samples into mini-batches; the same in all processes.
     """
 
     config: TrainConfig
@@ -48,6 +50,7 @@ class Setting:
     planner: Learner
     executor: Learner
     draw: Callable[[int], list[str]]
+    choices: np.random.Generator
     rng: np.random.Generator
 
     def sampling(self) -> HiMACAgent:
@@ -76,6 +79,14 @@ class Iteration:
     candidates: list[tuple[Episode, float, float]] = field(default_factory=list)
     env_steps: int = 0
     tokens: int = 0
+
+    def pooled(self, team: Team, weight: float) -> Iteration:
+        """The work and the mean metrics of all processes; the episodes are this one's."""
+        metrics = {phase: team.mean(found, weight) for phase, found in self.metrics.items()}
+        work = team.add({"env_steps": self.env_steps, "tokens": self.tokens})
+        return replace(
+            self, metrics=metrics, env_steps=int(work["env_steps"]), tokens=int(work["tokens"])
+        )
 
     def book(self, episodes: Sequence[Episode]) -> Sequence[Episode]:
         """Counts the work of episodes that were played, and returns them."""
@@ -153,7 +164,7 @@ def phase_a(at: Setting, task_ids: Sequence[str], done: Iteration) -> list[Task]
         if config.traits.best_blueprint:
             star = max(members, key=lambda i: (returns[i], -i))
         else:
-            star = at.rng.choice(members)
+            star = at.choices.choice(members)
         plan = plans[int(star)]
         chosen.append(Task(plan.task.task_id, plan.task.group, plan.blueprint))
     return chosen

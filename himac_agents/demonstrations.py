@@ -54,8 +54,16 @@ def demonstrate(
     return collect(agent, pool, tasks, codec=codec, transcripts=transcripts)
 
 
-def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
-    """Everything that is read and written in episodes with transcripts: for a tokenizer."""
+def texts_of(
+    episodes: Sequence[Episode], prompts: Prompts, history: int | None = None
+) -> list[str]:
+    """Everything that is read and written in episodes with transcripts: for a tokenizer.
+
+    Args:
+        episodes: What was played.
+        prompts: The agent's style.
+        history: What the agent remembers on a flat environment; see `Executor`.
+    """
     found: list[str] = [" *"]
     for episode in episodes:
         first = episode.transcript[0][1]
@@ -69,8 +77,12 @@ def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
                 for m in prompts.segment(first, text, ())
             ]
         found += sorted(episode.offers)
-        for action, observation in episode.transcript[1:]:
+        for step, (action, observation) in enumerate(episode.transcript[1:]):
             found += [action, observation]
+            if history and step == 0:
+                past, info = [(first, action)], {"step": 1, "admissible": []}
+                recalled = prompts.recall(first, episode.goal, past, observation, info)
+                found += [m.text for m in recalled]
     return found
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import himac_envs  # noqa: F401  (registers the environments)
-from himac_agents import checkpoint, outcome
+from himac_agents import checkpoint, outcome, parallel
 from himac_agents.agent import HiMACAgent
 from himac_agents.assembly import assemble, forget, load_agent, load_policy, make_pool, make_prompts
 from himac_agents.coevolution import Iteration, Setting, iterate
@@ -28,13 +28,13 @@ from himac_agents.episodes import Segment
 from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
 from himac_agents.policies.tiny import TinyPolicy, TinySize
-from himac_agents.run import Run
+from himac_agents.run import Run, UnwrittenRun
 from himac_agents.traces import Sample
 
 __all__ = ["Progressed", "Trainer", "load_agent"]
 
 #: Streams of random numbers that a run draws from its seed.
-_TASKS, _DEMOS, _TEXTS, _WEIGHTS = range(4)
+_TASKS, _DEMOS, _CHOICES = range(3)
 
 
 @dataclass
@@ -94,7 +94,12 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
+        self.team = parallel.join()
+        if config.tasks < self.team.size:
+            raise ValueError(f"tasks={config.tasks}: {self.team.size} processes need one each")
         self.console = console or Console(stderr=True)
+        if not self.team.leads:
+            self.console = Console(quiet=True)
         self.flat = not config.traits.hierarchical
         self.prompts = make_prompts(config)
         self.pool = make_pool(config, flat=self.flat)
@@ -108,7 +113,9 @@ class Trainer:
             self.task_pool = list(self.train_ids)
         self.rng = np.random.default_rng([config.seed, _TASKS])
         self.at = Progressed()
-        self.run_folder = Run(Path(folder), config, resume=resume)
+        kind = Run if self.team.leads else UnwrittenRun
+        self.run_folder = kind(Path(folder), config, resume=resume)
+        self.team.wait()
         self._demos: list[Segment] | None = None
         newest = checkpoint.latest(self.run_folder.checkpoints) if resume else None
         self.policies = self._make_policies(newest)
@@ -126,7 +133,8 @@ class Trainer:
         if "warm_start" not in self.at.evaluations:
             self._evaluate("warm_start")
             for name, policy in self.policies.items():
-                policy.save_pretrained(self.run_folder.folder / "warm_start" / name)
+                if self.team.leads:
+                    policy.save_pretrained(self.run_folder.folder / "warm_start" / name)
             for learner in self.learners.values():
                 learner.begin_reinforcement()
             self.save()
@@ -179,14 +187,17 @@ class Trainer:
         )
         return any(0 < most <= used for most, used in budgets)
 
-    def _draw(self, count: int) -> list[str]:
-        index = self.rng.choice(len(self.task_pool), count, replace=count > len(self.task_pool))
+    def _draw(self, count: int, rng: np.random.Generator) -> list[str]:
+        index = rng.choice(len(self.task_pool), count, replace=count > len(self.task_pool))
         return [self.task_pool[i] for i in index]
 
     def _iterate(self) -> dict[str, float]:
         config, at = self.config, self.at
         began, cpu = time.perf_counter(), time.process_time()
-        done = self._iteration(self._draw(config.tasks))
+        drawn = self.team.agree(self._draw(config.tasks, self.rng))
+        task_ids = self.team.share(drawn)
+        self.team.reseed(self._generators(), config.seed, at.iteration)
+        done = self._iteration(task_ids).pooled(self.team, len(task_ids))
         at.iteration += 1
         at.env_steps += done.env_steps
         at.tokens += done.tokens
@@ -210,13 +221,16 @@ class Trainer:
 
     def _iteration(self, task_ids: Sequence[str]) -> Iteration:
         learners = self.learners
+        # What only this process chooses, it chooses by numbers of its own.
+        own = np.random.default_rng([self.config.seed, _CHOICES, self.at.iteration, self.team.rank])
         setting = Setting(
             self.config,
             self.agent,
             self.pool,
             planner=learners.get("policy") or learners["planner"],
             executor=learners.get("policy") or learners["executor"],
-            draw=self._draw,
+            draw=lambda count: self._draw(count, own),
+            choices=own,
             rng=self.rng,
         )
         return iterate(setting, task_ids, self.at.iteration)
@@ -243,6 +257,7 @@ class Trainer:
                 transcripts=True,
             ),
             self.prompts,
+            config.memory if self.flat else None,
         )
         size = TinySize(config.hidden, config.layers, config.heads, config.feedforward)
         return {name: TinyPolicy.build(texts, size, seed=config.seed) for name in names}
@@ -314,17 +329,22 @@ class Trainer:
 
     # -- checkpoints -----------------------------------------------------------------------------
 
-    def save(self) -> Path:
-        """Writes a checkpoint."""
+    def save(self) -> None:
+        """Writes a checkpoint; of several processes, the leading one does."""
         self.at.rng = dict(self.rng.bit_generator.state)
         self.at.lines = self.run_folder.lines
-        return checkpoint.save(
-            self.run_folder.checkpoints,
-            self.at.warm + self.at.iteration,
-            asdict(self.at),
-            self.policies,
-            {name: learner.optimizer for name, learner in self.learners.items()},
-        )
+        if self.team.leads:
+            checkpoint.save(
+                self.run_folder.checkpoints,
+                self.at.warm + self.at.iteration,
+                asdict(self.at),
+                self.policies,
+                {name: learner.optimizer for name, learner in self.learners.items()},
+            )
+        self.team.wait()
+
+    def _generators(self) -> list[torch.Generator]:
+        return [policy.generator for policy in self.policies.values()]
 
     def _restore(self, path: Path) -> None:
         self.at = Progressed(**checkpoint.read_state(path)["state"])

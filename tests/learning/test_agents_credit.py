@@ -59,7 +59,8 @@ def _setting(agent: HiMACAgent, config: TrainConfig, learner: Any) -> Setting:
     pool = _pool()
     rng = np.random.default_rng(0)
     ids = pool.task_ids("train")
-    return Setting(config, agent, pool, learner, learner, lambda n: list(ids[-n:]), rng)
+    further = lambda n: list(ids[-n:])  # noqa: E731
+    return Setting(config, agent, pool, learner, learner, further, rng, rng)
 
 
 def _conversation(policy: TinyPolicy, segment: Segment, first: str, goal: str) -> list[int]:

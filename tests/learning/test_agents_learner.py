@@ -157,7 +157,7 @@ def test_an_iteration_books_its_work_and_plans_once_for_equal_blueprints(
     agent, pool = HiMACAgent.shared(policy), _pool()
     learner = Learner(policy, CONFIG)
     rng = np.random.default_rng(0)
-    setting = Setting(CONFIG, agent, pool, learner, learner, lambda n: [], rng)
+    setting = Setting(CONFIG, agent, pool, learner, learner, lambda n: [], rng, rng)
     done = iterate(setting, pool.task_ids("train")[:4])
     assert set(done.metrics) == {"planner", "executor"}
     assert done.env_steps > 0 and done.tokens > 0
@@ -175,7 +175,7 @@ def test_phase_a_moves_no_executor_and_keeps_the_best_blueprint(texts: list[str]
     before = _weights(executor)
     setting = Setting(
         CONFIG, agent, pool, Learner(planner, CONFIG), Learner(executor, CONFIG),
-        lambda n: [], np.random.default_rng(0),
+        lambda n: [], np.random.default_rng(0), np.random.default_rng(0),
     )  # fmt: skip
     best = phase_a(setting, pool.task_ids("train")[:3], Iteration())
     assert all(torch.equal(a, b) for a, b in zip(before, _weights(executor), strict=True))

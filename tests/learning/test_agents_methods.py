@@ -50,9 +50,10 @@ CONFIG = TrainConfig(
 #: Generated ALFWorld, as small as it goes. Free writing and a price on nonsense, so that returns
 #: differ within groups long before anything is solved.
 ALFWORLD = CONFIG.replace(
-    env="HiMAC-ALFWorld-v0", flat_env="HiMAC-ALFWorld-Flat-v0", tasks=2, blueprints=4,
-    env_kwargs={"data": "generated", "max_steps": 6, "reward": "verl-agent"}, warm_steps=150,
-    expert="explorer", constrained=False, lanes=8, demos=20, executor_advantage="both",
+    env="HiMAC-ALFWorld-v0", flat_env="HiMAC-ALFWorld-Flat-v0", tasks=5, blueprints=4,
+    env_kwargs={"data": "generated", "max_steps": 6, "reward": "verl-agent"}, warm_steps=120,
+    expert="explorer", constrained=False, lanes=32, demos=20, executor_advantage="both",
+    executions=6,
 )  # fmt: skip
 
 
@@ -97,7 +98,7 @@ def test_each_method_moves_weights_on_alfworld(method: str, tmp_path: Path) -> N
     history: int | str = 2 if short else "episode"
     trainer = _begun(_config(name, ALFWORLD, history=history), tmp_path)  # type: ignore[arg-type]
     before = _weights(trainer)
-    done = trainer._iteration(trainer._draw(2))
+    done = trainer._iteration(trainer.task_pool[:5])
     assert _moved(before, trainer)
     expected = ["flat"] if trainer.flat else ["planner", "executor"]
     assert list(done.metrics) == (["joint"] if name == "himac-joint" else expected)
@@ -112,7 +113,7 @@ def test_each_method_moves_weights_on_alfworld(method: str, tmp_path: Path) -> N
 def test_separate_parameters_are_both_moved_at_once_without_co_evolution(tmp_path: Path) -> None:
     trainer = _begun(_config("himac-joint", share_parameters=False), tmp_path)
     before = {n: [p.detach().clone() for p in x.parameters()] for n, x in trainer.policies.items()}
-    done = trainer._iteration(trainer._draw(4))
+    done = trainer._iteration(trainer.task_pool[:4])
     assert set(done.metrics) == {"planner", "joint"}
     for name, policy in trainer.policies.items():
         after = policy.parameters()
@@ -121,12 +122,11 @@ def test_separate_parameters_are_both_moved_at_once_without_co_evolution(tmp_pat
 
 @pytest.mark.parametrize("bound", ["max_env_steps", "max_tokens", "iterations"])
 def test_a_run_ends_with_its_budget(bound: str, tmp_path: Path) -> None:
-    """With the iteration that used it up: none is begun after that, and none is left out before."""
-    config = _config("grpo", iterations=50, eval_episodes=1).replace(**{bound: 3})
+    """With the iteration that used it up: none is begun after that, none is left out before."""
+    config = _config("grpo", iterations=50, eval_episodes=1, warm_steps=1).replace(**{bound: 3})
     if bound != "iterations":
-        trainer = _begun(config, tmp_path / "one")
-        done = trainer._iteration(trainer._draw(config.tasks))
-        used = done.env_steps if bound == "max_env_steps" else done.tokens
+        one = config.replace(iterations=1)
+        used = Trainer(one, tmp_path / "one", console=QUIET).run()["work"][bound[4:]]
         # One more than the first iteration takes: the second has to be begun, and no third.
         config = config.replace(**{bound: used + 1})
     result = Trainer(config, tmp_path / "run", console=QUIET).run()
@@ -137,7 +137,7 @@ def test_without_sub_done_nobody_ever_says_it(tmp_path: Path) -> None:
     config = _config("himac-no-subdone", blueprints=2)
     trainer = _begun(config, tmp_path)
     segments = trainer.demonstrations()
-    done = trainer._iteration(trainer._draw(4))
+    done = trainer._iteration(trainer.task_pool[:4])
     commands = [t for s in segments if s.role == "executor" for t in s.turns]
     commands += [t for e in done.episodes for t in e.turns()]
     assert commands and SUB_DONE not in {turn.action for turn in commands}
