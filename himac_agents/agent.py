@@ -180,8 +180,8 @@ class Executor:
             )
         else:
             task = str(observation.get("subgoal") or info["goal"])
-            message = self.prompts.observe(text, task, info)
-            self._context.hear(*shown([message], observation))
+            (message,) = shown([self.prompts.observe(text, task, info)], observation)
+            self._context.hear(message)
         choices = self.choices(info, self._context.codec)
         prompt = self._context.prompt(choices=choices)
         (completion,) = self.policy.generate([prompt], self.sampling)

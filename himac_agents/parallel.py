@@ -147,7 +147,7 @@ class ProcessTeam(Team):
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         self._dist.all_reduce(flat)
         for tensor, part in zip(
-            tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True
+            tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True
         ):
             tensor.copy_(part.view_as(tensor))
 

@@ -15,6 +15,7 @@ from himac_agents.agent import Context, HiMACAgent, codec_of, shown
 from himac_agents.episodes import Episode, Segment, Task, Turn
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
 from himac_agents.prompts import read_blueprint
+from himac_agents.traces import picture
 
 
 class EnvPool:
@@ -198,6 +199,7 @@ class _Lane:
             observation, info = self.env.reset(options={"task_id": task.task_id})
             self.first = str(observation["text"])
             self.episode.goal = str(info["goal"])
+            self.episode.first, self.episode.frame = self.first, picture(self.env, observation)
             self.episode.task_type = str(getattr(self.env, "task_type", ""))
             if self.keeps:
                 self.episode.transcript.append(("", self.first))
@@ -284,6 +286,7 @@ class _Lane:
             self.fail(traceback.format_exc())
             return
         turn.reward, turn.invalid = float(reward), bool(info["invalid"]) and not planning
+        turn.observation, turn.frame = str(observation["text"]), picture(self.env, observation)
         episode = self.episode
         episode.reward += float(reward)
         episode.steps = int(info["step"])
