@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from himac_agents.prompts import STYLES, Style
 from himac_envs import registry
 
 Method = Literal["himac", "grpo"]
@@ -61,6 +62,17 @@ class TrainConfig:
     max_command_tokens: int = 16
     # The longest blueprint, in tokens.
     max_blueprint_tokens: int = 64
+
+    # -- prompts ---------------------------------------------------------------------------------
+
+    # Style: "compact" (few words), "chat", "verl-agent" (that project's flat prompt), or "auto":
+    # compact for tiny models, chat for all others.
+    prompt: Style = "auto"
+    # What the executor remembers on a hierarchical environment: its sub-goal's "segment", which is
+    # the paper's mask, or the whole "episode".
+    executor_history: Literal["segment", "episode"] = "segment"
+    # Ask for reasoning in <think> tags before each answer (chat prompts).
+    think: bool = False
 
     # -- warm start: supervision on demonstrations -------------------------------------------------
 
@@ -163,6 +175,12 @@ class TrainConfig:
         for name in ("demo_noise", "plan_noise"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}={getattr(self, name)}: a chance lies between 0 and 1")
+        if self.prompt not in STYLES:
+            raise ValueError(f"prompt={self.prompt!r}: choose one of {', '.join(STYLES)}")
+        if self.executor_history not in ("segment", "episode"):
+            raise ValueError(
+                f"executor_history={self.executor_history!r}: choose segment or episode"
+            )
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: sampling needs more than 0")
         if self.policy == "hf" and not self.model:
