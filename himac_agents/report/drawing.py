@@ -116,7 +116,7 @@ class Frame:
             at = self.y(value)
             self.parts.append(stroke(left, at, right, at, "grid"))
             self.text(left - 7, at + 4, write(value, y_format), anchor="end")
-        for value in scales.ticks(x_ends[0], x_ends[1], max(2, self.width // 110)):
+        for value in scales.ticks(x_ends[0], x_ends[1], max(2, self.width // 85)):
             self.text(self.x(value), bottom + 17, write(value, x_format), anchor="middle")
         self.parts.append(stroke(left, bottom, right, bottom, "axis"))
         if x_label:

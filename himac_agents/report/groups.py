@@ -81,12 +81,14 @@ class Family:
     """Groups on the same tasks, to be drawn into the same charts.
 
     Attributes:
-        title: The environment's name.
+        title: The environment's name, with its arguments where several families share the name.
+        name: The environment's name.
         detail: The environment's ids and keyword arguments.
         groups: The groups.
     """
 
     title: str
+    name: str
     detail: str
     groups: tuple[Group, ...]
 
@@ -122,22 +124,23 @@ def families(runs: Sequence[RunData]) -> list[Family]:
         by_task.setdefault(_task_key(run), []).append(run)
     titles = [_title(members[0].env) for members in by_task.values()]
     found = []
-    for title, members in zip(titles, by_task.values(), strict=True):
+    for name, members in zip(titles, by_task.values(), strict=True):
+        title = name
         by_group: dict[str, list[RunData]] = {}
         for run in members:
             by_group.setdefault(_group_key(run), []).append(run)
         grouped = [sorted(g, key=lambda r: r.seed) for g in by_group.values()]
         labels = _labels(grouped)
         arguments = members[0].settings.get("env_kwargs") or {}
-        plain = ", ".join(f"{k}={v}" for k, v in arguments.items())
+        plain = ", ".join(f"{k}={_short(v, 60)}" for k, v in arguments.items())
         ids = ", ".join(dict.fromkeys(run.env for run in members))
-        if titles.count(title) > 1 and plain:
-            title = f"{title} ({plain})"
+        if titles.count(title) > 1 and arguments:
+            title += f" ({', '.join(_argument(k, v) for k, v in arguments.items())})"
         groups = tuple(
             Group(label, tuple(group), colour)
             for colour, (label, group) in enumerate(zip(labels, grouped, strict=True))
         )
-        found.append(Family(title, ids + (f" · {plain}" if plain else ""), groups))
+        found.append(Family(title, name, ids + (f" · {plain}" if plain else ""), groups))
     return found
 
 
@@ -207,6 +210,13 @@ def _title(env: str) -> str:
     return " ".join(parts) or env
 
 
+def _argument(key: str, value: Any) -> str:
+    """An environment's argument as part of a name: data sets by their last part."""
+    if key == "data":
+        return str(value).rstrip("/").rsplit("/", 1)[-1]
+    return f"{key}={_short(value)}"
+
+
 def _task_key(run: RunData) -> str:
     arguments = run.settings.get("env_kwargs") or {}
     return _title(run.env) + json.dumps(arguments, sort_keys=True, default=str)
@@ -231,6 +241,6 @@ def _labels(grouped: Sequence[Sequence[RunData]]) -> list[str]:
     return labels
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, most: int = 24) -> str:
     text = str(value)
-    return text if len(text) <= 24 else text[:23] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -259,12 +259,15 @@ def _run_label(sorted_out: Sequence[Family], run: RunData, names: dict[int, str]
 
 
 def _headline(sorted_out: Sequence[Family]) -> str:
-    methods = dict.fromkeys(group.label for family in sorted_out for group in family.groups)
-    tasks = dict.fromkeys(family.title for family in sorted_out)
-    shown = " and ".join([", ".join(list(methods)[:-1]), list(methods)[-1]]).removeprefix(" and ")
-    if len(methods) > 3:
-        shown = f"{len(methods)} methods"
-    return f"{shown} on {', '.join(tasks)}"
+    methods = list(dict.fromkeys(g.label for family in sorted_out for g in family.groups))
+    tasks = list(dict.fromkeys(family.name for family in sorted_out))
+    shown = f"{len(methods)} methods" if len(methods) > 3 else _listed(methods)
+    return f"{shown} on {_listed(tasks)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a phrase: "a", "a and b", "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _finite(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +16,7 @@ from himac_agents.report.charts import (
 from himac_agents.report.groups import Family, Group, mean_line, pool
 from himac_agents.report.measures import SECTIONS, Measure
 from himac_agents.report.runs import Evaluation
+from himac_agents.report.scales import write
 
 Axis = Literal["env_steps", "tokens"]
 AXES: dict[Axis, str] = {"env_steps": "environment steps", "tokens": "tokens written"}
@@ -57,26 +57,32 @@ class Panel:
         family: The runs.
         curve: The learning curve.
         intervals: Evaluations side by side.
-        sections: Headings with their small charts.
+        sections: Headings with their small charts, and the measures that never changed, as text.
     """
 
     family: Family
     curve: Card
     intervals: Card
-    sections: list[tuple[str, list[Card]]]
+    sections: list[tuple[str, list[Card], list[tuple[str, str]]]]
 
 
 def panel(family: Family) -> Panel:
     """Draws everything of a family."""
     sections = []
     for heading, measures in SECTIONS:
-        cards = [card for m in measures if (card := small_chart(family, m)) is not None]
+        cards: list[Card] = []
+        constant: list[tuple[str, str]] = []
+        for measure in measures:
+            if (value := _constant(family, measure)) is not None:
+                constant.append((measure.title, write(value, measure.form)))
+            elif (card := small_chart(family, measure)) is not None:
+                cards.append(card)
         if heading == "Options":
             cards += reasons(family)
         if heading == "Health" and (loss := warm_start_loss(family)) is not None:
             cards.append(loss)
-        if cards:
-            sections.append((heading, cards))
+        if cards or constant:
+            sections.append((heading, cards, constant))
     return Panel(family, learning_curve(family), evaluations(family), sections)
 
 
@@ -136,7 +142,7 @@ def evaluations(family: Family) -> Card:
 
 
 def small_chart(family: Family, measure: Measure) -> Card | None:
-    """One metric of all groups; None where no run has it, or where it is 0 throughout."""
+    """One metric of all groups; None where no run has it."""
     drawn: dict[str, str] = {}
     for axis, name in AXES.items():
         lines = [
@@ -145,7 +151,7 @@ def small_chart(family: Family, measure: Measure) -> Card | None:
             for phase in _phases(group, measure.level)
             if (line := _line(group, phase, measure.key, axis)) is not None
         ]
-        if not lines or (measure.key in ("kl", "errors") and not _moves(lines)):
+        if not lines:
             return None
         drawn[axis] = line_chart(
             lines,
@@ -223,8 +229,16 @@ def _phases(group: Group, level: str) -> list[str]:
     return [phase for phase in group.phases() if phase.startswith("planner") == planner]
 
 
-def _moves(lines: Sequence[Series]) -> bool:
-    return any(value for line in lines for value in line.y)
+def _constant(family: Family, measure: Measure) -> float | None:
+    """The value of a metric that is the same in every row of every run; else None."""
+    values = {
+        value
+        for group in family.groups
+        for phase in _phases(group, measure.level)
+        for run in group.runs
+        for value in run.curve(phase, measure.key, "env_steps")[1]
+    }
+    return values.pop() if len(values) == 1 else None
 
 
 def _marks(group: Group, axis: Axis) -> list[Mark]:

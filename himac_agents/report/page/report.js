@@ -439,6 +439,6 @@
     state.at = all[Number(wanted[1])];
     filter();
     open(state.at, Number(wanted[2] || 0));
-    $("episodes").scrollIntoView();
+    $("episodes").scrollIntoView({ behavior: "instant" });
   } else filter();
 })();
