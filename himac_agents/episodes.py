@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from himac_agents.policy import Message, Role
+from himac_agents.policy import Image, Message, Role
 from himac_envs.blueprint import Blueprint
 
 
@@ -47,6 +47,10 @@ class Turn:
         observation: What the environment answered.
         frame: What the environment then showed, where it shows pictures (see `traces.picture`).
         written: Tokens written, where a remote model counted them; None: `output_ids`.
+        sequence: The conversation as it stood when this was written, this turn included, where it
+            was rewritten afterwards (a thought was dropped): such a turn is a training sequence of
+            its own. None: the segment's `token_ids`.
+        images: How many pictures had been shown.
     """
 
     segment: Segment = field(repr=False)
@@ -62,6 +66,8 @@ class Turn:
     observation: str = ""
     frame: Any = None
     written: int | None = None
+    sequence: list[int] | None = field(default=None, repr=False)
+    images: int = 0
 
     @property
     def tokens(self) -> int:
@@ -81,7 +87,8 @@ class Turn:
     @property
     def prompt_ids(self) -> tuple[int, ...]:
         """The ids the policy had read when it wrote."""
-        return tuple(self.segment.token_ids[: self.start])
+        ids = self.segment.token_ids if self.sequence is None else self.sequence
+        return tuple(ids[: self.start])
 
 
 @dataclass(slots=True)
@@ -98,6 +105,7 @@ class Segment:
         turns: What the policy wrote of it.
         option: The environment's record of the option, once it has ended.
         temperature: The softmax temperature the turns were sampled at.
+        images: The pictures that were shown in it, in order.
     """
 
     role: Role
@@ -110,6 +118,7 @@ class Segment:
     option: dict[str, Any] | None = None
     temperature: float = 1.0
     weight: float = 1.0
+    images: list[Image] = field(default_factory=list, repr=False)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from himac_agents.evaluate import wilson
+from himac_agents.measure import wilson
 from himac_envs.task import HiMACError
 
 #: Methods without a planner play the flat environment.
