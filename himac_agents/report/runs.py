@@ -302,9 +302,7 @@ def _lines(path: Path, needed: Sequence[str], notes: list[str]) -> list[dict[str
 
 
 def _number(value: object) -> bool:
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _interval(entry: dict[str, Any]) -> tuple[float, float]:
