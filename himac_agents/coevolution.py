@@ -10,7 +10,7 @@ executions did beside each other. Each level is part of the other's environment.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from himac_agents.config import TrainConfig
 from himac_agents.episodes import Episode, Segment, Task
 from himac_agents.evaluate import at_temperature
 from himac_agents.learner import Learner
+from himac_agents.parallel import Team
 from himac_agents.rollout import EnvPool, collect, distinct, propose
 
 
@@ -45,6 +46,14 @@ class Iteration:
         """Counts the work of episodes that were played."""
         self.env_steps += sum(e.steps for e in episodes)
         self.tokens += sum(e.tokens for e in episodes)
+
+    def pooled(self, team: Team, weight: float) -> Iteration:
+        """The work and the mean metrics of all processes; the episodes are this one's."""
+        metrics = {phase: team.mean(found, weight) for phase, found in self.metrics.items()}
+        work = team.add({"env_steps": self.env_steps, "tokens": self.tokens})
+        return replace(
+            self, metrics=metrics, env_steps=int(work["env_steps"]), tokens=int(work["tokens"])
+        )
 
 
 def himac_iteration(

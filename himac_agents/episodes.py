@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from himac_agents.policy import Role
+from himac_agents.policy import Image, Message, Role
 from himac_envs.blueprint import Blueprint
 
 
@@ -43,6 +43,11 @@ class Turn:
         reward: What the environment paid for it.
         invalid: Whether the environment did not understand it.
         allowed: For each output id what it was drawn from; empty where any id was allowed.
+        written: Tokens written, where a remote model counted them; None: `output_ids`.
+        sequence: The conversation as it stood when this was written, this turn included, where it
+            was rewritten afterwards (a thought was dropped): such a turn is a training sequence of
+            its own. None: the segment's `token_ids`.
+        images: How many pictures had been shown.
     """
 
     segment: Segment = field(repr=False)
@@ -54,6 +59,14 @@ class Turn:
     reward: float = 0.0
     invalid: bool = False
     allowed: tuple[tuple[int, ...], ...] = ()
+    written: int | None = None
+    sequence: list[int] | None = field(default=None, repr=False)
+    images: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the policy wrote."""
+        return len(self.output_ids) if self.written is None else self.written
 
     @property
     def role(self) -> Role:
@@ -68,7 +81,8 @@ class Turn:
     @property
     def prompt_ids(self) -> tuple[int, ...]:
         """The ids the policy had read when it wrote."""
-        return tuple(self.segment.token_ids[: self.start])
+        ids = self.segment.token_ids if self.sequence is None else self.sequence
+        return tuple(ids[: self.start])
 
 
 @dataclass(slots=True)
@@ -81,9 +95,11 @@ class Segment:
         subgoal: The sub-goal ("" for the planner and for flat agents).
         index: Its place in the blueprint; -1 for the planner.
         token_ids: The whole conversation.
+        messages: The same as text.
         turns: What the policy wrote of it.
         option: The environment's record of the option, once it has ended.
         temperature: The softmax temperature the turns were sampled at.
+        images: The pictures that were shown in it, in order.
     """
 
     role: Role
@@ -91,10 +107,12 @@ class Segment:
     subgoal: str = ""
     index: int = -1
     token_ids: list[int] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     option: dict[str, Any] | None = None
     temperature: float = 1.0
     weight: float = 1.0
+    images: list[Image] = field(default_factory=list, repr=False)
 
 
 @dataclass(slots=True)
@@ -113,7 +131,9 @@ class Episode:
         options: The environment's records of the sub-goals.
         transcript: (action, observation) pairs, for reports; only if asked for.
         offers: Every command that was admissible at some step; only with a transcript.
-        error: The traceback where the environment crashed; such an episode carries no loss.
+        task_type: The kind of task, where the environment tells it (ALFWorld's six types, say).
+        error: Why the episode was cut off: the environment's traceback, or a remote model's last
+            error. Such an episode carries no loss.
     """
 
     task: Task
@@ -128,6 +148,7 @@ class Episode:
     options: list[dict[str, Any]] = field(default_factory=list)
     transcript: list[tuple[str, str]] = field(default_factory=list)
     offers: set[str] = field(default_factory=set)
+    task_type: str = ""
     error: str | None = None
 
     def turns(self) -> Iterator[Turn]:
@@ -138,4 +159,4 @@ class Episode:
     @property
     def tokens(self) -> int:
         """Tokens that policies wrote in this episode."""
-        return sum(len(turn.output_ids) for turn in self.turns())
+        return sum(turn.tokens for turn in self.turns())

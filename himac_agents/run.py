@@ -92,6 +92,31 @@ class Run:
         return self._board
 
 
+class UnwrittenRun(Run):
+    """The same run seen from a process that leaves the writing to another."""
+
+    def __init__(self, folder: Path, config: TrainConfig, *, resume: bool = False) -> None:
+        self.folder, self.lines, self.started = folder, 0, time.perf_counter()
+
+    def rewind(self, lines: int) -> None:
+        """Counts the lines."""
+        self.lines = lines
+
+    def log(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """Counts a line."""
+        self.lines += 1
+
+    def show(self, phase: str, step: int, episodes: Iterable[Episode]) -> None:
+        """Nothing."""
+
+    def result(self, content: Mapping[str, Any]) -> Path:
+        """Where the result is written."""
+        return self.folder / "result.json"
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def describe(episode: Episode, phase: str, step: int) -> dict[str, Any]:
     """An episode as JSON values: what was planned, done, written and paid."""
     return {

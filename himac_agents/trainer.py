@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import himac_envs  # noqa: F401  (registers the environments)
-from himac_agents import checkpoint, outcome
+from himac_agents import checkpoint, outcome, parallel
 from himac_agents.agent import HiMACAgent
 from himac_agents.assembly import assemble, forget, load_agent, load_policy, make_pool, make_prompts
 from himac_agents.coevolution import Iteration, flat_iteration, himac_iteration
@@ -28,7 +28,7 @@ from himac_agents.episodes import Segment
 from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
 from himac_agents.policies.tiny import TinyPolicy, TinySize
-from himac_agents.run import Run
+from himac_agents.run import Run, UnwrittenRun
 
 __all__ = ["Progressed", "Trainer", "load_agent"]
 
@@ -89,7 +89,12 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
+        self.team = parallel.join()
+        if config.tasks < self.team.size:
+            raise ValueError(f"tasks={config.tasks}: {self.team.size} processes need one each")
         self.console = console or Console(stderr=True)
+        if not self.team.leads:
+            self.console = Console(quiet=True)
         self.flat = config.method != "himac"
         self.prompts = make_prompts(config)
         self.pool = make_pool(config, flat=self.flat)
@@ -103,7 +108,9 @@ class Trainer:
             self.task_pool = list(self.train_ids)
         self.rng = np.random.default_rng([config.seed, _TASKS])
         self.at = Progressed()
-        self.run_folder = Run(Path(folder), config, resume=resume)
+        kind = Run if self.team.leads else UnwrittenRun
+        self.run_folder = kind(Path(folder), config, resume=resume)
+        self.team.wait()
         self._demos: list[Segment] | None = None
         newest = checkpoint.latest(self.run_folder.checkpoints) if resume else None
         self.policies = self._make_policies(newest)
@@ -121,7 +128,8 @@ class Trainer:
         if "warm_start" not in self.at.evaluations:
             self._evaluate("warm_start")
             for name, policy in self.policies.items():
-                policy.save_pretrained(self.run_folder.folder / "warm_start" / name)
+                if self.team.leads:
+                    policy.save_pretrained(self.run_folder.folder / "warm_start" / name)
             for learner in self.learners.values():
                 learner.begin_reinforcement()
             self.save()
@@ -173,8 +181,9 @@ class Trainer:
         config, at = self.config, self.at
         began = time.perf_counter()
         index = self.rng.choice(len(self.task_pool), config.tasks, replace=False)
-        task_ids = [self.task_pool[i] for i in index]
-        done = self._iteration(task_ids)
+        task_ids = self.team.share([self.task_pool[i] for i in self.team.agree(index)])
+        self.team.reseed(self._generators(), config.seed, at.iteration)
+        done = self._iteration(task_ids).pooled(self.team, len(task_ids))
         at.iteration += 1
         at.env_steps += done.env_steps
         at.tokens += done.tokens
@@ -282,17 +291,22 @@ class Trainer:
 
     # -- checkpoints -----------------------------------------------------------------------------
 
-    def save(self) -> Path:
-        """Writes a checkpoint."""
+    def save(self) -> None:
+        """Writes a checkpoint; of several processes, the leading one does."""
         self.at.rng = dict(self.rng.bit_generator.state)
         self.at.lines = self.run_folder.lines
-        return checkpoint.save(
-            self.run_folder.checkpoints,
-            self.at.warm + self.at.iteration,
-            asdict(self.at),
-            self.policies,
-            {name: learner.optimizer for name, learner in self.learners.items()},
-        )
+        if self.team.leads:
+            checkpoint.save(
+                self.run_folder.checkpoints,
+                self.at.warm + self.at.iteration,
+                asdict(self.at),
+                self.policies,
+                {name: learner.optimizer for name, learner in self.learners.items()},
+            )
+        self.team.wait()
+
+    def _generators(self) -> list[torch.Generator]:
+        return [policy.generator for policy in self.policies.values()]
 
     def _restore(self, path: Path) -> None:
         self.at = Progressed(**checkpoint.read_state(path)["state"])
