@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from himac_agents.policy import Codec, Completion, Image, Message, Policy, Prompt, Role, Sampling
-from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint, read_command
+from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint
 from himac_agents.prompts.reading import visible
 from himac_envs.blueprint import Blueprint
 
@@ -45,6 +45,14 @@ class Context:
         self.messages = list(messages)
         self.images: list[Image] = [image for m in messages for image in m.images]
         self.token_ids: list[int] = codec.encode(messages) if codec is not None else []
+
+    def fork(self) -> Context:
+        """A conversation that begins where this one stands."""
+        copy = Context(self.role, (), None)
+        copy.codec, copy.messages = self.codec, list(self.messages)
+        copy.images = list(self.images)
+        copy.token_ids = list(self.token_ids)
+        return copy
 
     def prompt(
         self,
@@ -135,6 +143,8 @@ class Executor:
         constrained: Whether its answers are bound to the admissible commands. Otherwise it writes
             freely, and what the environment does not understand costs a step.
         keep_thoughts: Whether it reads, at its next step, what it thought (`<think>`) at this one.
+        sees: What it remembers on a hierarchical environment: its "segment", as in the paper, or
+            the whole "episode", sub-goals before included.
     """
 
     policy: Policy
@@ -142,6 +152,7 @@ class Executor:
     sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 16))
     constrained: bool = False
     keep_thoughts: bool = False
+    sees: Literal["segment", "episode"] = "segment"
     _context: Context | None = field(default=None, init=False, repr=False)
     _first: str = field(default="", init=False, repr=False)
     _endings: list[str] = field(default_factory=list, init=False, repr=False)
@@ -161,7 +172,8 @@ class Executor:
             if not fresh:
                 self._endings.append(text)
             self._segment = segment
-            self._context = self.open(observation, info, self._first, self._endings)
+            before = None if fresh else self._context
+            self._context = self.open(observation, info, self._first, self._endings, before=before)
         else:
             task = str(observation.get("subgoal") or info["goal"])
             message = self.prompts.observe(text, task, info)
@@ -173,7 +185,7 @@ class Executor:
         self._context.say(completion)
         if not self.keep_thoughts:
             self._context.drop_thought(start)
-        return read_command(completion.text)
+        return self.prompts.read(completion.text)
 
     def __call__(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
         """The same: what `himac_envs.hierarchy.PlannerView` asks of an executor."""
@@ -193,12 +205,29 @@ class Executor:
         first: str,
         endings: Sequence[str] = (),
         codec: Codec | None = None,
+        before: Context | None = None,
     ) -> Context:
-        """The context with which a segment begins (on a flat environment: the episode)."""
+        """The context with which a segment begins (on a flat environment: the episode).
+
+        Args:
+            observation: The environment's.
+            info: The environment's.
+            first: The episode's first observation.
+            endings: The last observation of each sub-goal that has ended.
+            codec: Gives token ids; None: the policy itself, where it can.
+            before: The context of the segment before, which goes on where the whole episode is
+                seen.
+        """
         if "subgoal" in observation:
-            messages = self.prompts.segment(first, str(observation["subgoal"]), endings)
+            subgoal = str(observation["subgoal"])
+            if before is not None and self.sees == "episode":
+                context = before.fork()
+                message = self.prompts.proceed(str(observation["text"]), subgoal, info)
+                context.hear(*shown([message], observation))
+                return context
+            messages = self.prompts.segment(first, subgoal, endings, info)
         else:
-            messages = self.prompts.play(first, str(info["goal"]))
+            messages = self.prompts.play(first, str(info["goal"]), info)
         messages = shown(messages, observation)
         return Context("executor", messages, codec or codec_of(self.policy))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from himac_agents.policy import Image, Role
+from himac_agents.policy import Image, Message, Role
 from himac_envs.blueprint import Blueprint
 
 
@@ -47,6 +47,7 @@ class Turn:
             was rewritten afterwards (a thought was dropped): such a turn is a training sequence of
             its own. None: the segment's `token_ids`.
         images: How many pictures had been shown.
+        written: Tokens written, where a remote model counted them; None: `output_ids`.
     """
 
     segment: Segment = field(repr=False)
@@ -60,6 +61,12 @@ class Turn:
     allowed: tuple[tuple[int, ...], ...] = ()
     sequence: list[int] | None = field(default=None, repr=False)
     images: int = 0
+    written: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the policy wrote."""
+        return len(self.output_ids) if self.written is None else self.written
 
     @property
     def role(self) -> Role:
@@ -88,6 +95,7 @@ class Segment:
         subgoal: The sub-goal ("" for the planner and for flat agents).
         index: Its place in the blueprint; -1 for the planner.
         token_ids: The whole conversation.
+        messages: The same as text.
         turns: What the policy wrote of it.
         option: The environment's record of the option, once it has ended.
         temperature: The softmax temperature the turns were sampled at.
@@ -99,6 +107,7 @@ class Segment:
     subgoal: str = ""
     index: int = -1
     token_ids: list[int] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     option: dict[str, Any] | None = None
     temperature: float = 1.0
@@ -122,7 +131,9 @@ class Episode:
         options: The environment's records of the sub-goals.
         transcript: (action, observation) pairs, for reports; only if asked for.
         offers: Every command that was admissible at some step; only with a transcript.
-        error: The traceback where the environment crashed; such an episode carries no loss.
+        task_type: The kind of task, where the environment tells it (ALFWorld's six types, say).
+        error: Why the episode was cut off: the environment's traceback, or a remote model's last
+            error. Such an episode carries no loss.
     """
 
     task: Task
@@ -137,6 +148,7 @@ class Episode:
     options: list[dict[str, Any]] = field(default_factory=list)
     transcript: list[tuple[str, str]] = field(default_factory=list)
     offers: set[str] = field(default_factory=set)
+    task_type: str = ""
     error: str | None = None
 
     def turns(self) -> Iterator[Turn]:
@@ -147,4 +159,4 @@ class Episode:
     @property
     def tokens(self) -> int:
         """Tokens that policies wrote in this episode."""
-        return sum(len(turn.output_ids) for turn in self.turns())
+        return sum(turn.tokens for turn in self.turns())

@@ -14,7 +14,7 @@ import gymnasium as gym
 from himac_agents.agent import Context, HiMACAgent, codec_of, shown
 from himac_agents.episodes import Episode, Segment, Task, Turn
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
-from himac_agents.prompts import read_blueprint, read_command
+from himac_agents.prompts import read_blueprint
 
 
 class EnvPool:
@@ -128,7 +128,9 @@ def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Epi
         episode.goal = opening[1]
         messages = shown(planner.prompts.plan(*opening[:2]), opening[2])
         context = Context("planner", messages, codec)
-        segment = Segment("planner", task.group, token_ids=context.token_ids)
+        segment = Segment(
+            "planner", task.group, token_ids=context.token_ids, messages=context.messages
+        )
         segment.images = context.images
         segment.temperature = planner.sampling.temperature or 1.0
         episode.segments.append(segment)
@@ -144,9 +146,9 @@ def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Epi
             blueprint = read_blueprint(completion.text, episode.goal)
             episode.blueprint, episode.blueprint_valid = blueprint, blueprint.valid
             segment = episode.segments[0]
-            segment.turns.append(
-                Turn(segment, at, ids, completion.logprobs, completion.text, blueprint.render())
-            )
+            turn = Turn(segment, at, ids, completion.logprobs, completion.text, blueprint.render())
+            turn.written, episode.error = completion.written, completion.error
+            segment.turns.append(turn)
     return episodes
 
 
@@ -188,6 +190,7 @@ class _Lane:
         self.episode = Episode(task)
         self.asks: Role | None = None
         self.context: Context
+        self.before: Context | None = None
         self.first = ""
         self.endings: list[str] = []
         self.choices: list[tuple[int, ...]] | None = None
@@ -197,6 +200,7 @@ class _Lane:
             observation, info = self.env.reset(options={"task_id": task.task_id})
             self.first = str(observation["text"])
             self.episode.goal = str(info["goal"])
+            self.episode.task_type = str(getattr(self.env, "task_type", ""))
             if self.keeps:
                 self.episode.transcript.append(("", self.first))
             if "phase" in observation and task.blueprint is not None:
@@ -238,12 +242,14 @@ class _Lane:
         else:
             self.asks = "executor"
             self.context = agent.executor.open(
-                observation, info, self.first, self.endings, self.codec
+                observation, info, self.first, self.endings, self.codec, self.before
             )
+            self.before = self.context
             subgoal = str(observation.get("subgoal", ""))
             index = int(observation.get("subgoal_index", 0))
             segment = Segment("executor", self.episode.task.group, subgoal, index)
-        segment.token_ids, segment.images = self.context.token_ids, self.context.images
+        segment.token_ids, segment.messages = self.context.token_ids, self.context.messages
+        segment.images = self.context.images
         self.episode.segments.append(segment)
         self._offer(info)
 
@@ -263,13 +269,20 @@ class _Lane:
             # The command itself: its text may hold words that the model's vocabulary lacks.
             action = self.offered[self.choices.index(ids)]
         else:
-            action = read_command(completion.text)
+            action = self.agent.executor.prompts.read(completion.text)
         turn = Turn(segment, start, ids, completion.logprobs, completion.text, action)
-        turn.allowed, turn.images = completion.allowed, len(segment.images)
+        turn.allowed, turn.written = completion.allowed, completion.written
+        turn.images = len(segment.images)
+        if not planning and not self.agent.executor.keep_thoughts:
+            turn.sequence = self.context.drop_thought(start)
+            segment.token_ids = self.context.token_ids
         if self.choices is not None and not completion.allowed:
             # A scripted player's command, as a bound model would have written it.
             turn.allowed = narrow(self.choices, ids) or ()
         segment.turns.append(turn)
+        if completion.error is not None:
+            self.asks, self.episode.error = None, completion.error
+            return
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
         except Exception:
@@ -278,6 +291,7 @@ class _Lane:
         turn.reward, turn.invalid = float(reward), bool(info["invalid"]) and not planning
         episode = self.episode
         episode.reward += float(reward)
+        episode.steps = int(info["step"])
         if self.keeps:
             episode.transcript.append((action, str(observation["text"])))
         option = info.get("option")
@@ -289,15 +303,11 @@ class _Lane:
         if terminated or truncated or (failed and self.stops):
             self.asks = None
             episode.success, episode.score = bool(info["won"]), float(info["score"])
-            episode.steps = int(info["step"])
         elif planning or option is not None:
             self._turn_to(observation, info)
         else:
             prompts = self.agent.executor.prompts
             wanted = segment.subgoal or episode.goal
-            if not self.agent.executor.keep_thoughts:
-                turn.sequence = self.context.drop_thought(start)
-                segment.token_ids = self.context.token_ids
             message = prompts.observe(str(observation["text"]), wanted, info)
             self.context.hear(*shown([message], observation))
             self._offer(info)
