@@ -14,8 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from himac_agents.policy import Codec, Completion, Image, Message, Policy, Prompt, Role, Sampling
-from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint
-from himac_agents.prompts.reading import visible
+from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint, visible
 from himac_envs.blueprint import Blueprint
 
 
@@ -37,7 +36,7 @@ class Context:
         codec: Gives token ids; None for policies that speak text only.
     """
 
-    __slots__ = ("codec", "images", "messages", "role", "token_ids")
+    __slots__ = ("codec", "images", "messages", "role", "spoke", "token_ids")
 
     def __init__(self, role: Role, messages: Sequence[Message], codec: Codec | None) -> None:
         self.role: Role = role
@@ -45,13 +44,15 @@ class Context:
         self.messages = list(messages)
         self.images: list[Image] = [image for m in messages for image in m.images]
         self.token_ids: list[int] = codec.encode(messages) if codec is not None else []
+        #: Where the assistant's last turn begins among the token ids.
+        self.spoke = 0
 
     def fork(self) -> Context:
         """A conversation that begins where this one stands."""
         copy = Context(self.role, (), None)
         copy.codec, copy.messages = self.codec, list(self.messages)
-        copy.images = list(self.images)
-        copy.token_ids = list(self.token_ids)
+        copy.token_ids, copy.images = list(self.token_ids), list(self.images)
+        copy.spoke = self.spoke
         return copy
 
     def prompt(
@@ -69,6 +70,7 @@ class Context:
         if not ids and self.codec is not None:
             ids = self.codec.encode_reply(completion.text)
         self.messages.append(Message("assistant", completion.text))
+        self.spoke = len(self.token_ids)
         self.token_ids.extend(ids)
         return ids
 
@@ -142,17 +144,17 @@ class Executor:
         sampling: How its answers are drawn.
         constrained: Whether its answers are bound to the admissible commands. Otherwise it writes
             freely, and what the environment does not understand costs a step.
-        keep_thoughts: Whether it reads, at its next step, what it thought (`<think>`) at this one.
         sees: What it remembers on a hierarchical environment: its "segment", as in the paper, or
             the whole "episode", sub-goals before included.
+        keep_thoughts: Whether it reads, at its next step, what it thought (`<think>`) at this one.
     """
 
     policy: Policy
     prompts: Prompts = field(default_factory=CompactPrompts)
     sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 16))
     constrained: bool = False
-    keep_thoughts: bool = False
     sees: Literal["segment", "episode"] = "segment"
+    keep_thoughts: bool = False
     _context: Context | None = field(default=None, init=False, repr=False)
     _first: str = field(default="", init=False, repr=False)
     _endings: list[str] = field(default_factory=list, init=False, repr=False)
@@ -173,11 +175,13 @@ class Executor:
                 self._endings.append(text)
             self._segment = segment
             before = None if fresh else self._context
-            self._context = self.open(observation, info, self._first, self._endings, before=before)
+            self._context = self.open(
+                observation, info, self._first, self._endings, before=before
+            )
         else:
             task = str(observation.get("subgoal") or info["goal"])
-            message = self.prompts.observe(text, task, info)
-            self._context.hear(*shown([message], observation))
+            (message,) = shown([self.prompts.observe(text, task, info)], observation)
+            self._context.hear(message)
         choices = self.choices(info, self._context.codec)
         prompt = self._context.prompt(choices=choices)
         (completion,) = self.policy.generate([prompt], self.sampling)
@@ -222,6 +226,8 @@ class Executor:
             subgoal = str(observation["subgoal"])
             if before is not None and self.sees == "episode":
                 context = before.fork()
+                if not self.keep_thoughts:
+                    context.drop_thought(context.spoke)
                 message = self.prompts.proceed(str(observation["text"]), subgoal, info)
                 context.hear(*shown([message], observation))
                 return context

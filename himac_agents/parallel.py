@@ -146,10 +146,10 @@ class ProcessTeam(Team):
     def _add(self, tensors: Sequence[torch.Tensor]) -> None:
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         self._dist.all_reduce(flat)
-        start = 0
-        for tensor in tensors:
-            tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
-            start += tensor.numel()
+        for tensor, part in zip(
+            tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True
+        ):
+            tensor.copy_(part.view_as(tensor))
 
     def add_array(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Team.add_array`."""

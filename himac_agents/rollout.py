@@ -15,6 +15,7 @@ from himac_agents.agent import Context, HiMACAgent, codec_of, shown
 from himac_agents.episodes import Episode, Segment, Task, Turn
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
 from himac_agents.prompts import read_blueprint
+from himac_agents.traces import picture
 
 
 class EnvPool:
@@ -128,10 +129,8 @@ def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Epi
         episode.goal = opening[1]
         messages = shown(planner.prompts.plan(*opening[:2]), opening[2])
         context = Context("planner", messages, codec)
-        segment = Segment(
-            "planner", task.group, token_ids=context.token_ids, messages=context.messages
-        )
-        segment.images = context.images
+        segment = Segment("planner", task.group, token_ids=context.token_ids)
+        segment.messages, segment.images = context.messages, context.images
         segment.temperature = planner.sampling.temperature or 1.0
         episode.segments.append(segment)
         asked.append((episode, context))
@@ -200,6 +199,7 @@ class _Lane:
             observation, info = self.env.reset(options={"task_id": task.task_id})
             self.first = str(observation["text"])
             self.episode.goal = str(info["goal"])
+            self.episode.first, self.episode.frame = self.first, picture(self.env, observation)
             self.episode.task_type = str(getattr(self.env, "task_type", ""))
             if self.keeps:
                 self.episode.transcript.append(("", self.first))
@@ -273,9 +273,6 @@ class _Lane:
         turn = Turn(segment, start, ids, completion.logprobs, completion.text, action)
         turn.allowed, turn.written = completion.allowed, completion.written
         turn.images = len(segment.images)
-        if not planning and not self.agent.executor.keep_thoughts:
-            turn.sequence = self.context.drop_thought(start)
-            segment.token_ids = self.context.token_ids
         if self.choices is not None and not completion.allowed:
             # A scripted player's command, as a bound model would have written it.
             turn.allowed = narrow(self.choices, ids) or ()
@@ -289,6 +286,7 @@ class _Lane:
             self.fail(traceback.format_exc())
             return
         turn.reward, turn.invalid = float(reward), bool(info["invalid"]) and not planning
+        turn.observation, turn.frame = str(observation["text"]), picture(self.env, observation)
         episode = self.episode
         episode.reward += float(reward)
         episode.steps = int(info["step"])
@@ -308,6 +306,9 @@ class _Lane:
         else:
             prompts = self.agent.executor.prompts
             wanted = segment.subgoal or episode.goal
+            if not self.agent.executor.keep_thoughts:
+                turn.sequence = self.context.drop_thought(start)
+                segment.token_ids = self.context.token_ids
             message = prompts.observe(str(observation["text"]), wanted, info)
             self.context.hear(*shown([message], observation))
             self._offer(info)
