@@ -20,7 +20,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents import checkpoint, outcome, parallel
 from himac_agents.agent import HiMACAgent
-from himac_agents.assembly import assemble, forget, load_agent, load_policy, make_pool, make_prompts
+from himac_agents.assembly import (
+    assemble,
+    forget,
+    load_agent,
+    load_policy,
+    load_reference,
+    make_pool,
+    make_prompts,
+)
 from himac_agents.coevolution import Iteration, flat_iteration, himac_iteration
 from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision, demonstrate, texts_of
@@ -217,9 +225,14 @@ class Trainer:
         shared = config.share_parameters or self.flat
         names = ["policy"] if shared else ["planner", "executor"]
         if newest is not None:
-            return {name: load_policy(newest / name, config.policy) for name in names}
+            return {
+                name: load_policy(newest / name, config.policy, config=config) for name in names
+            }
         if config.policy == "hf":
-            return {name: load_policy(config.model, "hf", seed=config.seed) for name in names}
+            return {
+                name: load_policy(config.model, "hf", seed=config.seed, config=config)
+                for name in names
+            }
         texts = texts_of(
             demonstrate(
                 self.pool,
@@ -298,7 +311,7 @@ class Trainer:
         if self.config.kl > 0:
             for name, learner in self.learners.items():
                 folder = self.run_folder.folder / "warm_start" / name
-                learner.reference = load_policy(folder, self.config.policy)
+                learner.reference = load_reference(self.policies[name], folder, self.config)
 
     # -- checkpoints -----------------------------------------------------------------------------
 
