@@ -34,7 +34,8 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
     newest = checkpoint.latest(folder) if any(folder.glob("step-*")) else None
     source = newest or trainer.run_folder.folder / "warm_start"
     policies = {
-        n: load_policy(source / n, config.policy, seed=config.seed) for n in trainer.policies
+        n: load_policy(source / n, config.policy, seed=config.seed, config=config)
+        for n in trainer.policies
     }
     learners = {name: Learner(policy, config) for name, policy in policies.items()}
     for learner in learners.values():

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from himac_agents.evaluate import wilson
+from himac_agents.measure import wilson
 from himac_envs.task import HiMACError
 
 #: Methods without a planner play the flat environment.
@@ -302,9 +302,7 @@ def _lines(path: Path, needed: Sequence[str], notes: list[str]) -> list[dict[str
 
 
 def _number(value: object) -> bool:
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _interval(entry: dict[str, Any]) -> tuple[float, float]:
