@@ -97,7 +97,7 @@ class Players:
         executor = Executor(policy, style, command)
         executor.sees = "episode" if self.sees == "episode" else "segment"
         if isinstance(style, prompts.VerlAgentPrompts):
-            executor.history = style.memory  # type: ignore[attr-defined]
+            executor.history = style.memory
         plan = replace(command, max_tokens=self.max_blueprint_tokens or DEFAULT_TOKENS)
         return HiMACAgent(None if self.flat else Planner(policy, style, plan), executor)
 
@@ -133,3 +133,13 @@ def settings_of(name: str) -> TrainConfig | None:
     """The settings of a run's folder; None where the name is something else."""
     path = Path(name) / "config.toml"
     return TrainConfig.from_toml(path) if path.is_file() else None
+
+
+def hierarchy_of(name: str) -> dict[str, Any]:
+    """What a run's executor was trained with and is to be evaluated with: budgets, replans."""
+    settings = settings_of(name)
+    if settings is None:
+        return {}
+    from himac_agents.assembly import hierarchy_arguments
+
+    return hierarchy_arguments(settings)

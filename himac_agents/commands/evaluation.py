@@ -119,7 +119,7 @@ def run(
     """
     from himac_agents.evaluate import evaluate
     from himac_agents.files import write_atomically
-    from himac_agents.players import Players
+    from himac_agents.players import Players, hierarchy_of
 
     if policy == "api":
         agent = "api"
@@ -131,6 +131,8 @@ def run(
     env_id = protocol.env_id(plays_flat)
     own = {**given, "prompt": prompt, "executor_history": executor_history, "think": think or None}
     kwargs = _env_kwargs(protocol, data, max_steps)
+    if not plays_flat:
+        kwargs = {**hierarchy_of(executor or agent), **kwargs}
     made = Players(
         env=env_id,
         flat=plays_flat,
@@ -207,7 +209,7 @@ def _flat(
     settings = settings_of(agent)
     if planner is not None:
         return False
-    return protocol.flat if settings is None else settings.method == "grpo"
+    return protocol.flat if settings is None else not settings.traits.hierarchical
 
 
 def _env_kwargs(protocol: Protocol, data: str | None, max_steps: int | None) -> dict[str, Any]:
