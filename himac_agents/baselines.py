@@ -27,7 +27,8 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
     config, budget = trainer.config, trainer.at.learn_seconds
     folder = trainer.run_folder.folder / "warm_start"
     policies = {
-        n: load_policy(folder / n, config.policy, seed=config.seed) for n in trainer.policies
+        n: load_policy(folder / n, config.policy, seed=config.seed, config=config)
+        for n in trainer.policies
     }
     learners = {name: Learner(policy, config) for name, policy in policies.items()}
     for learner in learners.values():

@@ -88,7 +88,7 @@ def token_batch(
                     allowed[row].append((turn.start + place, ids_))
             if turn.old_logprobs:
                 old[row, at] = turn.old_logprobs
-            credit[row, at] = _credit(advantages, segment, turn)
+            turn.advantage = credit[row, at] = _credit(advantages, segment, turn)
     # A token at position 0 has nothing before it that could predict it.
     mask[:, 0] = 0.0
     old *= mask

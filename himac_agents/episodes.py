@@ -43,6 +43,9 @@ class Turn:
         reward: What the environment paid for it.
         invalid: Whether the environment did not understand it.
         allowed: For each output id what it was drawn from; empty where any id was allowed.
+        advantage: What it was learned with, once it was.
+        observation: What the environment answered.
+        frame: What the environment then showed, where it shows pictures (see `traces.picture`).
         written: Tokens written, where a remote model counted them; None: `output_ids`.
         sequence: The conversation as it stood when this was written, this turn included, where it
             was rewritten afterwards (a thought was dropped): such a turn is a training sequence of
@@ -59,6 +62,9 @@ class Turn:
     reward: float = 0.0
     invalid: bool = False
     allowed: tuple[tuple[int, ...], ...] = ()
+    advantage: float | None = None
+    observation: str = ""
+    frame: Any = None
     written: int | None = None
     sequence: list[int] | None = field(default=None, repr=False)
     images: int = 0
@@ -129,6 +135,8 @@ class Episode:
         reward: The sum of rewards.
         steps: Steps of the task (`<sub_done>` and blueprints cost none).
         options: The environment's records of the sub-goals.
+        first: The first observation.
+        frame: The first picture, where the environment shows any.
         transcript: (action, observation) pairs, for reports; only if asked for.
         offers: Every command that was admissible at some step; only with a transcript.
         task_type: The kind of task, where the environment tells it (ALFWorld's six types, say).
@@ -145,6 +153,8 @@ class Episode:
     reward: float = 0.0
     steps: int = 0
     goal: str = ""
+    first: str = ""
+    frame: Any = None
     options: list[dict[str, Any]] = field(default_factory=list)
     transcript: list[tuple[str, str]] = field(default_factory=list)
     offers: set[str] = field(default_factory=set)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -122,6 +122,7 @@ def play(
     *,
     temperature: float = 1.0,
     seeds: Sequence[int] = (0,),
+    on_episode: Callable[[Episode], None] | None = None,
 ) -> EvalResult:
     """Plays each task once a seed and sums up. The policies' own random state is put back.
 
@@ -138,7 +139,7 @@ def play(
         for generator in generators:
             generator.manual_seed(1_000_003 * (seed + 1) + together.rank)
         tasks = [Task(task_id, i) for i, task_id in enumerate(task_ids)]
-        mine = collect(player, pool, together.share(tasks))
+        mine = collect(player, pool, together.share(tasks), on_episode=on_episode)
         episodes += [episode for part in together.gather(mine) for episode in part]
     for generator, state in zip(generators, before, strict=True):
         generator.set_state(state)

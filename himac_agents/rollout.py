@@ -15,6 +15,7 @@ from himac_agents.agent import Context, HiMACAgent, codec_of, shown
 from himac_agents.episodes import Episode, Segment, Task, Turn
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
 from himac_agents.prompts import read_blueprint
+from himac_agents.traces import picture
 
 
 class EnvPool:
@@ -198,6 +199,7 @@ class _Lane:
             observation, info = self.env.reset(options={"task_id": task.task_id})
             self.first = str(observation["text"])
             self.episode.goal = str(info["goal"])
+            self.episode.first, self.episode.frame = self.first, picture(self.env, observation)
             self.episode.task_type = str(getattr(self.env, "task_type", ""))
             if self.keeps:
                 self.episode.transcript.append(("", self.first))
@@ -253,6 +255,9 @@ class _Lane:
 
     def answer(self, completion: Completion, temperature: float) -> None:
         """Takes the policy's answer to the environment and reads what it says."""
+        if completion.error is not None:
+            self.asks, self.episode.error = None, completion.error
+            return
         segment = self.episode.segments[-1]
         segment.temperature = temperature
         start = len(self.context.token_ids)
@@ -275,15 +280,13 @@ class _Lane:
             # A scripted player's command, as a bound model would have written it.
             turn.allowed = narrow(self.choices, ids) or ()
         segment.turns.append(turn)
-        if completion.error is not None:
-            self.asks, self.episode.error = None, completion.error
-            return
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
         except Exception:
             self.fail(traceback.format_exc())
             return
         turn.reward, turn.invalid = float(reward), bool(info["invalid"]) and not planning
+        turn.observation, turn.frame = str(observation["text"]), picture(self.env, observation)
         episode = self.episode
         episode.reward += float(reward)
         episode.steps = int(info["step"])

@@ -7,7 +7,7 @@ measured. Everything random comes from generators that are saved with each check
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents import checkpoint, outcome, parallel
 from himac_agents.agent import HiMACAgent
-from himac_agents.assembly import assemble, forget, load_agent, load_policy, make_pool, make_prompts
+from himac_agents.assembly import (
+    assemble,
+    forget,
+    load_agent,
+    load_policy,
+    load_reference,
+    make_pool,
+    make_prompts,
+)
 from himac_agents.coevolution import Iteration, flat_iteration, himac_iteration
 from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision, demonstrate, texts_of
@@ -29,6 +37,7 @@ from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.run import Run, UnwrittenRun
+from himac_agents.traces import Sample
 
 __all__ = ["Progressed", "Trainer", "load_agent"]
 
@@ -193,7 +202,9 @@ class Trainer:
             work = {"env_steps_total": at.env_steps, "tokens_total": at.tokens}
             self.run_folder.log(phase, at.iteration, {**metrics, **work, "seconds": seconds})
         if at.iteration % config.checkpoint_every == 0:
-            self.run_folder.show("train", at.iteration, done.episodes[:4])
+            # Of different groups, so that four tasks are seen and not one four times.
+            few = done.episodes[:: max(1, len(done.episodes) // 4)][:4]
+            self.run_folder.show("train", at.iteration, few, done.candidates)
         last = next(reversed(done.metrics.values()))
         return {"success": last["success"], "dead groups": last["dead_groups"]}
 
@@ -214,9 +225,14 @@ class Trainer:
         shared = config.share_parameters or self.flat
         names = ["policy"] if shared else ["planner", "executor"]
         if newest is not None:
-            return {name: load_policy(newest / name, config.policy) for name in names}
+            return {
+                name: load_policy(newest / name, config.policy, config=config) for name in names
+            }
         if config.policy == "hf":
-            return {name: load_policy(config.model, "hf", seed=config.seed) for name in names}
+            return {
+                name: load_policy(config.model, "hf", seed=config.seed, config=config)
+                for name in names
+            }
         texts = texts_of(
             demonstrate(
                 self.pool,
@@ -268,18 +284,26 @@ class Trainer:
         }
 
     def _evaluate(self, name: str) -> None:
-        found = self.evaluate()
+        samples = {"temperature 1": Sample(), "greedy": Sample()}
+        found = self.evaluate(samples=samples)
         self.at.evaluations[name] = found
+        for kind, sample in samples.items():
+            self.run_folder.show(f"evaluation/{name}, {kind}", self.at.iteration, sample.episodes)
         successes = {"temperature_1": found["success"], "greedy": found["greedy"]["success"]}
         self.run_folder.log(f"evaluation/{name}", self.at.iteration, successes)
         self.console.print(f"{name}: " + "  ".join(f"{k} {v:.3f}" for k, v in successes.items()))
 
-    def evaluate(self, agent: HiMACAgent | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, agent: HiMACAgent | None = None, samples: Mapping[str, Sample] | None = None
+    ) -> dict[str, Any]:
         """Held-out success at temperature 1 and greedy, with each task's outcome."""
+        looks = samples or {}
         agent = agent or self.agent
         forget(agent)
-        sampled = play(agent, self.pool, self.eval_ids, temperature=1.0)
-        greedy = play(agent, self.pool, self.eval_ids, temperature=0.0)
+        look = looks.get("temperature 1")
+        sampled = play(agent, self.pool, self.eval_ids, temperature=1.0, on_episode=look)
+        look = looks.get("greedy")
+        greedy = play(agent, self.pool, self.eval_ids, temperature=0.0, on_episode=look)
         forget(agent)
         return {**outcome.record(sampled), "greedy": outcome.record(greedy)}
 
@@ -287,7 +311,7 @@ class Trainer:
         if self.config.kl > 0:
             for name, learner in self.learners.items():
                 folder = self.run_folder.folder / "warm_start" / name
-                learner.reference = load_policy(folder, self.config.policy)
+                learner.reference = load_reference(self.policies[name], folder, self.config)
 
     # -- checkpoints -----------------------------------------------------------------------------
 

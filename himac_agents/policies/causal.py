@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from himac_agents.policies.cache import SlotCache
@@ -54,6 +55,8 @@ class CausalPolicy(ABC):
         self.cache = SlotCache()
         self.device = next(model.parameters()).device
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
+        #: Ids that are never written: those that stand for something other than text.
+        self.barred: Tensor | None = None
         self.pad_id = self.end_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     # -- text and tokens -------------------------------------------------------------------------
@@ -91,12 +94,46 @@ class CausalPolicy(ABC):
                 raise ValueError("two prompts of one batch share a slot")
         else:
             cache, slots = SlotCache(), list(range(len(prompts)))
-        self.model.eval()
-        return _Decoding(self, cache, slots, prompts, sampling).run()
+        with self._ready(learning=False):
+            return _Decoding(self, cache, slots, prompts, sampling).run()
 
     def forget(self) -> None:
         """Drops the cache: the weights have changed."""
         self.cache.clear()
+
+    @contextmanager
+    def _ready(self, *, learning: bool) -> Iterator[None]:
+        """Around every use of the model; subclasses switch adapters and precision here."""
+        self.model.eval()
+        yield
+
+    def prefix_keys(self, prompt: Prompt) -> list[int]:
+        """What a prompt is compared by when its beginning is looked for in the cache."""
+        return list(prompt.token_ids)
+
+    def reading_inputs(
+        self,
+        fed: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        prompts: Sequence[Prompt] | None,
+        shifts: NDArray[np.int64],
+    ) -> dict[str, Any]:
+        """The model's arguments for one cached forward pass.
+
+        Args:
+            fed: [batch, time] ids.
+            positions: [batch, time] their places in their conversations.
+            prompts: The prompt that each row is a part of; None while answers are written.
+            shifts: [batch] what `prefix_shift` said of each row's prompt.
+        """
+        return {
+            "input_ids": torch.as_tensor(fed, device=self.device),
+            "position_ids": torch.as_tensor(positions, device=self.device),
+        }
+
+    def prefix_shift(self, prompt: Prompt) -> int:
+        """How far a written token's rotary position is from its place in the conversation."""
+        return 0
 
     # -- learning --------------------------------------------------------------------------------
 
@@ -111,7 +148,10 @@ class CausalPolicy(ABC):
         """
         ids = torch.as_tensor(batch.token_ids, device=self.device)
         mask = torch.as_tensor(batch.mask, device=self.device) > 0
-        logits = self._logits_before(ids, mask).float() / batch.temperature
+        with self._ready(learning=True):
+            logits = self._logits_before(ids, mask, batch).float() / batch.temperature
+        if self.barred is not None:
+            logits = logits.index_fill(-1, self.barred, -math.inf)
         restricted = _restrictions(batch)
         if restricted:
             logits = forbid(logits, restricted)
@@ -123,10 +163,27 @@ class CausalPolicy(ABC):
         entropy = torch.zeros_like(logp)
         return logp.masked_scatter(mask, chosen), entropy.masked_scatter(mask, entropies)
 
-    def _logits_before(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits [n, vocabulary] that predict the n tokens under `mask`, in row order."""
-        logits = self.model(input_ids=ids, use_cache=False).logits
-        return logits[:, :-1][mask[:, 1:]]  # type: ignore[no-any-return]
+    def _logits_before(self, ids: Tensor, mask: Tensor, batch: TokenBatch) -> Tensor:
+        """Logits [n, vocabulary] that predict the n tokens under `mask`, in row order.
+
+        A hook before the output layer lets only these positions through, whatever the model does
+        with its logits afterwards (scaling, soft caps): with a vocabulary of 150,000, the logits of
+        a whole batch would be most of its memory.
+        """
+
+        def keep(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (inputs[0][:, :-1][mask[:, 1:]][None], *inputs[1:])
+
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(keep)
+        try:
+            logits: Tensor = self.model(**self.learning_inputs(ids, batch), use_cache=False).logits
+        finally:
+            hook.remove()
+        return logits[0]
+
+    def learning_inputs(self, ids: Tensor, batch: TokenBatch) -> dict[str, Any]:
+        """The model's arguments for a whole batch; rows are padded on the right."""
+        return {"input_ids": ids}
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The parameters that learn."""
@@ -199,7 +256,12 @@ class _Decoding:
         self.policy, self.cache, self.sampling = policy, cache, sampling
         self.slots = slots
         self.rows = cache.seat(slots)
+        self.asked = prompts
         self.prompts = [list(prompt.token_ids) for prompt in prompts]
+        self.keys = [policy.prefix_keys(prompt) for prompt in prompts]
+        self.shifts = np.zeros(cache.rows, dtype=np.int64)
+        for row, prompt in zip(self.rows, prompts, strict=True):
+            self.shifts[row] = policy.prefix_shift(prompt)
         self.answers = [_Answer(prompt.choices) for prompt in prompts]
         # Every row of the cache takes part in a decoding step (no copy of keys and values);
         # rows that are not asked, or have finished, compute something nobody reads.
@@ -212,7 +274,7 @@ class _Decoding:
         policy, most = self.policy, self.sampling.max_tokens
         last = self._prefill()
         alive = list(range(len(self.prompts)))
-        fed = [list(prompt) for prompt in self.prompts]
+        fed = [list(keys) for keys in self.keys]
         while True:
             ids, logps = self._draw(last, alive)
             for i, token, logp in zip(alive, ids, logps, strict=True):
@@ -263,8 +325,8 @@ class _Decoding:
         """Feeds each prompt's new tokens; returns the logits [prompts, vocabulary] after them."""
         feeds: list[list[int]] = []
         starts: list[int] = []
-        for slot, ids in zip(self.slots, self.prompts, strict=True):
-            start = self.cache.shared_prefix(slot, ids)
+        for slot, ids, keys in zip(self.slots, self.prompts, self.keys, strict=True):
+            start = self.cache.shared_prefix(slot, keys)
             starts.append(start)
             feeds.append(ids[start:])
         # Rows with much to read (a new episode, a plan) and rows with little (one observation)
@@ -283,7 +345,7 @@ class _Decoding:
             )
             rows = None if whole else [self.rows[i] for i in group]
             ends = [len(feeds[i]) - 1 for i in group]
-            logits = self._forward(fed, rows, positions, ends)
+            logits = self._forward(fed, rows, positions, ends, [self.asked[i] for i in group])
             for k, i in enumerate(group):
                 last[i] = logits[k, 0]
                 self.lengths[self.rows[i]] = starts[i] + len(feeds[i])
@@ -295,6 +357,7 @@ class _Decoding:
         rows: list[int] | None,
         positions: np.ndarray[Any, np.dtype[np.int64]],
         ends: list[int] | None = None,
+        prompts: list[Prompt] | None = None,
     ) -> Tensor:
         """One forward pass; logits [batch, time or 1 (at `ends`), vocabulary]."""
         policy, device = self.policy, self.policy.device
@@ -309,9 +372,10 @@ class _Decoding:
         wanted = sorted(set(ends)) if ends is not None else []
         keep = torch.tensor(wanted, device=device) if wanted else 0
         logits: Tensor = policy.model(
-            input_ids=torch.as_tensor(fed, device=device),
+            **policy.reading_inputs(
+                fed, positions, prompts, self.shifts if rows is None else self.shifts[rows]
+            ),
             attention_mask=mask,
-            position_ids=at,
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=keep,
@@ -327,6 +391,8 @@ class _Decoding:
         """Draws one token for each row that is still writing; ids and their log-probabilities."""
         temperature = 1.0 if self.sampling.greedy else self.sampling.temperature
         logits = logits.float() / temperature
+        if self.policy.barred is not None:
+            logits = logits.index_fill(-1, self.policy.barred, -math.inf)
         bound = [k for k, i in enumerate(alive) if self.answers[i].left is not None]
         if bound:
             logits = forbid(logits, [(k, self.answers[alive[k]].options()) for k in bound])
