@@ -14,6 +14,7 @@ BENCHES = {
     "alfworld": "himac_envs.alfworld.bench",
     "webshop": "himac_envs.webshop.bench",
     "sokoban": "himac_envs.sokoban.bench",
+    "train": "himac_agents.bench.train",
 }
 
 
@@ -25,7 +26,7 @@ def run(
     """Measure speed against the original, interleaved in one run (CPU time, median of 5).
 
     Args:
-        name: alfworld, webshop or sokoban.
+        name: alfworld, webshop, sokoban or train (beside TRL).
         quick: Fewer repetitions.
         output: Also write the figures to this file.
     """
