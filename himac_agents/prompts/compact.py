@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from himac_agents.policy import Message
+from himac_agents.prompts.reading import read_command
 from himac_agents.prompts.scene import mark, scene
 from himac_envs.blueprint import Blueprint
 
@@ -31,14 +32,40 @@ class CompactPrompts:
         """See `Prompts.plan`."""
         return [Message("user", f"<plan> {scene(first)}\n{goal}")]
 
-    def segment(self, first: str, subgoal: str, endings: Sequence[str]) -> list[Message]:
+    def segment(
+        self,
+        first: str,
+        subgoal: str,
+        endings: Sequence[str],
+        info: dict[str, Any] | None = None,
+    ) -> list[Message]:
         """See `Prompts.segment`."""
         past = [self._marked(ending, subgoal) for ending in endings]
         return [Message("user", "\n".join([f"<act> {scene(first)}", *past, subgoal]))]
 
-    def play(self, first: str, goal: str) -> list[Message]:
+    def proceed(self, text: str, subgoal: str, info: dict[str, Any]) -> Message:
+        """See `Prompts.proceed`."""
+        return Message("user", f"{self._marked(text, subgoal)}\n<act> {subgoal}")
+
+    def play(self, first: str, goal: str, info: dict[str, Any] | None = None) -> list[Message]:
         """See `Prompts.play`."""
         return [Message("user", f"<play> {scene(first)}\n{goal}")]
+
+    def recall(
+        self,
+        first: str,
+        goal: str,
+        past: Sequence[tuple[str, str]],
+        text: str,
+        info: dict[str, Any],
+    ) -> list[Message]:
+        """See `Prompts.recall`."""
+        lines = [f"<play> {scene(first)}", goal]
+        for seen, command in past:
+            lines += [self._marked(seen, goal) if seen != first else "", f"> {command}"]
+        if past:
+            lines.append(self._marked(text, goal))
+        return [Message("user", "\n".join(line for line in lines if line))]
 
     def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
         """See `Prompts.observe`."""
@@ -47,6 +74,10 @@ class CompactPrompts:
 
     def _marked(self, text: str, task: str) -> str:
         return mark(text, task) if self.mark else text
+
+    def read(self, answer: str) -> str:
+        """The first line; see `read_command`."""
+        return read_command(answer)
 
     def write_blueprint(self, blueprint: Blueprint) -> str:
         """Bulleted lines."""
