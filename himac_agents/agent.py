@@ -7,13 +7,24 @@ here over one) keeps the contexts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from himac_agents.policy import Codec, Completion, Message, Policy, Prompt, Role, Sampling
-from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint
+import numpy as np
+
+from himac_agents.policy import Codec, Completion, Image, Message, Policy, Prompt, Role, Sampling
+from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint, visible
 from himac_envs.blueprint import Blueprint
+
+
+def shown(messages: Sequence[Message], observation: Mapping[str, Any]) -> list[Message]:
+    """The messages, the last one with the observation's picture where there is one."""
+    found = list(messages)
+    if "image" in observation:
+        picture = np.array(observation["image"], dtype=np.uint8)
+        found[-1] = replace(found[-1], images=(*found[-1].images, picture))
+    return found
 
 
 class Context:
@@ -25,19 +36,23 @@ class Context:
         codec: Gives token ids; None for policies that speak text only.
     """
 
-    __slots__ = ("codec", "messages", "role", "token_ids")
+    __slots__ = ("codec", "images", "messages", "role", "spoke", "token_ids")
 
     def __init__(self, role: Role, messages: Sequence[Message], codec: Codec | None) -> None:
         self.role: Role = role
         self.codec = codec
         self.messages = list(messages)
+        self.images: list[Image] = [image for m in messages for image in m.images]
         self.token_ids: list[int] = codec.encode(messages) if codec is not None else []
+        #: Where the assistant's last turn begins among the token ids.
+        self.spoke = 0
 
     def fork(self) -> Context:
         """A conversation that begins where this one stands."""
         copy = Context(self.role, (), None)
         copy.codec, copy.messages = self.codec, list(self.messages)
-        copy.token_ids = list(self.token_ids)
+        copy.token_ids, copy.images = list(self.token_ids), list(self.images)
+        copy.spoke = self.spoke
         return copy
 
     def prompt(
@@ -55,14 +70,37 @@ class Context:
         if not ids and self.codec is not None:
             ids = self.codec.encode_reply(completion.text)
         self.messages.append(Message("assistant", completion.text))
+        self.spoke = len(self.token_ids)
         self.token_ids.extend(ids)
         return ids
 
     def hear(self, message: Message) -> None:
         """Appends what the environment answered."""
         self.messages.append(message)
+        self.images.extend(message.images)
         if self.codec is not None:
             self.token_ids.extend(self.codec.encode([message], continues=True))
+
+    def drop_thought(self, start: int) -> list[int] | None:
+        """Takes the thought out of the assistant's last turn, as if it had only said the rest.
+
+        Reasoning models are trained to be shown what they answered earlier, not what they thought.
+
+        Args:
+            start: Where that turn begins among the token ids.
+
+        Returns:
+            The token ids as they were, thought included; None where there was no thought.
+        """
+        last = self.messages[-1]
+        answer = visible(last.text).strip()
+        if last.role != "assistant" or answer == last.text.strip():
+            return None
+        before = self.token_ids
+        self.messages[-1] = replace(last, text=answer)
+        if self.codec is not None:
+            self.token_ids = [*before[:start], *self.codec.encode_reply(answer)]
+        return before
 
 
 def codec_of(policy: Policy) -> Codec | None:
@@ -87,7 +125,7 @@ class Planner:
     def plan(self, observation: dict[str, Any], info: dict[str, Any]) -> Blueprint:
         """A blueprint for one environment that has just been reset."""
         messages = self.prompts.plan(str(observation["text"]), str(info["goal"]))
-        context = Context("planner", messages, codec_of(self.policy))
+        context = Context("planner", shown(messages, observation), codec_of(self.policy))
         (completion,) = self.policy.generate([context.prompt()], self.sampling)
         return read_blueprint(completion.text, str(info["goal"]))
 
@@ -108,6 +146,7 @@ class Executor:
             freely, and what the environment does not understand costs a step.
         sees: What it remembers on a hierarchical environment: its "segment", as in the paper, or
             the whole "episode", sub-goals before included.
+        keep_thoughts: Whether it reads, at its next step, what it thought (`<think>`) at this one.
     """
 
     policy: Policy
@@ -115,6 +154,7 @@ class Executor:
     sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 16))
     constrained: bool = False
     sees: Literal["segment", "episode"] = "segment"
+    keep_thoughts: bool = False
     _context: Context | None = field(default=None, init=False, repr=False)
     _first: str = field(default="", init=False, repr=False)
     _endings: list[str] = field(default_factory=list, init=False, repr=False)
@@ -140,11 +180,15 @@ class Executor:
             )
         else:
             task = str(observation.get("subgoal") or info["goal"])
-            self._context.hear(self.prompts.observe(text, task, info))
+            (message,) = shown([self.prompts.observe(text, task, info)], observation)
+            self._context.hear(message)
         choices = self.choices(info, self._context.codec)
         prompt = self._context.prompt(choices=choices)
         (completion,) = self.policy.generate([prompt], self.sampling)
+        start = len(self._context.token_ids)
         self._context.say(completion)
+        if not self.keep_thoughts:
+            self._context.drop_thought(start)
         return self.prompts.read(completion.text)
 
     def __call__(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
@@ -182,11 +226,15 @@ class Executor:
             subgoal = str(observation["subgoal"])
             if before is not None and self.sees == "episode":
                 context = before.fork()
-                context.hear(self.prompts.proceed(str(observation["text"]), subgoal, info))
+                if not self.keep_thoughts:
+                    context.drop_thought(context.spoke)
+                message = self.prompts.proceed(str(observation["text"]), subgoal, info)
+                context.hear(*shown([message], observation))
                 return context
             messages = self.prompts.segment(first, subgoal, endings, info)
         else:
             messages = self.prompts.play(first, str(info["goal"]), info)
+        messages = shown(messages, observation)
         return Context("executor", messages, codec or codec_of(self.policy))
 
 

@@ -27,7 +27,8 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
     config, budget = trainer.config, trainer.at.learn_seconds
     folder = trainer.run_folder.folder / "warm_start"
     policies = {
-        n: load_policy(folder / n, config.policy, seed=config.seed) for n in trainer.policies
+        n: load_policy(folder / n, config.policy, seed=config.seed, config=config)
+        for n in trainer.policies
     }
     learners = {name: Learner(policy, config) for name, policy in policies.items()}
     for learner in learners.values():
@@ -38,7 +39,8 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
         name: Supervision(segments[name], config.warm_tokens, config.seed + 3).batches()
         for name in policies
     }
-    while (along := (time.perf_counter() - began) / max(budget, 1e-9)) < 1.0:
+    agree = trainer.team.agree
+    while (along := agree((time.perf_counter() - began) / max(budget, 1e-9))) < 1.0:
         lr = config.warm_lr * min(1.0, (steps + 1) / 50) * (0.55 + 0.45 * math.cos(math.pi * along))
         for name, stream in streams.items():
             learners[name].imitate(next(stream), lr)
@@ -53,8 +55,8 @@ def flat_grpo(trainer: Trainer) -> dict[str, Any]:
         method="grpo", baselines=(), iterations=10**6, max_env_steps=trainer.at.env_steps
     )
     folder = trainer.run_folder.folder / "grpo"
-    resume = (folder / "checkpoints").is_dir()
-    if folder.exists() and not resume:
+    resume = trainer.team.agree((folder / "checkpoints").is_dir())
+    if folder.exists() and not resume and trainer.team.leads:
         shutil.rmtree(folder)
     result = Trainer(config, folder, resume=resume, console=trainer.console).run()
     return {"warm_start": result["warm_start"], "final": result["final"], "work": result["work"]}

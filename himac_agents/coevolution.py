@@ -10,7 +10,7 @@ executions did beside each other. Each level is part of the other's environment.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from himac_agents.config import TrainConfig
 from himac_agents.episodes import Episode, Segment, Task
 from himac_agents.evaluate import at_temperature
 from himac_agents.learner import Learner
+from himac_agents.parallel import Team
 from himac_agents.rollout import EnvPool, collect, distinct, propose
 
 
@@ -32,12 +33,14 @@ class Iteration:
     Attributes:
         metrics: By phase.
         episodes: The last phase's episodes.
+        candidates: The blueprints proposed, each with its return and its advantage.
         env_steps: Steps of the tasks that were really taken.
         tokens: Tokens that the policies wrote.
     """
 
     metrics: dict[str, dict[str, float]]
     episodes: list[Episode]
+    candidates: list[tuple[Episode, float, float]] = field(default_factory=list)
     env_steps: int = 0
     tokens: int = 0
 
@@ -45,6 +48,14 @@ class Iteration:
         """Counts the work of episodes that were played."""
         self.env_steps += sum(e.steps for e in episodes)
         self.tokens += sum(e.tokens for e in episodes)
+
+    def pooled(self, team: Team, weight: float) -> Iteration:
+        """The work and the mean metrics of all processes; the episodes are this one's."""
+        metrics = {phase: team.mean(found, weight) for phase, found in self.metrics.items()}
+        work = team.add({"env_steps": self.env_steps, "tokens": self.tokens})
+        return replace(
+            self, metrics=metrics, env_steps=int(work["env_steps"]), tokens=int(work["tokens"])
+        )
 
 
 def himac_iteration(
@@ -96,6 +107,7 @@ def phase_a(
     ]
     groups = [plan.task.group for plan in plans]
     macro = advantages.macro(returns, groups, std=config.advantage_std)
+    done.candidates = list(zip(plans, returns, macro, strict=True))
     kept = [i for i, (p, r) in enumerate(zip(plans, runs, strict=True)) if not (p.error or r.error)]
     segments = [plans[i].segments[0] for i in kept]
     metrics = learner.reinforce(segments, [float(macro[i]) for i in kept], rng)
@@ -220,6 +232,8 @@ def summary(episodes: Sequence[Episode]) -> dict[str, float]:
     if options:
         found["option_steps"] = np.mean([o["steps"] for o in options])
         found["achieved"] = np.mean([bool(o["achieved"]) for o in options])
+        for reason in ("done", "budget", "terminated", "truncated"):
+            found[f"ended_{reason}"] = np.mean([o["reason"] == reason for o in options])
     if said:
         found["sub_done_precision"] = np.mean([bool(o["achieved"]) for o in said])
     return {key: float(value) for key, value in found.items()}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from himac_agents.prompts import STYLES, Style
 from himac_envs import registry
 
 Method = Literal["himac", "grpo"]
@@ -61,6 +62,38 @@ class TrainConfig:
     max_command_tokens: int = 16
     # The longest blueprint, in tokens.
     max_blueprint_tokens: int = 64
+
+    # -- prompts ---------------------------------------------------------------------------------
+
+    # Style: "compact" (few words), "chat", "verl-agent" (that project's flat prompt), or "auto":
+    # compact for tiny models, chat for all others.
+    prompt: Style = "auto"
+    # What the executor remembers on a hierarchical environment: its sub-goal's "segment", which is
+    # the paper's mask, or the whole "episode".
+    executor_history: Literal["segment", "episode"] = "segment"
+    # Ask for reasoning in <think> tags before each answer (chat prompts).
+    think: bool = False
+
+    # -- models of Hugging Face (policy = "hf") ----------------------------------------------------
+
+    # Learn an adapter (LoRA) of this rank instead of the model's own weights; 0: the whole model.
+    lora_rank: int = 0
+    # The adapter's update is scaled by lora_alpha / lora_rank.
+    lora_alpha: int = 32
+    # Modules that get an adapter: names, or "all-linear".
+    lora_targets: tuple[str, ...] = ("all-linear",)
+    # An adapter for the planner and one for the executor on one base model (needs lora_rank; sets
+    # share_parameters to false).
+    separate_adapters: bool = False
+    # What is computed in: "float32", "bfloat16", or "auto" (bfloat16 on a GPU).
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    # Compute activations twice instead of keeping them: slower, and much less memory.
+    gradient_checkpointing: bool = False
+    # Whether the executor reads, at its next step, what it thought (<think>) at this one. False: as
+    # reasoning models are used; each step with a thought is then a training sequence of its own.
+    keep_thoughts: bool = False
+    # Arguments for the model's chat template, such as { enable_thinking = false }.
+    template_options: dict[str, Any] = field(default_factory=dict)
 
     # -- warm start: supervision on demonstrations -------------------------------------------------
 
@@ -123,8 +156,9 @@ class TrainConfig:
     least_minibatch: int = 32
     # Passes over a phase's samples.
     epochs: int = 1
-    # Padded tokens in a micro-batch (memory and speed only; the gradient is the same).
-    micro_tokens: int = 8192
+    # Padded tokens in a micro-batch (memory and speed only; the gradient is the same). Small ones
+    # hold sequences of nearly equal length; a GPU wants more.
+    micro_tokens: int = 2048
     # The gradient's norm is clipped here.
     max_grad_norm: float = 1.0
     # Sampling temperature while learning.
@@ -163,10 +197,24 @@ class TrainConfig:
         for name in ("demo_noise", "plan_noise"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}={getattr(self, name)}: a chance lies between 0 and 1")
+        if self.prompt not in STYLES:
+            raise ValueError(f"prompt={self.prompt!r}: choose one of {', '.join(STYLES)}")
+        if self.executor_history not in ("segment", "episode"):
+            raise ValueError(
+                f"executor_history={self.executor_history!r}: choose segment or episode"
+            )
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: sampling needs more than 0")
         if self.policy == "hf" and not self.model:
             raise ValueError("policy='hf' needs model=<a name or a folder>")
+        if self.lora_rank < 0 or self.lora_alpha <= 0 or not self.lora_targets:
+            raise ValueError("lora_rank is 0 or more, lora_alpha above 0, lora_targets not empty")
+        if self.lora_rank and self.policy != "hf":
+            raise ValueError("lora_rank > 0 needs policy='hf': the tiny model learns as a whole")
+        if self.separate_adapters:
+            if not self.lora_rank:
+                raise ValueError("separate_adapters needs lora_rank > 0")
+            object.__setattr__(self, "share_parameters", False)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "the configuration") -> TrainConfig:

@@ -11,10 +11,11 @@ from typing import Any
 
 import gymnasium as gym
 
-from himac_agents.agent import Context, HiMACAgent, codec_of
+from himac_agents.agent import Context, HiMACAgent, codec_of, shown
 from himac_agents.episodes import Episode, Segment, Task, Turn
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
 from himac_agents.prompts import read_blueprint
+from himac_agents.traces import picture
 
 
 class EnvPool:
@@ -105,13 +106,13 @@ def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Epi
     if planner is None:
         raise ValueError("an agent without a planner writes no blueprints")
     codec = codec_of(planner.policy)
-    openings: dict[str, tuple[str, str] | None] = {}
+    openings: dict[str, tuple[str, str, dict[str, Any]] | None] = {}
     errors: dict[str, str] = {}
     for task in tasks:
         if task.task_id not in openings:
             try:
                 observation, info = pool[0].reset(options={"task_id": task.task_id})
-                openings[task.task_id] = str(observation["text"]), str(info["goal"])
+                openings[task.task_id] = str(observation["text"]), str(info["goal"]), observation
             except Exception:
                 openings[task.task_id] = None
                 errors[task.task_id] = traceback.format_exc()
@@ -126,10 +127,10 @@ def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Epi
             episode.error = errors[task.task_id]
             continue
         episode.goal = opening[1]
-        context = Context("planner", planner.prompts.plan(*opening), codec)
-        segment = Segment(
-            "planner", task.group, token_ids=context.token_ids, messages=context.messages
-        )
+        messages = shown(planner.prompts.plan(*opening[:2]), opening[2])
+        context = Context("planner", messages, codec)
+        segment = Segment("planner", task.group, token_ids=context.token_ids)
+        segment.messages, segment.images = context.messages, context.images
         segment.temperature = planner.sampling.temperature or 1.0
         episode.segments.append(segment)
         asked.append((episode, context))
@@ -198,6 +199,7 @@ class _Lane:
             observation, info = self.env.reset(options={"task_id": task.task_id})
             self.first = str(observation["text"])
             self.episode.goal = str(info["goal"])
+            self.episode.first, self.episode.frame = self.first, picture(self.env, observation)
             self.episode.task_type = str(getattr(self.env, "task_type", ""))
             if self.keeps:
                 self.episode.transcript.append(("", self.first))
@@ -235,7 +237,7 @@ class _Lane:
             self.asks = "planner"
             messages = agent.planner.prompts.plan(str(observation["text"]), str(info["goal"]))
             codec = self.codec or codec_of(agent.planner.policy)
-            self.context = Context("planner", messages, codec)
+            self.context = Context("planner", shown(messages, observation), codec)
             segment = Segment("planner", self.episode.task.group)
         else:
             self.asks = "executor"
@@ -247,11 +249,15 @@ class _Lane:
             index = int(observation.get("subgoal_index", 0))
             segment = Segment("executor", self.episode.task.group, subgoal, index)
         segment.token_ids, segment.messages = self.context.token_ids, self.context.messages
+        segment.images = self.context.images
         self.episode.segments.append(segment)
         self._offer(info)
 
     def answer(self, completion: Completion, temperature: float) -> None:
         """Takes the policy's answer to the environment and reads what it says."""
+        if completion.error is not None:
+            self.asks, self.episode.error = None, completion.error
+            return
         segment = self.episode.segments[-1]
         segment.temperature = temperature
         start = len(self.context.token_ids)
@@ -269,19 +275,18 @@ class _Lane:
             action = self.agent.executor.prompts.read(completion.text)
         turn = Turn(segment, start, ids, completion.logprobs, completion.text, action)
         turn.allowed, turn.written = completion.allowed, completion.written
+        turn.images = len(segment.images)
         if self.choices is not None and not completion.allowed:
             # A scripted player's command, as a bound model would have written it.
             turn.allowed = narrow(self.choices, ids) or ()
         segment.turns.append(turn)
-        if completion.error is not None:
-            self.asks, self.episode.error = None, completion.error
-            return
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
         except Exception:
             self.fail(traceback.format_exc())
             return
         turn.reward, turn.invalid = float(reward), bool(info["invalid"]) and not planning
+        turn.observation, turn.frame = str(observation["text"]), picture(self.env, observation)
         episode = self.episode
         episode.reward += float(reward)
         episode.steps = int(info["step"])
@@ -301,7 +306,11 @@ class _Lane:
         else:
             prompts = self.agent.executor.prompts
             wanted = segment.subgoal or episode.goal
-            self.context.hear(prompts.observe(str(observation["text"]), wanted, info))
+            if not self.agent.executor.keep_thoughts:
+                turn.sequence = self.context.drop_thought(start)
+                segment.token_ids = self.context.token_ids
+            message = prompts.observe(str(observation["text"]), wanted, info)
+            self.context.hear(*shown([message], observation))
             self._offer(info)
 
 

@@ -7,7 +7,7 @@ measured. Everything random comes from generators that are saved with each check
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import himac_envs  # noqa: F401  (registers the environments)
-from himac_agents import checkpoint, outcome
+from himac_agents import checkpoint, outcome, parallel
 from himac_agents.agent import HiMACAgent
-from himac_agents.assembly import assemble, forget, load_agent, load_policy, make_pool, make_prompts
+from himac_agents.assembly import (
+    assemble,
+    forget,
+    load_agent,
+    load_policy,
+    load_reference,
+    make_pool,
+    make_prompts,
+)
 from himac_agents.coevolution import Iteration, flat_iteration, himac_iteration
 from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision, demonstrate, texts_of
@@ -28,7 +36,8 @@ from himac_agents.episodes import Segment
 from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
 from himac_agents.policies.tiny import TinyPolicy, TinySize
-from himac_agents.run import Run
+from himac_agents.run import Run, UnwrittenRun
+from himac_agents.traces import Sample
 
 __all__ = ["Progressed", "Trainer", "load_agent"]
 
@@ -89,7 +98,12 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
+        self.team = parallel.join()
+        if config.tasks < self.team.size:
+            raise ValueError(f"tasks={config.tasks}: {self.team.size} processes need one each")
         self.console = console or Console(stderr=True)
+        if not self.team.leads:
+            self.console = Console(quiet=True)
         self.flat = config.method != "himac"
         self.prompts = make_prompts(config)
         self.pool = make_pool(config, flat=self.flat)
@@ -103,7 +117,9 @@ class Trainer:
             self.task_pool = list(self.train_ids)
         self.rng = np.random.default_rng([config.seed, _TASKS])
         self.at = Progressed()
-        self.run_folder = Run(Path(folder), config, resume=resume)
+        kind = Run if self.team.leads else UnwrittenRun
+        self.run_folder = kind(Path(folder), config, resume=resume)
+        self.team.wait()
         self._demos: list[Segment] | None = None
         newest = checkpoint.latest(self.run_folder.checkpoints) if resume else None
         self.policies = self._make_policies(newest)
@@ -121,7 +137,8 @@ class Trainer:
         if "warm_start" not in self.at.evaluations:
             self._evaluate("warm_start")
             for name, policy in self.policies.items():
-                policy.save_pretrained(self.run_folder.folder / "warm_start" / name)
+                if self.team.leads:
+                    policy.save_pretrained(self.run_folder.folder / "warm_start" / name)
             for learner in self.learners.values():
                 learner.begin_reinforcement()
             self.save()
@@ -173,8 +190,9 @@ class Trainer:
         config, at = self.config, self.at
         began = time.perf_counter()
         index = self.rng.choice(len(self.task_pool), config.tasks, replace=False)
-        task_ids = [self.task_pool[i] for i in index]
-        done = self._iteration(task_ids)
+        task_ids = self.team.share([self.task_pool[i] for i in self.team.agree(index)])
+        self.team.reseed(self._generators(), config.seed, at.iteration)
+        done = self._iteration(task_ids).pooled(self.team, len(task_ids))
         at.iteration += 1
         at.env_steps += done.env_steps
         at.tokens += done.tokens
@@ -184,7 +202,9 @@ class Trainer:
             work = {"env_steps_total": at.env_steps, "tokens_total": at.tokens}
             self.run_folder.log(phase, at.iteration, {**metrics, **work, "seconds": seconds})
         if at.iteration % config.checkpoint_every == 0:
-            self.run_folder.show("train", at.iteration, done.episodes[:4])
+            # Of different groups, so that four tasks are seen and not one four times.
+            few = done.episodes[:: max(1, len(done.episodes) // 4)][:4]
+            self.run_folder.show("train", at.iteration, few, done.candidates)
         last = next(reversed(done.metrics.values()))
         return {"success": last["success"], "dead groups": last["dead_groups"]}
 
@@ -205,9 +225,14 @@ class Trainer:
         shared = config.share_parameters or self.flat
         names = ["policy"] if shared else ["planner", "executor"]
         if newest is not None:
-            return {name: load_policy(newest / name, config.policy) for name in names}
+            return {
+                name: load_policy(newest / name, config.policy, config=config) for name in names
+            }
         if config.policy == "hf":
-            return {name: load_policy(config.model, "hf", seed=config.seed) for name in names}
+            return {
+                name: load_policy(config.model, "hf", seed=config.seed, config=config)
+                for name in names
+            }
         texts = texts_of(
             demonstrate(
                 self.pool,
@@ -259,18 +284,26 @@ class Trainer:
         }
 
     def _evaluate(self, name: str) -> None:
-        found = self.evaluate()
+        samples = {"temperature 1": Sample(), "greedy": Sample()}
+        found = self.evaluate(samples=samples)
         self.at.evaluations[name] = found
+        for kind, sample in samples.items():
+            self.run_folder.show(f"evaluation/{name}, {kind}", self.at.iteration, sample.episodes)
         successes = {"temperature_1": found["success"], "greedy": found["greedy"]["success"]}
         self.run_folder.log(f"evaluation/{name}", self.at.iteration, successes)
         self.console.print(f"{name}: " + "  ".join(f"{k} {v:.3f}" for k, v in successes.items()))
 
-    def evaluate(self, agent: HiMACAgent | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, agent: HiMACAgent | None = None, samples: Mapping[str, Sample] | None = None
+    ) -> dict[str, Any]:
         """Held-out success at temperature 1 and greedy, with each task's outcome."""
+        looks = samples or {}
         agent = agent or self.agent
         forget(agent)
-        sampled = play(agent, self.pool, self.eval_ids, temperature=1.0)
-        greedy = play(agent, self.pool, self.eval_ids, temperature=0.0)
+        look = looks.get("temperature 1")
+        sampled = play(agent, self.pool, self.eval_ids, temperature=1.0, on_episode=look)
+        look = looks.get("greedy")
+        greedy = play(agent, self.pool, self.eval_ids, temperature=0.0, on_episode=look)
         forget(agent)
         return {**outcome.record(sampled), "greedy": outcome.record(greedy)}
 
@@ -278,21 +311,26 @@ class Trainer:
         if self.config.kl > 0:
             for name, learner in self.learners.items():
                 folder = self.run_folder.folder / "warm_start" / name
-                learner.reference = load_policy(folder, self.config.policy)
+                learner.reference = load_reference(self.policies[name], folder, self.config)
 
     # -- checkpoints -----------------------------------------------------------------------------
 
-    def save(self) -> Path:
-        """Writes a checkpoint."""
+    def save(self) -> None:
+        """Writes a checkpoint; of several processes, the leading one does."""
         self.at.rng = dict(self.rng.bit_generator.state)
         self.at.lines = self.run_folder.lines
-        return checkpoint.save(
-            self.run_folder.checkpoints,
-            self.at.warm + self.at.iteration,
-            asdict(self.at),
-            self.policies,
-            {name: learner.optimizer for name, learner in self.learners.items()},
-        )
+        if self.team.leads:
+            checkpoint.save(
+                self.run_folder.checkpoints,
+                self.at.warm + self.at.iteration,
+                asdict(self.at),
+                self.policies,
+                {name: learner.optimizer for name, learner in self.learners.items()},
+            )
+        self.team.wait()
+
+    def _generators(self) -> list[torch.Generator]:
+        return [policy.generator for policy in self.policies.values()]
 
     def _restore(self, path: Path) -> None:
         self.at = Progressed(**checkpoint.read_state(path)["state"])
