@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from himac_agents.config import TrainConfig
+from himac_agents.methods import METHODS, MethodName
 from himac_envs import registry
 
 #: What a run of a method changes in the cell's preset.
@@ -27,10 +28,15 @@ class Cell:
     Attributes:
         name: How the study calls it.
         preset: The settings that all its methods share: a card of `registry/presets`, or a file.
+        flat: What flat methods change in it: above all the steps of their warm start, so that one
+            flat agent sees as much supervision as a planner and an executor together.
+        hierarchical: What hierarchical methods change in it.
     """
 
     name: str
     preset: str
+    flat: Changes = field(default_factory=dict)
+    hierarchical: Changes = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Job:
 
     kind: Literal["warm", "learn"]
     cell: str
-    method: str
+    method: MethodName
     seed: int
     config: TrainConfig
     needs: str = ""
@@ -83,7 +89,7 @@ class Study:
     summary: str
     seeds: tuple[int, ...]
     cells: dict[str, Cell]
-    rows: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    rows: tuple[tuple[tuple[str, ...], tuple[MethodName, ...]], ...]
     changes: dict[str, Changes]
 
     @classmethod
@@ -101,7 +107,7 @@ class Study:
             content = registry.read("studies", name)
         where = f"study {name!r}"
         try:
-            cells = {key: Cell(key, str(preset)) for key, preset in content["cells"].items()}
+            cells = {key: Cell(key, **table) for key, table in content["cells"].items()}
             rows = tuple((tuple(row["cells"]), tuple(row["methods"])) for row in content["runs"])
             study = cls(
                 name,
@@ -113,22 +119,29 @@ class Study:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{where}: needs `summary`, `seeds`, a table [cells] of presets by name, and "
+                f"{where}: needs `summary`, `seeds`, tables [cells.NAME] with `preset`, and "
                 f"[[runs]] with `cells` and `methods` ({error!r})"
             ) from error
-        unknown = sorted({c for group, _ in rows for c in group} - set(cells))
-        if unknown:
-            raise ValueError(f"{where}: [[runs]] names unknown cells: {', '.join(unknown)}")
+        for what, named, known in (
+            ("cells", {c for group, _ in rows for c in group}, set(cells)),
+            ("methods", {m for _, group in rows for m in group}, set(METHODS)),
+        ):
+            if unknown := sorted(named - known):
+                raise ValueError(f"{where}: [[runs]] names unknown {what}: {', '.join(unknown)}")
         return study
 
-    def config(self, cell: str, method: str, seed: int) -> TrainConfig:
+    def config(self, cell: str, method: MethodName, seed: int) -> TrainConfig:
         """The settings of one run: the cell's preset, the method's changes, the seed."""
-        preset = self.cells[cell].preset
+        card = self.cells[cell]
+        preset = card.preset
         if preset.endswith(".toml"):
             base = TrainConfig.from_toml(preset)
         else:
             base = TrainConfig.preset(preset)
-        return base.replace(**{**self.changes.get(method, {}), "method": method, "seed": seed})
+        roles = card.hierarchical if METHODS[method].hierarchical else card.flat
+        changes = {**roles, **self.changes.get(method, {}), "method": method, "seed": seed}
+        values = {item.name: getattr(base, item.name) for item in dataclasses.fields(base)}
+        return TrainConfig.from_dict({**values, **changes}, f"study {self.name!r}, cell {cell!r}")
 
     def jobs(self, cells: Sequence[str] = (), methods: Sequence[str] = ()) -> list[Job]:
         """Every job in order; a warm start stands just before the first run that needs it.

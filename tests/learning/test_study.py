@@ -49,8 +49,9 @@ CONFIG = TrainConfig(
 CARD = """
 summary = "A toy."
 seeds = [0]
-[cells]
-fruit = "{preset}"
+[cells.fruit]
+preset = "{preset}"
+flat = {{ warm_steps = 14 }}
 [[runs]]
 cells = ["fruit"]
 methods = ["himac", "himac-joint", "grpo"]
@@ -84,6 +85,7 @@ def test_methods_of_the_same_roles_share_a_warm_start(card: Path) -> None:
     ]
     assert jobs[1].config.baselines == ("supervised",)
     assert jobs[2].config.baselines == ()
+    assert [job.config.warm_steps for job in jobs] == [10, 10, 10, 14, 14]
     assert [job.name for job in Study.load(str(card)).jobs(methods=["grpo"])] == [
         "warm/fruit-flat-seed0",
         "runs/fruit-grpo-seed0",
