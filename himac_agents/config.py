@@ -65,7 +65,8 @@ class TrainConfig:
 
     # -- prompts ---------------------------------------------------------------------------------
 
-    # Style: "compact" (few words), "chat", "verl-agent" (that project's flat prompt), or "auto":
+    # Style: "compact" (few words), "compact-gather" (what matches the task is repeated behind each
+    # observation, not marked in it), "chat", "verl-agent" (that project's flat prompt), or "auto":
     # compact for tiny models, chat for all others.
     prompt: Style = "auto"
     # What the executor remembers on a hierarchical environment: its sub-goal's "segment", which is

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console
 
 from himac_envs import registry
 from himac_envs.task import MissingDependencyError
+
+if TYPE_CHECKING:
+    from himac_agents.study.page import Recorded
+    from himac_agents.study.plan import Study
 
 
 @dataclass(frozen=True)
@@ -78,12 +83,11 @@ def run(options: Options) -> int:
     return 1 if failed else 0
 
 
-def _recorded(study: object, folder: Path) -> list[tuple[object, dict[str, dict[str, object]]]]:
+def _recorded(study: Study, folder: Path) -> list[Recorded]:
     """This study first, then every other that is recorded."""
     from himac_agents.study import results
     from himac_agents.study.plan import Study
 
-    assert isinstance(study, Study)
     names = sorted(p.stem for p in (registry.root() / "studies").glob("*.toml"))
     others = [Study.load(name) for name in names if name != study.name]
     return [(s, results.read_all(folder, s.name)) for s in (study, *others)]

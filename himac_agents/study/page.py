@@ -1,4 +1,4 @@
-"""The page of results: tables and figures from the files that `results` wrote, no figure by hand."""
+"""The page of results: tables and figures from what `results` wrote, none of it by hand."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from himac_agents.study.plan import Study
 from himac_agents.study.results import pooled
 
 Run = Mapping[str, Any]
+#: A study with its recorded cells.
+Recorded = tuple[Study, Mapping[str, Mapping[str, Any]]]
 
 #: Colours of the chart's points, as indices into its palette.
 _WARM, _FINAL, _SUPERVISED = 7, 0, 1
 
 
-def write_page(path: Path, studies: Sequence[tuple[Study, Mapping[str, Mapping[str, Any]]]]) -> Path:
+def write_page(path: Path, studies: Sequence[Recorded]) -> Path:
     """Writes the page and, in a folder of its name beside it, a figure a cell.
 
     Args:
