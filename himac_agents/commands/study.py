@@ -33,7 +33,7 @@ class Options:
     methods: tuple[str, ...] = ()
     """Only these methods."""
     results: Path | None = None
-    """Folder of the recorded results (default: registry/results in a checkout, else OUT/results)."""
+    """Folder of recorded results (default: registry/results in a checkout, else OUT/results)."""
     page: Path | None = None
     """The page to write (default: docs/results.md in a checkout, else OUT/results.md)."""
     report_only: bool = False
