@@ -20,8 +20,8 @@ from himac_envs.hierarchy import HierarchicalEnv
 QUIET = Console(quiet=True)
 
 
-def _hierarchical(subgoal_budget: int | None = None, **kwargs: Any) -> HierarchicalEnv:
-    return HierarchicalEnv(FruitEnv(max_steps=12, **kwargs), subgoal_budget=subgoal_budget)
+def _hierarchical(**kwargs: Any) -> HierarchicalEnv:
+    return HierarchicalEnv(FruitEnv(max_steps=12), **kwargs)
 
 
 def _flat(**kwargs: Any) -> FruitEnv:
