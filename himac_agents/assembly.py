@@ -103,9 +103,9 @@ def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) ->
         command,
         config.constrained,
         history=config.memory,
+        sees=config.executor_history,
         keep_thoughts=config.keep_thoughts,
     )
-    executor.sees = config.executor_history
     if not config.traits.hierarchical:
         return HiMACAgent(None, executor)
     plan = Sampling(config.temperature, config.max_blueprint_tokens)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from himac_agents.methods import METHODS, Method, MethodName
-from himac_agents.prompts import STYLES, Style
+from himac_agents.prompts import STYLES, Style, VerlAgentPrompts
 from himac_envs import registry
 
 Baseline = Literal["supervised", "grpo", "demonstrator", "oracle"]
@@ -72,7 +72,8 @@ class TrainConfig:
 
     # -- prompts ---------------------------------------------------------------------------------
 
-    # Style: "compact" (few words), "chat", "verl-agent" (that project's flat prompt), or "auto":
+    # Style: "compact" (few words), "compact-gather" (what matches the task is repeated behind each
+    # observation, not marked in it), "chat", "verl-agent" (that project's flat prompt), or "auto":
     # compact for tiny models, chat for all others.
     prompt: Style = "auto"
     # What the executor remembers on a hierarchical environment: its sub-goal's "segment", which is
@@ -118,6 +119,9 @@ class TrainConfig:
     warm_lr: float = 3e-3
     # How often a demonstrated blueprint is seen for each time that a sub-goal's execution is.
     warm_planner_repeats: int = 2
+    # With separate parameters: the planner's supervised steps for each of the executor's. Its texts
+    # are few and short: at 1 it may learn them by heart, their mistakes included.
+    warm_planner_share: float = 1.0
     # Padded tokens in a supervised step.
     warm_tokens: int = 2048
 
@@ -218,9 +222,15 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("demo_noise", "plan_noise"):
+        for name in ("demo_noise", "plan_noise", "warm_planner_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name}={getattr(self, name)}: a chance lies between 0 and 1")
+                raise ValueError(f"{name}={getattr(self, name)}: it lies between 0 and 1")
+        if self.prompt not in STYLES:
+            raise ValueError(f"prompt={self.prompt!r}: choose one of {', '.join(STYLES)}")
+        if self.executor_history not in ("segment", "episode"):
+            raise ValueError(
+                f"executor_history={self.executor_history!r}: choose segment or episode"
+            )
         for name in ("subgoal_budget", "replans", "max_env_steps", "max_tokens", "resample_dead"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
@@ -232,12 +242,6 @@ class TrainConfig:
             raise ValueError(
                 f"method={self.method!r} ends sub-goals after a fixed number of steps: set it "
                 "with subgoal_budget"
-            )
-        if self.prompt not in STYLES:
-            raise ValueError(f"prompt={self.prompt!r}: choose one of {', '.join(STYLES)}")
-        if self.executor_history not in ("segment", "episode"):
-            raise ValueError(
-                f"executor_history={self.executor_history!r}: choose segment or episode"
             )
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: sampling needs more than 0")
@@ -259,8 +263,13 @@ class TrainConfig:
 
     @property
     def memory(self) -> int | None:
-        """`history` as `Executor` takes it: None for the whole episode."""
-        return None if self.history == "episode" else int(self.history)
+        """`history` as `Executor` takes it: None for the whole episode.
+
+        verl-agent's prompt is one of its own at each step, with a memory of two unless told else.
+        """
+        if self.history != "episode":
+            return int(self.history)
+        return VerlAgentPrompts.memory if self.prompt == "verl-agent" else None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "the configuration") -> TrainConfig:

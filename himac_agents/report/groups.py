@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from himac_agents.evaluate import wilson
+from himac_agents.measure import wilson
 from himac_agents.report.charts import Series
 from himac_agents.report.runs import Evaluation, RunData
 
