@@ -9,12 +9,13 @@ import gymnasium as gym
 
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents import checkpoint
+from himac_agents import prompts as styles
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.config import TrainConfig
 from himac_agents.policies.causal import CausalPolicy
 from himac_agents.policies.tiny import TinyPolicy, is_tiny
 from himac_agents.policy import Sampling
-from himac_agents.prompts import ChatPrompts, CompactPrompts, Prompts
+from himac_agents.prompts import Prompts
 from himac_agents.rollout import EnvPool
 
 
@@ -29,7 +30,13 @@ def make_pool(config: TrainConfig, *, flat: bool) -> EnvPool:
 
 def make_prompts(config: TrainConfig) -> Prompts:
     """The style of prompts that a run's model reads."""
-    return CompactPrompts() if config.policy == "tiny" else ChatPrompts()
+    return styles.make(
+        config.prompt,
+        config.env,
+        tiny=config.policy == "tiny",
+        think=config.think,
+        pixels=bool(config.env_kwargs.get("image")),
+    )
 
 
 def load_policy(
@@ -81,6 +88,7 @@ def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) ->
         config.constrained,
         keep_thoughts=config.keep_thoughts,
     )
+    executor.sees = config.executor_history
     if config.method != "himac":
         return HiMACAgent(None, executor)
     plan = Sampling(config.temperature, config.max_blueprint_tokens)
@@ -89,7 +97,9 @@ def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) ->
     )
 
 
-def load_agent(folder: str | Path, *, flat: bool = False, seed: int = 0) -> HiMACAgent:
+def load_agent(
+    folder: str | Path, *, flat: bool = False, seed: int = 0, **settings: Any
+) -> HiMACAgent:
     """An agent to play with, from a run or from a saved policy.
 
     Args:
@@ -97,6 +107,7 @@ def load_agent(folder: str | Path, *, flat: bool = False, seed: int = 0) -> HiMA
             wrote.
         flat: For a flat environment: no planner.
         seed: Seeds sampling.
+        **settings: Settings of the run (see `TrainConfig`) in place of its own, such as `prompt`.
 
     Raises:
         FileNotFoundError: The folder holds neither.
@@ -120,6 +131,7 @@ def load_agent(folder: str | Path, *, flat: bool = False, seed: int = 0) -> HiMA
             f"{folder} is neither a run (config.toml, checkpoints/) nor a saved policy "
             "(config.json): give the folder that `himac train` printed at its end"
         )
+    config = config.replace(**settings)
     agent = config.replace(method="grpo" if flat else "himac")
     return assemble(agent, policies, make_prompts(config))
 

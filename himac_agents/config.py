@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from himac_agents.prompts import STYLES, Style
 from himac_agents.settings import Pairs
 from himac_envs import registry
 
@@ -62,6 +63,17 @@ class TrainConfig:
     max_command_tokens: int = 16
     # The longest blueprint, in tokens.
     max_blueprint_tokens: int = 64
+
+    # -- prompts ---------------------------------------------------------------------------------
+
+    # Style: "compact" (few words), "chat", "verl-agent" (that project's flat prompt), or "auto":
+    # compact for tiny models, chat for all others.
+    prompt: Style = "auto"
+    # What the executor remembers on a hierarchical environment: its sub-goal's "segment", which is
+    # the paper's mask, or the whole "episode".
+    executor_history: Literal["segment", "episode"] = "segment"
+    # Ask for reasoning in <think> tags before each answer (chat prompts).
+    think: bool = False
 
     # -- models of Hugging Face (policy = "hf") ----------------------------------------------------
 
@@ -145,8 +157,9 @@ class TrainConfig:
     least_minibatch: int = 32
     # Passes over a phase's samples.
     epochs: int = 1
-    # Padded tokens in a micro-batch (memory and speed only; the gradient is the same).
-    micro_tokens: int = 8192
+    # Padded tokens in a micro-batch (memory and speed only; the gradient is the same). Small ones
+    # hold sequences of nearly equal length; a GPU wants more.
+    micro_tokens: int = 2048
     # The gradient's norm is clipped here.
     max_grad_norm: float = 1.0
     # Sampling temperature while learning.
@@ -185,6 +198,12 @@ class TrainConfig:
         for name in ("demo_noise", "plan_noise"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}={getattr(self, name)}: a chance lies between 0 and 1")
+        if self.prompt not in STYLES:
+            raise ValueError(f"prompt={self.prompt!r}: choose one of {', '.join(STYLES)}")
+        if self.executor_history not in ("segment", "episode"):
+            raise ValueError(
+                f"executor_history={self.executor_history!r}: choose segment or episode"
+            )
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: sampling needs more than 0")
         if self.lora_rank < 0 or self.lora_alpha <= 0 or not self.lora_targets:

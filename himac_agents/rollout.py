@@ -255,6 +255,9 @@ class _Lane:
 
     def answer(self, completion: Completion, temperature: float) -> None:
         """Takes the policy's answer to the environment and reads what it says."""
+        if completion.error is not None:
+            self.asks, self.episode.error = None, completion.error
+            return
         segment = self.episode.segments[-1]
         segment.temperature = temperature
         start = len(self.context.token_ids)
@@ -277,9 +280,6 @@ class _Lane:
             # A scripted player's command, as a bound model would have written it.
             turn.allowed = narrow(self.choices, ids) or ()
         segment.turns.append(turn)
-        if completion.error is not None:
-            self.asks, self.episode.error = None, completion.error
-            return
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
         except Exception:

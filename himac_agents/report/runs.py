@@ -231,9 +231,10 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise RunError(f"{path}: no such folder; `himac report` takes folders of runs")
-        inner = sorted(p.parent for p in path.glob("*/config.toml"))
         if (path / "config.toml").is_file():
-            inner = [path, *(p for p in inner if p.name not in ("checkpoints", "warm_start"))]
+            inner = [path, *_runs_in(path)]
+        else:
+            inner = [run for child in _runs_in(path) for run in (child, *_runs_in(child))]
         if not inner:
             raise RunError(
                 f"{path}: no run: neither it nor a folder in it holds a config.toml "
@@ -244,6 +245,10 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     for path in found:
         unique.setdefault(path.resolve(), path)
     return list(unique.values())
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    return sorted(p.parent for p in folder.glob("*/config.toml"))
 
 
 def read_run(path: Path) -> RunData:
@@ -302,9 +307,7 @@ def _lines(path: Path, needed: Sequence[str], notes: list[str]) -> list[dict[str
 
 
 def _number(value: object) -> bool:
-    return (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _interval(entry: dict[str, Any]) -> tuple[float, float]:

@@ -64,7 +64,8 @@ def _gap(policy: HFPolicy, episodes: list[Episode]) -> float:
     for role in ("planner", "executor"):
         batch = token_batch(segments_of(episodes, role), pad=policy.pad_id)  # type: ignore[arg-type]
         with torch.no_grad():
-            worst = max(worst, float(np.abs(policy.logprobs(batch).numpy() - batch.old_logprobs).max()))
+            gap = np.abs(policy.logprobs(batch).numpy() - batch.old_logprobs)
+            worst = max(worst, float(gap.max()))
     return worst
 
 
