@@ -176,14 +176,19 @@ _ALONE = Team()
 
 
 def team() -> Team:
-    """The team of this process: the null team unless `join` found others.
+    """The team of this process: the null team unless `join` found others."""
+    dist = _distributed()
+    return ProcessTeam() if dist is not None and dist.get_world_size() > 1 else _ALONE
 
-    Where torch was never imported there are no others: agents without a local model need no torch.
+
+def _distributed() -> Any:
+    """torch.distributed where a group has been formed, else None; imports nothing for it.
+
+    Playing and evaluating need no torch: a remote or a scripted agent has none to wait for.
     """
-    dist = getattr(sys.modules.get("torch"), "distributed", None)
-    if dist is None or not dist.is_available() or not dist.is_initialized():
-        return _ALONE
-    return ProcessTeam() if dist.get_world_size() > 1 else _ALONE
+    dist = sys.modules.get("torch.distributed")
+    ready = dist is not None and dist.is_available() and dist.is_initialized()
+    return dist if ready else None
 
 
 def join() -> Team:
@@ -192,9 +197,9 @@ def join() -> Team:
     Raises:
         MissingDependencyError: There is a launcher and accelerate is not installed.
     """
-    import torch
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and _distributed() is None:
+        import torch
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         try:
             from accelerate import PartialState
         except ImportError as error:
@@ -205,6 +210,6 @@ def join() -> Team:
 
 def leave() -> None:
     """Closes what `join` opened."""
-    dist = getattr(sys.modules.get("torch"), "distributed", None)
-    if dist is not None and dist.is_available() and dist.is_initialized():
+    dist = _distributed()
+    if dist is not None:
         dist.destroy_process_group()

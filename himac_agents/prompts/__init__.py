@@ -38,8 +38,8 @@ __all__ = [
 ]
 
 #: The styles by name; "auto" is compact for tiny models and chat for all others.
-Style = Literal["auto", "compact", "chat", "verl-agent"]
-STYLES: tuple[str, ...] = ("auto", "compact", "chat", "verl-agent")
+Style = Literal["auto", "compact", "compact-gather", "chat", "verl-agent"]
+STYLES: tuple[str, ...] = ("auto", "compact", "compact-gather", "chat", "verl-agent")
 
 
 def make(
@@ -59,6 +59,8 @@ def make(
     """
     if style not in STYLES:
         raise ValueError(f"prompt={style!r}: choose one of {', '.join(STYLES)}")
+    if style == "compact-gather":
+        return CompactPrompts(gather=True)
     if style == "compact" or (style == "auto" and tiny):
         return CompactPrompts()
     benchmark = benchmark_of(env_id)
