@@ -102,6 +102,8 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
+        if config.policy == "hf" and not config.model:
+            raise ValueError("policy='hf' needs model=<a name or a folder>")
         self.team = parallel.join()
         if config.tasks < self.team.size:
             raise ValueError(f"tasks={config.tasks}: {self.team.size} processes need one each")
