@@ -144,6 +144,8 @@ class Executor:
         sampling: How its answers are drawn.
         constrained: Whether its answers are bound to the admissible commands. Otherwise it writes
             freely, and what the environment does not understand costs a step.
+        history: On a flat environment: None for the whole episode as one conversation, or how many
+            steps back it remembers; each step is then a conversation of its own.
         sees: What it remembers on a hierarchical environment: its "segment", as in the paper, or
             the whole "episode", sub-goals before included.
         keep_thoughts: Whether it reads, at its next step, what it thought (`<think>`) at this one.
@@ -153,8 +155,10 @@ class Executor:
     prompts: Prompts = field(default_factory=CompactPrompts)
     sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 16))
     constrained: bool = False
+    history: int | None = None
     sees: Literal["segment", "episode"] = "segment"
     keep_thoughts: bool = False
+    _past: list[tuple[str, str]] = field(default_factory=list, init=False, repr=False)
     _context: Context | None = field(default=None, init=False, repr=False)
     _first: str = field(default="", init=False, repr=False)
     _endings: list[str] = field(default_factory=list, init=False, repr=False)
@@ -169,8 +173,10 @@ class Executor:
         segment = (info["task_id"], observation.get("blueprint"), observation.get("subgoal_index"))
         fresh = info["step"] == 0 and observation.get("subgoal_index", 0) == 0
         if fresh:
-            self._first, self._endings = text, []
-        if self._context is None or segment != self._segment or fresh:
+            self._first, self._endings, self._past = text, [], []
+        if self.remembers(observation):
+            self._context = self.recall(observation, info, self._first, self._past)
+        elif self._context is None or segment != self._segment or fresh:
             if not fresh:
                 self._endings.append(text)
             self._segment = segment
@@ -189,7 +195,9 @@ class Executor:
         self._context.say(completion)
         if not self.keep_thoughts:
             self._context.drop_thought(start)
-        return self.prompts.read(completion.text)
+        command = self.prompts.read(completion.text)
+        self._past.append((text, command))
+        return command
 
     def __call__(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
         """The same: what `himac_envs.hierarchy.PlannerView` asks of an executor."""
@@ -201,6 +209,32 @@ class Executor:
             return None
         write = self.prompts.write_command
         return [codec.encode_reply(write(c)) for c in info["admissible"]] or None
+
+    def remembers(self, observation: dict[str, Any]) -> bool:
+        """Whether each step is a conversation of its own here."""
+        return self.history is not None and "subgoal" not in observation
+
+    def recall(
+        self,
+        observation: dict[str, Any],
+        info: dict[str, Any],
+        first: str,
+        past: Sequence[tuple[str, str]],
+        codec: Codec | None = None,
+    ) -> Context:
+        """The context of one step of a flat agent with a short memory.
+
+        Args:
+            observation: The environment's.
+            info: The environment's.
+            first: The episode's first observation.
+            past: (observation, command) pairs of all steps so far; the last `history` are read.
+            codec: See `open`.
+        """
+        kept = list(past[-self.history :]) if self.history else []
+        text = str(observation["text"])
+        messages = self.prompts.recall(first, str(info["goal"]), kept, text, info)
+        return Context("executor", shown(messages, observation), codec or codec_of(self.policy))
 
     def open(
         self,

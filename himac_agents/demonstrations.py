@@ -27,6 +27,7 @@ def demonstrate(
     seed: int = 0,
     flat: bool = False,
     constrained: bool = False,
+    history: int | None = None,
     transcripts: bool = False,
 ) -> list[Episode]:
     """An expert's episodes, in the words and (with a codec) the tokens of the agent to be.
@@ -43,17 +44,26 @@ def demonstrate(
         flat: Play without a planner.
         constrained: Note what each command was chosen from, for an agent that is bound to the
             admissible commands.
+        history: What the agent remembers on a flat environment; see `Executor`.
         transcripts: Keep texts.
     """
     policy = ScriptedPolicy(expert, seed=seed, noise=noise, plan_noise=plan_noise, prompts=prompts)
-    executor = Executor(policy, prompts, constrained=constrained)
+    executor = Executor(policy, prompts, constrained=constrained, history=history)
     agent = HiMACAgent(None if flat else Planner(policy, prompts), executor)
     tasks = [Task(task_id, group=i) for i, task_id in enumerate(task_ids)]
     return collect(agent, pool, tasks, codec=codec, transcripts=transcripts)
 
 
-def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
-    """Everything that is read and written in episodes with transcripts: for a tokenizer."""
+def texts_of(
+    episodes: Sequence[Episode], prompts: Prompts, history: int | None = None
+) -> list[str]:
+    """Everything that is read and written in episodes with transcripts: for a tokenizer.
+
+    Args:
+        episodes: What was played.
+        prompts: The agent's style.
+        history: What the agent remembers on a flat environment; see `Executor`.
+    """
     found: list[str] = [" *"]
     for episode in episodes:
         first = episode.transcript[0][1]
@@ -67,8 +77,12 @@ def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
                 for m in prompts.segment(first, text, ())
             ]
         found += sorted(episode.offers)
-        for action, observation in episode.transcript[1:]:
+        for step, (action, observation) in enumerate(episode.transcript[1:]):
             found += [action, observation]
+            if history and step == 0:
+                past, info = [(first, action)], {"step": 1, "admissible": []}
+                recalled = prompts.recall(first, episode.goal, past, observation, info)
+                found += [m.text for m in recalled]
     return found
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from himac_agents.checkpoint import write_atomically
 from himac_agents.config import TrainConfig
 from himac_agents.episodes import Episode
+from himac_agents.files import write_atomically
 from himac_agents.traces import describe
 
 

@@ -20,8 +20,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents import checkpoint, outcome, parallel
 from himac_agents.agent import HiMACAgent
-from himac_agents.assembly import assemble, forget, load_agent, load_policy, make_pool, make_prompts
-from himac_agents.coevolution import Iteration, flat_iteration, himac_iteration
+from himac_agents.assembly import (
+    assemble,
+    forget,
+    load_agent,
+    load_policy,
+    load_reference,
+    make_pool,
+    make_prompts,
+)
+from himac_agents.coevolution import Iteration, Setting, iterate
 from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision, demonstrate, texts_of
 from himac_agents.episodes import Segment
@@ -34,7 +42,7 @@ from himac_agents.traces import Sample
 __all__ = ["Progressed", "Trainer", "load_agent"]
 
 #: Streams of random numbers that a run draws from its seed.
-_TASKS, _DEMOS, _TEXTS, _WEIGHTS = range(4)
+_TASKS, _DEMOS, _CHOICES = range(3)
 
 
 @dataclass
@@ -48,7 +56,9 @@ class Progressed:
         tokens: Tokens written while learning.
         demo_steps: Steps of tasks in the demonstrations.
         warm_seconds: Wall time of supervision.
-        learn_seconds: Wall time of co-evolution, rollouts included.
+        warm_cpu_seconds: CPU time of supervision, all threads together.
+        learn_seconds: Wall time of reinforcement learning, rollouts included.
+        learn_cpu_seconds: CPU time of the same.
         lines: Lines of `metrics.jsonl`.
         rng: State of the trainer's generator.
         evaluations: Results so far, by name, with what a paired comparison needs.
@@ -61,6 +71,8 @@ class Progressed:
     demo_steps: int = 0
     warm_seconds: float = 0.0
     learn_seconds: float = 0.0
+    warm_cpu_seconds: float = 0.0
+    learn_cpu_seconds: float = 0.0
     lines: int = 0
     rng: dict[str, Any] = field(default_factory=dict)
     evaluations: dict[str, Any] = field(default_factory=dict)
@@ -96,7 +108,7 @@ class Trainer:
         self.console = console or Console(stderr=True)
         if not self.team.leads:
             self.console = Console(quiet=True)
-        self.flat = config.method != "himac"
+        self.flat = not config.traits.hierarchical
         self.prompts = make_prompts(config)
         self.pool = make_pool(config, flat=self.flat)
         self.train_ids = self.pool.task_ids("train")
@@ -125,6 +137,20 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Everything that is still to be done; returns what `result.json` holds."""
         config = self.config
+        self.begin()
+        self._load_reference()
+        with self._bar(config.traits.title, config.iterations, self.at.iteration) as tick:
+            while self.at.iteration < config.iterations and not self._spent():
+                tick(self._iterate())
+                if self.at.iteration % config.checkpoint_every == 0:
+                    self.save()
+        if "final" not in self.at.evaluations:
+            self._evaluate("final")
+            self.save()
+        return self._finish()
+
+    def begin(self) -> None:
+        """The warm start, its evaluation and the first checkpoint; nothing where that is done."""
         self.warm_start()
         if "warm_start" not in self.at.evaluations:
             self._evaluate("warm_start")
@@ -134,16 +160,6 @@ class Trainer:
             for learner in self.learners.values():
                 learner.begin_reinforcement()
             self.save()
-        self._load_reference()
-        with self._bar("co-evolution", config.iterations, self.at.iteration) as tick:
-            while self.at.iteration < config.iterations and not self._spent():
-                tick(self._iterate())
-                if self.at.iteration % config.checkpoint_every == 0:
-                    self.save()
-        if "final" not in self.at.evaluations:
-            self._evaluate("final")
-            self.save()
-        return self._finish()
 
     def warm_start(self, until: int | None = None) -> None:
         """Supervision on the expert's demonstrations, up to step `until` (None: to its end)."""
@@ -155,15 +171,18 @@ class Trainer:
             for learner in self.learners.values():
                 learner.begin_supervision()
         streams = {
-            name: Supervision(segments, config.warm_tokens, config.seed).batches(at.warm)
+            name: Supervision(segments, config.warm_tokens, config.seed).batches(
+                sum(self.supervises(name, step) for step in range(at.warm))
+            )
             for name, segments in self.segments_by_policy().items()
         }
-        began, losses = time.perf_counter(), []
+        began, cpu, losses = time.perf_counter(), time.process_time(), []
         with self._bar("warm start", config.warm_steps, at.warm) as tick:
             while at.warm < last:
                 lr = cosine(at.warm, config.warm_steps, config.warm_lr)
                 for name, stream in streams.items():
-                    losses.append(self.learners[name].imitate(next(stream), lr))
+                    if self.supervises(name, at.warm):
+                        losses.append(self.learners[name].imitate(next(stream), lr))
                 at.warm += 1
                 if at.warm % 50 == 0 or at.warm == last:
                     loss = float(np.mean(losses))
@@ -171,28 +190,48 @@ class Trainer:
                     self.run_folder.log("warm_start", at.warm, {"loss": loss, "lr": lr})
                     tick({"loss": loss}, at.warm)
         at.warm_seconds += time.perf_counter() - began
+        at.warm_cpu_seconds += time.process_time() - cpu
         for policy in self.policies.values():
             policy.forget()
 
+    def supervises(self, name: str, step: int) -> bool:
+        """Whether a policy takes part in a supervised step: a planner of its own not in each."""
+        share = self.config.warm_planner_share if name == "planner" else 1.0
+        return int((step + 1) * share) > int(step * share)
+
     def _spent(self) -> bool:
-        most = self.config.max_env_steps
-        return 0 < most <= self.at.env_steps
+        """Whether a budget is used up; asked between iterations, so the last one may exceed it."""
+        budgets = (
+            (self.config.max_env_steps, self.at.env_steps),
+            (self.config.max_tokens, self.at.tokens),
+        )
+        return any(0 < most <= used for most, used in budgets)
+
+    def _draw(self, count: int, rng: np.random.Generator) -> list[str]:
+        index = rng.choice(len(self.task_pool), count, replace=count > len(self.task_pool))
+        return [self.task_pool[i] for i in index]
 
     def _iterate(self) -> dict[str, float]:
         config, at = self.config, self.at
-        began = time.perf_counter()
-        index = self.rng.choice(len(self.task_pool), config.tasks, replace=False)
-        task_ids = self.team.share([self.task_pool[i] for i in self.team.agree(index)])
+        began, cpu = time.perf_counter(), time.process_time()
+        drawn = self.team.agree(self._draw(config.tasks, self.rng))
+        task_ids = self.team.share(drawn)
         self.team.reseed(self._generators(), config.seed, at.iteration)
         done = self._iteration(task_ids).pooled(self.team, len(task_ids))
         at.iteration += 1
         at.env_steps += done.env_steps
         at.tokens += done.tokens
-        seconds = time.perf_counter() - began
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
         at.learn_seconds += seconds
+        at.learn_cpu_seconds += cpu_seconds
         for phase, metrics in done.metrics.items():
-            work = {"env_steps_total": at.env_steps, "tokens_total": at.tokens}
-            self.run_folder.log(phase, at.iteration, {**metrics, **work, "seconds": seconds})
+            work = {
+                "env_steps_total": at.env_steps,
+                "tokens_total": at.tokens,
+                "seconds": seconds,
+                "cpu_seconds": cpu_seconds,
+            }
+            self.run_folder.log(phase, at.iteration, {**metrics, **work})
         if at.iteration % config.checkpoint_every == 0:
             # Of different groups, so that four tasks are seen and not one four times.
             few = done.episodes[:: max(1, len(done.episodes) // 4)][:4]
@@ -201,14 +240,20 @@ class Trainer:
         return {"success": last["success"], "dead groups": last["dead_groups"]}
 
     def _iteration(self, task_ids: Sequence[str]) -> Iteration:
-        config, learners = self.config, self.learners
-        if self.flat:
-            return flat_iteration(
-                config, self.agent, self.pool, learners["policy"], task_ids, self.rng
-            )
-        planner = learners.get("policy") or learners["planner"]
-        executor = learners.get("policy") or learners["executor"]
-        return himac_iteration(config, self.agent, self.pool, planner, executor, task_ids, self.rng)
+        learners = self.learners
+        # What only this process chooses, it chooses by numbers of its own.
+        own = np.random.default_rng([self.config.seed, _CHOICES, self.at.iteration, self.team.rank])
+        setting = Setting(
+            self.config,
+            self.agent,
+            self.pool,
+            planner=learners.get("policy") or learners["planner"],
+            executor=learners.get("policy") or learners["executor"],
+            draw=lambda count: self._draw(count, own),
+            choices=own,
+            rng=self.rng,
+        )
+        return iterate(setting, task_ids, self.at.iteration)
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -217,9 +262,14 @@ class Trainer:
         shared = config.share_parameters or self.flat
         names = ["policy"] if shared else ["planner", "executor"]
         if newest is not None:
-            return {name: load_policy(newest / name, config.policy) for name in names}
+            return {
+                name: load_policy(newest / name, config.policy, config=config) for name in names
+            }
         if config.policy == "hf":
-            return {name: load_policy(config.model, "hf", seed=config.seed) for name in names}
+            return {
+                name: load_policy(config.model, "hf", seed=config.seed, config=config)
+                for name in names
+            }
         texts = texts_of(
             demonstrate(
                 self.pool,
@@ -232,6 +282,7 @@ class Trainer:
                 transcripts=True,
             ),
             self.prompts,
+            config.memory if self.flat else None,
         )
         size = TinySize(config.hidden, config.layers, config.heads, config.feedforward)
         return {name: TinyPolicy.build(texts, size, seed=config.seed) for name in names}
@@ -251,6 +302,7 @@ class Trainer:
                 seed=config.seed + 2,
                 flat=self.flat,
                 constrained=config.constrained,
+                history=config.memory,
             )
             self.at.demo_steps = sum(e.steps for e in episodes)
             self._demos = [
@@ -298,7 +350,7 @@ class Trainer:
         if self.config.kl > 0:
             for name, learner in self.learners.items():
                 folder = self.run_folder.folder / "warm_start" / name
-                learner.reference = load_policy(folder, self.config.policy)
+                learner.reference = load_reference(self.policies[name], folder, self.config)
 
     # -- checkpoints -----------------------------------------------------------------------------
 
