@@ -400,5 +400,7 @@ class Trainer:
         path = self.run_folder.result(result)
         self.console.print(outcome.table(result))
         self.console.print(f"run: {self.run_folder.folder}   result: {path}")
+        if (page := self.run_folder.report()) is not None:
+            self.console.print(f"report: {page}")
         self.run_folder.close()
         return result
