@@ -54,7 +54,7 @@ def demonstrate(
 
 def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
     """Everything that is read and written in episodes with transcripts: for a tokenizer."""
-    found: list[str] = [" *"]
+    found: list[str] = prompts.words(episodes[0].transcript[0][1]) if episodes else []
     for episode in episodes:
         first = episode.transcript[0][1]
         found += [m.text for m in prompts.plan(first, episode.goal)]
@@ -67,8 +67,9 @@ def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
                 for m in prompts.segment(first, text, ())
             ]
         found += sorted(episode.offers)
-        for action, observation in episode.transcript[1:]:
-            found += [action, observation]
+        for turn, (action, seen) in zip(episode.turns(), episode.transcript[1:], strict=False):
+            said = turn.text if turn.role == "executor" else action
+            found += [said, prompts.observe(seen, "", {}).text]
     return found
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 
-from himac_agents.agent import Context, HiMACAgent, codec_of
+from himac_agents.agent import Context, HiMACAgent, Offer, codec_of, meant
 from himac_agents.episodes import Episode, Segment, Task, Turn
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
 from himac_agents.prompts import read_blueprint, read_command
@@ -189,7 +190,8 @@ class _Lane:
         self.first = ""
         self.endings: list[str] = []
         self.choices: list[tuple[int, ...]] | None = None
-        self.offered: list[str] = []
+        self.offers: list[Offer] = []
+        self.info: dict[str, Any] = {}
         try:
             self.env = pool[slot]
             observation, info = self.env.reset(options={"task_id": task.task_id})
@@ -216,11 +218,13 @@ class _Lane:
 
     def _offer(self, info: dict[str, Any]) -> None:
         """Notes the commands that the executor may choose from, where it is bound to them."""
-        bound = self.asks == "executor"
-        self.choices = self.agent.executor.choices(info, self.context.codec) if bound else None
-        self.offered = info["admissible"]
+        self.choices, self.offers, self.info = None, [], info
+        if self.asks == "executor":
+            executor, wanted = self.agent.executor, self.episode.segments[-1].subgoal
+            self.offers = executor.offers(wanted or self.episode.goal, info)
+            self.choices = executor.choices(self.offers, self.context.codec)
         if self.keeps:
-            self.episode.offers.update(info["admissible"])
+            self.episode.offers.update(written for written, _ in self.offers)
 
     def _turn_to(self, observation: dict[str, Any], info: dict[str, Any]) -> None:
         """Opens the segment that the environment's phase calls for."""
@@ -250,8 +254,12 @@ class _Lane:
         segment = self.episode.segments[-1]
         segment.temperature = temperature
         start = len(self.context.token_ids)
-        ids = self.context.say(completion)
         planning = self.asks == "planner"
+        if not planning and not completion.token_ids:
+            # A scripted player names commands as the environment does.
+            phrase = self.agent.executor.prompts.phrase
+            completion = replace(completion, text=phrase(read_command(completion.text), self.info))
+        ids = self.context.say(completion)
         if planning:
             blueprint = read_blueprint(completion.text, self.episode.goal)
             self.episode.blueprint = blueprint
@@ -259,9 +267,9 @@ class _Lane:
             action = blueprint.render()
         elif self.choices is not None and ids in self.choices:
             # The command itself: its text may hold words that the model's vocabulary lacks.
-            action = self.offered[self.choices.index(ids)]
+            action = self.offers[self.choices.index(ids)][1]
         else:
-            action = read_command(completion.text)
+            action = meant(read_command(completion.text), self.offers)
         turn = Turn(segment, start, ids, completion.logprobs, completion.text, action)
         turn.allowed = completion.allowed
         if self.choices is not None and not completion.allowed:

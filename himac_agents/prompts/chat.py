@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from himac_agents.policy import Message
+from himac_agents.prompts.protocol import PlainCommands
 from himac_agents.prompts.scene import scene
 from himac_envs.blueprint import SUB_DONE, Blueprint
 
 
 @dataclass(frozen=True, slots=True)
-class ChatPrompts:
+class ChatPrompts(PlainCommands):
     """For instruction-tuned models: the rules in a system message, admissible commands listed.
 
     Attributes:

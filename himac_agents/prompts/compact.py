@@ -7,13 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from himac_agents.policy import Message
-from himac_agents.prompts.scene import mark, scene
+from himac_agents.prompts.forms import Form, PlainForm
+from himac_agents.prompts.protocol import PlainCommands
+from himac_agents.prompts.shop import ShopForm
 from himac_envs.blueprint import Blueprint
+
+_PLAIN, _SHOP = PlainForm(), ShopForm()
+_FORMS: tuple[Form, ...] = (_SHOP, _PLAIN)
+
+
+def form_of(text: str) -> Form:
+    """The form that knows an observation."""
+    return next(form for form in _FORMS if form.knows(text))
 
 
 @dataclass(frozen=True, slots=True)
-class CompactPrompts:
+class CompactPrompts(PlainCommands):
     """Few words, for small models trained from scratch: a role token, the scene, the sub-goal.
+
+    Each environment's text has a form of its own, recognised by how it looks: see
+    `himac_agents.prompts.forms` (ALFWorld, and anything else) and `himac_agents.prompts.shop`.
 
     Attributes:
         remind: Repeat the sub-goal (flat: the instruction) after each observation, as a help for
@@ -29,24 +42,23 @@ class CompactPrompts:
 
     def plan(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.plan`."""
-        return [Message("user", f"<plan> {scene(first)}\n{goal}")]
+        form = form_of(first)
+        return [Message("user", f"<plan> {form.scene(first)}\n{form.task(goal)}")]
 
     def segment(self, first: str, subgoal: str, endings: Sequence[str]) -> list[Message]:
         """See `Prompts.segment`."""
-        past = [self._marked(ending, subgoal) for ending in endings]
-        return [Message("user", "\n".join([f"<act> {scene(first)}", *past, subgoal]))]
+        scene, *past = form_of(first).opening(first, subgoal if self.mark else "", endings)
+        return [Message("user", "\n".join([f"<act> {scene}", *past, subgoal]))]
 
     def play(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.play`."""
-        return [Message("user", f"<play> {scene(first)}\n{goal}")]
+        form = form_of(first)
+        return [Message("user", f"<play> {form.scene(first)}\n{form.task(goal)}")]
 
     def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
         """See `Prompts.observe`."""
-        text = self._marked(text, task)
+        text = form_of(text).observation(text, task if self.mark else "", info)
         return Message("user", f"{text}\n{task}" if self.remind else text)
-
-    def _marked(self, text: str, task: str) -> str:
-        return mark(text, task) if self.mark else text
 
     def write_blueprint(self, blueprint: Blueprint) -> str:
         """Bulleted lines."""
@@ -55,3 +67,20 @@ class CompactPrompts:
     def write_command(self, command: str) -> str:
         """The command itself."""
         return command
+
+    def commands(self, task: str, info: dict[str, Any]) -> Sequence[str]:
+        """See `Prompts.commands`."""
+        return _by_info(info).commands(task, info)
+
+    def phrase(self, command: str, info: dict[str, Any]) -> str:
+        """See `Prompts.phrase`."""
+        return _by_info(info).phrase(command, info)
+
+    def words(self, first: str) -> list[str]:
+        """See `Prompts.words`."""
+        return form_of(first).words()
+
+
+def _by_info(info: dict[str, Any]) -> Form:
+    # Only the shop says what can be clicked.
+    return _SHOP if "available_actions" in info else _PLAIN
