@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from himac_agents.policy import Codec, Completion, Message, Policy, Prompt, Role, Sampling
-from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint, read_command
+from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint
 from himac_envs.blueprint import Blueprint
 
 #: A command as it is written, and as the environment takes it.
@@ -40,6 +40,13 @@ class Context:
         self.codec = codec
         self.messages = list(messages)
         self.token_ids: list[int] = codec.encode(messages) if codec is not None else []
+
+    def fork(self) -> Context:
+        """A conversation that begins where this one stands."""
+        copy = Context(self.role, (), None)
+        copy.codec, copy.messages = self.codec, list(self.messages)
+        copy.token_ids = list(self.token_ids)
+        return copy
 
     def prompt(
         self,
@@ -107,12 +114,15 @@ class Executor:
         sampling: How its answers are drawn.
         constrained: Whether its answers are bound to the admissible commands. Otherwise it writes
             freely, and what the environment does not understand costs a step.
+        sees: What it remembers on a hierarchical environment: its "segment", as in the paper, or
+            the whole "episode", sub-goals before included.
     """
 
     policy: Policy
     prompts: Prompts = field(default_factory=CompactPrompts)
     sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 16))
     constrained: bool = False
+    sees: Literal["segment", "episode"] = "segment"
     _context: Context | None = field(default=None, init=False, repr=False)
     _first: str = field(default="", init=False, repr=False)
     _endings: list[str] = field(default_factory=list, init=False, repr=False)
@@ -133,14 +143,17 @@ class Executor:
             if not fresh:
                 self._endings.append(text)
             self._segment = segment
-            self._context = self.open(observation, info, self._first, self._endings)
+            before = None if fresh else self._context
+            self._context = self.open(
+                observation, info, self._first, self._endings, before=before
+            )
         else:
             self._context.hear(self.prompts.observe(text, task, info))
         offers = self.offers(task, info)
         prompt = self._context.prompt(choices=self.choices(offers, self._context.codec))
         (completion,) = self.policy.generate([prompt], self.sampling)
         self._context.say(completion)
-        return meant(read_command(completion.text), offers)
+        return meant(self.prompts.read(completion.text), offers)
 
     def __call__(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
         """The same: what `himac_envs.hierarchy.PlannerView` asks of an executor."""
@@ -166,12 +179,28 @@ class Executor:
         first: str,
         endings: Sequence[str] = (),
         codec: Codec | None = None,
+        before: Context | None = None,
     ) -> Context:
-        """The context with which a segment begins (on a flat environment: the episode)."""
+        """The context with which a segment begins (on a flat environment: the episode).
+
+        Args:
+            observation: The environment's.
+            info: The environment's.
+            first: The episode's first observation.
+            endings: The last observation of each sub-goal that has ended.
+            codec: Gives token ids; None: the policy itself, where it can.
+            before: The context of the segment before, which goes on where the whole episode is
+                seen.
+        """
         if "subgoal" in observation:
-            messages = self.prompts.segment(first, str(observation["subgoal"]), endings)
+            subgoal = str(observation["subgoal"])
+            if before is not None and self.sees == "episode":
+                context = before.fork()
+                context.hear(self.prompts.proceed(str(observation["text"]), subgoal, info))
+                return context
+            messages = self.prompts.segment(first, subgoal, endings, info)
         else:
-            messages = self.prompts.play(first, str(info["goal"]))
+            messages = self.prompts.play(first, str(info["goal"]), info)
         return Context("executor", messages, codec or codec_of(self.policy))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from himac_agents.policy import Role
+from himac_agents.policy import Message, Role
 from himac_envs.blueprint import Blueprint
 
 
@@ -43,6 +43,7 @@ class Turn:
         reward: What the environment paid for it.
         invalid: Whether the environment did not understand it.
         allowed: For each output id what it was drawn from; empty where any id was allowed.
+        written: Tokens written, where a remote model counted them; None: `output_ids`.
     """
 
     segment: Segment = field(repr=False)
@@ -54,6 +55,12 @@ class Turn:
     reward: float = 0.0
     invalid: bool = False
     allowed: tuple[tuple[int, ...], ...] = ()
+    written: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the policy wrote."""
+        return len(self.output_ids) if self.written is None else self.written
 
     @property
     def role(self) -> Role:
@@ -81,6 +88,7 @@ class Segment:
         subgoal: The sub-goal ("" for the planner and for flat agents).
         index: Its place in the blueprint; -1 for the planner.
         token_ids: The whole conversation.
+        messages: The same as text.
         turns: What the policy wrote of it.
         option: The environment's record of the option, once it has ended.
         temperature: The softmax temperature the turns were sampled at.
@@ -91,6 +99,7 @@ class Segment:
     subgoal: str = ""
     index: int = -1
     token_ids: list[int] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     option: dict[str, Any] | None = None
     temperature: float = 1.0
@@ -113,7 +122,9 @@ class Episode:
         options: The environment's records of the sub-goals.
         transcript: (action, observation) pairs, for reports; only if asked for.
         offers: Every command that was admissible at some step; only with a transcript.
-        error: The traceback where the environment crashed; such an episode carries no loss.
+        task_type: The kind of task, where the environment tells it (ALFWorld's six types, say).
+        error: Why the episode was cut off: the environment's traceback, or a remote model's last
+            error. Such an episode carries no loss.
     """
 
     task: Task
@@ -128,6 +139,7 @@ class Episode:
     options: list[dict[str, Any]] = field(default_factory=list)
     transcript: list[tuple[str, str]] = field(default_factory=list)
     offers: set[str] = field(default_factory=set)
+    task_type: str = ""
     error: str | None = None
 
     def turns(self) -> Iterator[Turn]:
@@ -138,4 +150,4 @@ class Episode:
     @property
     def tokens(self) -> int:
         """Tokens that policies wrote in this episode."""
-        return sum(len(turn.output_ids) for turn in self.turns())
+        return sum(turn.tokens for turn in self.turns())

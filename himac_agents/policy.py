@@ -84,12 +84,16 @@ class Completion:
             under the model at temperature 1). Empty for policies that give none.
         allowed: For each id, the ids it was drawn from; empty where any was allowed. An id that
             was the only one allowed has log-probability 0 and carries no loss.
+        written: Tokens written, as a remote model counts them; None: those of `token_ids`.
+        error: Why there is no answer, where a remote model gave none: its episode ends.
     """
 
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     allowed: tuple[tuple[int, ...], ...] = ()
+    written: int | None = None
+    error: str | None = None
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ import gymnasium as gym
 from himac_agents.agent import Context, HiMACAgent, Offer, codec_of, meant
 from himac_agents.episodes import Episode, Segment, Task, Turn
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
-from himac_agents.prompts import read_blueprint, read_command
+from himac_agents.prompts import read_blueprint
 
 
 class EnvPool:
@@ -128,7 +128,9 @@ def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Epi
             continue
         episode.goal = opening[1]
         context = Context("planner", planner.prompts.plan(*opening), codec)
-        segment = Segment("planner", task.group, token_ids=context.token_ids)
+        segment = Segment(
+            "planner", task.group, token_ids=context.token_ids, messages=context.messages
+        )
         segment.temperature = planner.sampling.temperature or 1.0
         episode.segments.append(segment)
         asked.append((episode, context))
@@ -143,9 +145,9 @@ def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Epi
             blueprint = read_blueprint(completion.text, episode.goal)
             episode.blueprint, episode.blueprint_valid = blueprint, blueprint.valid
             segment = episode.segments[0]
-            segment.turns.append(
-                Turn(segment, at, ids, completion.logprobs, completion.text, blueprint.render())
-            )
+            turn = Turn(segment, at, ids, completion.logprobs, completion.text, blueprint.render())
+            turn.written, episode.error = completion.written, completion.error
+            segment.turns.append(turn)
     return episodes
 
 
@@ -187,6 +189,7 @@ class _Lane:
         self.episode = Episode(task)
         self.asks: Role | None = None
         self.context: Context
+        self.before: Context | None = None
         self.first = ""
         self.endings: list[str] = []
         self.choices: list[tuple[int, ...]] | None = None
@@ -197,6 +200,7 @@ class _Lane:
             observation, info = self.env.reset(options={"task_id": task.task_id})
             self.first = str(observation["text"])
             self.episode.goal = str(info["goal"])
+            self.episode.task_type = str(getattr(self.env, "task_type", ""))
             if self.keeps:
                 self.episode.transcript.append(("", self.first))
             if "phase" in observation and task.blueprint is not None:
@@ -240,12 +244,13 @@ class _Lane:
         else:
             self.asks = "executor"
             self.context = agent.executor.open(
-                observation, info, self.first, self.endings, self.codec
+                observation, info, self.first, self.endings, self.codec, self.before
             )
+            self.before = self.context
             subgoal = str(observation.get("subgoal", ""))
             index = int(observation.get("subgoal_index", 0))
             segment = Segment("executor", self.episode.task.group, subgoal, index)
-        segment.token_ids = self.context.token_ids
+        segment.token_ids, segment.messages = self.context.token_ids, self.context.messages
         self.episode.segments.append(segment)
         self._offer(info)
 
@@ -256,9 +261,11 @@ class _Lane:
         start = len(self.context.token_ids)
         planning = self.asks == "planner"
         if not planning and not completion.token_ids:
-            # A scripted player names commands as the environment does.
-            phrase = self.agent.executor.prompts.phrase
-            completion = replace(completion, text=phrase(read_command(completion.text), self.info))
+            # A scripted player does not know how a command is written in this very place.
+            prompts = self.agent.executor.prompts
+            command = prompts.read(completion.text)
+            if (written := prompts.phrase(command, self.info)) != prompts.write_command(command):
+                completion = replace(completion, text=written)
         ids = self.context.say(completion)
         if planning:
             blueprint = read_blueprint(completion.text, self.episode.goal)
@@ -269,13 +276,16 @@ class _Lane:
             # The command itself: its text may hold words that the model's vocabulary lacks.
             action = self.offers[self.choices.index(ids)][1]
         else:
-            action = meant(read_command(completion.text), self.offers)
+            action = meant(self.agent.executor.prompts.read(completion.text), self.offers)
         turn = Turn(segment, start, ids, completion.logprobs, completion.text, action)
-        turn.allowed = completion.allowed
+        turn.allowed, turn.written = completion.allowed, completion.written
         if self.choices is not None and not completion.allowed:
             # A scripted player's command, as a bound model would have written it.
             turn.allowed = narrow(self.choices, ids) or ()
         segment.turns.append(turn)
+        if completion.error is not None:
+            self.asks, self.episode.error = None, completion.error
+            return
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
         except Exception:
@@ -284,6 +294,7 @@ class _Lane:
         turn.reward, turn.invalid = float(reward), bool(info["invalid"]) and not planning
         episode = self.episode
         episode.reward += float(reward)
+        episode.steps = int(info["step"])
         if self.keeps:
             episode.transcript.append((action, str(observation["text"])))
         option = info.get("option")
@@ -295,7 +306,6 @@ class _Lane:
         if terminated or truncated or (failed and self.stops):
             self.asks = None
             episode.success, episode.score = bool(info["won"]), float(info["score"])
-            episode.steps = int(info["step"])
         elif planning or option is not None:
             self._turn_to(observation, info)
         else:

@@ -42,27 +42,37 @@ def fingerprint(paths: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def cache_dir(beside: Path | None = None) -> Path:
-    """Return a writable folder for caches: in ``beside`` if possible, else under `home`.
+def writable(folder: Path) -> bool:
+    """Return whether files may be put into a folder, which need not exist yet.
+
+    A folder without its owner's write bit counts as read-only even for the superuser: who took
+    the bit away meant it.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    return bool(folder.stat().st_mode & 0o200) and os.access(folder, os.W_OK)
+
+
+def cache_dirs(beside: Path | None = None) -> tuple[Path, ...]:
+    """Return the folders where caches may lie: in ``beside``, and under `home`.
 
     Args:
         beside: The folder of the data that the cache is made from.
+    """
+    return (*([beside / ".himac-cache"] if beside else []), home() / "cache")
+
+
+def cache_dir(beside: Path | None = None) -> Path:
+    """Return the first of `cache_dirs` that can be written to; it may not exist yet.
 
     Raises:
-        OSError: Neither place can be written; the message names both.
+        OSError: None can; the message names them.
     """
-    tried = []
-    if beside is not None:
-        tried.append(beside / ".himac-cache")
-    tried.append(home() / "cache")
-    for folder in tried:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(folder, os.W_OK):
+    places = cache_dirs(beside)
+    for folder in places:
+        if writable(folder):
             return folder
     raise OSError(
-        f"no cache folder can be written: tried {', '.join(map(str, tried))}; "
+        f"no cache folder can be written: tried {', '.join(map(str, places))}; "
         "set HIMAC_HOME to a folder that you may write to"
     )

@@ -341,6 +341,11 @@ class TaskEnv(gym.Env[Observation, str], ABC):
         """The id of the task being played ("" before the first reset)."""
         return self._task_id
 
+    @property
+    def task_type(self) -> str:
+        """The kind of the task being played, for results by kind ("" where there are none)."""
+        return ""
+
     def snapshot(self) -> Snapshot:
         """Return the whole state of the episode; `restore` continues from it any number of times.
 

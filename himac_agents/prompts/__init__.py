@@ -13,16 +13,21 @@ from __future__ import annotations
 from himac_agents.prompts.chat import ChatPrompts
 from himac_agents.prompts.compact import CompactPrompts
 from himac_agents.prompts.protocol import Prompts
-from himac_agents.prompts.reading import MAX_COMMAND, read_blueprint, read_command
+from himac_agents.prompts.reading import MAX_COMMAND, read_blueprint, read_command, visible
 from himac_agents.prompts.scene import mark, scene
+from himac_agents.prompts.verl_agent import VerlAgentPrompts
+from himac_agents.prompts.wording import benchmark_of
 
 __all__ = [
     "MAX_COMMAND",
     "ChatPrompts",
     "CompactPrompts",
     "Prompts",
+    "VerlAgentPrompts",
+    "benchmark_of",
     "mark",
     "read_blueprint",
     "read_command",
     "scene",
+    "visible",
 ]

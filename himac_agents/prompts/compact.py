@@ -9,6 +9,7 @@ from typing import Any
 from himac_agents.policy import Message
 from himac_agents.prompts.forms import Form, PlainForm
 from himac_agents.prompts.protocol import PlainCommands
+from himac_agents.prompts.reading import read_command
 from himac_agents.prompts.shop import ShopForm
 from himac_envs.blueprint import Blueprint
 
@@ -45,20 +46,55 @@ class CompactPrompts(PlainCommands):
         form = form_of(first)
         return [Message("user", f"<plan> {form.scene(first)}\n{form.task(goal)}")]
 
-    def segment(self, first: str, subgoal: str, endings: Sequence[str]) -> list[Message]:
+    def segment(
+        self,
+        first: str,
+        subgoal: str,
+        endings: Sequence[str],
+        info: dict[str, Any] | None = None,
+    ) -> list[Message]:
         """See `Prompts.segment`."""
-        scene, *past = form_of(first).opening(first, subgoal if self.mark else "", endings)
+        task = subgoal if self.mark else ""
+        scene, *past = form_of(first).opening(first, task, endings, info or {})
         return [Message("user", "\n".join([f"<act> {scene}", *past, subgoal]))]
 
-    def play(self, first: str, goal: str) -> list[Message]:
+    def proceed(self, text: str, subgoal: str, info: dict[str, Any]) -> Message:
+        """See `Prompts.proceed`."""
+        return Message("user", f"{self._short(text, subgoal, info)}\n<act> {subgoal}")
+
+    def play(self, first: str, goal: str, info: dict[str, Any] | None = None) -> list[Message]:
         """See `Prompts.play`."""
         form = form_of(first)
         return [Message("user", f"<play> {form.scene(first)}\n{form.task(goal)}")]
 
+    def recall(
+        self,
+        first: str,
+        goal: str,
+        past: Sequence[tuple[str, str]],
+        text: str,
+        info: dict[str, Any],
+    ) -> list[Message]:
+        """See `Prompts.recall`."""
+        form = form_of(first)
+        lines = [f"<play> {form.scene(first)}", form.task(goal)]
+        for seen, command in past:
+            lines += [self._short(seen, goal, {}) if seen != first else "", f"> {command}"]
+        if past:
+            lines.append(self._short(text, goal, info))
+        return [Message("user", "\n".join(line for line in lines if line))]
+
     def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
         """See `Prompts.observe`."""
-        text = form_of(text).observation(text, task if self.mark else "", info)
+        text = self._short(text, task, info)
         return Message("user", f"{text}\n{task}" if self.remind else text)
+
+    def _short(self, text: str, task: str, info: dict[str, Any]) -> str:
+        return form_of(text).observation(text, task if self.mark else "", info)
+
+    def read(self, answer: str) -> str:
+        """The first line; see `read_command`."""
+        return read_command(answer)
 
     def write_blueprint(self, blueprint: Blueprint) -> str:
         """Bulleted lines."""

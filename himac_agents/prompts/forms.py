@@ -31,13 +31,16 @@ class Form(Protocol):
         """An observation, for an agent that is after `task` (a sub-goal or the instruction)."""
         ...
 
-    def opening(self, first: str, task: str, endings: Sequence[str]) -> list[str]:
+    def opening(
+        self, first: str, task: str, endings: Sequence[str], info: dict[str, Any]
+    ) -> list[str]:
         """What the executor knows when a sub-goal begins, in lines: the scene, and how it stands.
 
         Args:
             first: The episode's first observation.
             task: The sub-goal.
             endings: The last observation of each sub-goal that has ended.
+            info: The environment's.
         """
         ...
 
@@ -73,7 +76,9 @@ class PlainForm:
         """With its marks."""
         return mark(text, task)
 
-    def opening(self, first: str, task: str, endings: Sequence[str]) -> list[str]:
+    def opening(
+        self, first: str, task: str, endings: Sequence[str], info: dict[str, Any]
+    ) -> list[str]:
         """The scene, and every ending: what is held was said by one of them."""
         return [self.scene(first), *(mark(ending, task) for ending in endings)]
 

@@ -16,18 +16,54 @@ class Prompts(Protocol):
         """What the planner reads: the first observation and the task's instruction."""
         ...
 
-    def segment(self, first: str, subgoal: str, endings: Sequence[str]) -> list[Message]:
+    def segment(
+        self,
+        first: str,
+        subgoal: str,
+        endings: Sequence[str],
+        info: dict[str, Any] | None = None,
+    ) -> list[Message]:
         """What the executor reads when a sub-goal begins.
 
         Args:
             first: The episode's first observation.
             subgoal: The sub-goal.
             endings: The last observation of each sub-goal that has ended, in order.
+            info: The environment's, for styles that list the commands that are possible.
         """
         ...
 
-    def play(self, first: str, goal: str) -> list[Message]:
+    def proceed(self, text: str, subgoal: str, info: dict[str, Any]) -> Message:
+        """What an executor that remembers the whole episode reads when the next sub-goal begins.
+
+        Args:
+            text: The observation.
+            subgoal: The next sub-goal.
+            info: The environment's.
+        """
+        ...
+
+    def play(self, first: str, goal: str, info: dict[str, Any] | None = None) -> list[Message]:
         """What a flat agent reads at the episode's start."""
+        ...
+
+    def recall(
+        self,
+        first: str,
+        goal: str,
+        past: Sequence[tuple[str, str]],
+        text: str,
+        info: dict[str, Any],
+    ) -> list[Message]:
+        """All that a flat agent with a short memory reads at one decision.
+
+        Args:
+            first: The episode's first observation.
+            goal: The instruction.
+            past: The (observation, command) pairs that it remembers, the oldest first.
+            text: The present observation.
+            info: The environment's; `info["step"]` tells how many steps were taken.
+        """
         ...
 
     def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
@@ -38,6 +74,10 @@ class Prompts(Protocol):
             task: What it is after: the sub-goal, or on a flat environment the instruction.
             info: The environment's.
         """
+        ...
+
+    def read(self, answer: str) -> str:
+        """The command in an executor's answer, or `<sub_done>`. Total: never raises."""
         ...
 
     def write_blueprint(self, blueprint: Blueprint) -> str:

@@ -7,15 +7,29 @@ import re
 from himac_envs.blueprint import SUB_DONE, Blueprint
 
 _THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<(/?)think>", re.IGNORECASE)
 _ACTION = re.compile(r"<action>([^<]*)", re.IGNORECASE)
 #: Characters of a model's answer that are read as one command.
 MAX_COMMAND = 512
 
 
+def visible(text: str) -> str:
+    """An answer without its thoughts.
+
+    A `<think>` block is dropped, one that never ends too; and where a chat template has opened the
+    block already, so that the answer begins inside it, all that stands before the first
+    `</think>`.
+    """
+    first = _TAG.search(text)
+    if first is not None and first.group(1):
+        text = text[first.end() :]
+    return _THINK.sub(" ", text)
+
+
 def read_blueprint(answer: object, goal: str) -> Blueprint:
     """Understands a planner's answer. Total: never raises; see `Blueprint.parse`."""
     if isinstance(answer, str):
-        answer = _THINK.sub(" ", answer[:65_536])
+        answer = visible(answer[:65_536])
     return Blueprint.parse(answer, fallback=goal)
 
 
@@ -27,7 +41,7 @@ def read_command(answer: object) -> str:
     """
     if not isinstance(answer, str):
         return ""
-    answer = _THINK.sub(" ", answer[:65_536])
+    answer = visible(answer[:65_536])
     if SUB_DONE in answer:
         return SUB_DONE
     tagged = _ACTION.search(answer)

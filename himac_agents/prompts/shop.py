@@ -146,9 +146,12 @@ class ShopForm:
             return self._item(body, aim, info)
         return " ".join(["text", *aim.hits(", ".join(body))])
 
-    def opening(self, first: str, task: str, endings: Sequence[str]) -> list[str]:
+    def opening(
+        self, first: str, task: str, endings: Sequence[str], info: dict[str, Any]
+    ) -> list[str]:
         """The page that is open: it is all that the shop remembers."""
-        return [self.observation(endings[-1] if endings else first, task, {})]
+        now = {k: v for k, v in info.items() if k != "url"}  # what is chosen already is not said
+        return [self.observation(endings[-1] if endings else first, task, now)]
 
     def commands(self, task: str, info: dict[str, Any]) -> list[str]:
         """The admissible ones, with the search for the sub-goal's words where it asks for one."""

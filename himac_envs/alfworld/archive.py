@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from himac_envs.alfworld.errors import GameFileError
+from himac_envs.data import cache_dir, cache_dirs
 
 OFFICIAL_SPLITS: Final = ("train", "valid_seen", "valid_unseen")
 TASK_TYPES: Final = (
@@ -118,13 +119,12 @@ class _Found:
     key: str
 
 
-def load_index(folder: str | os.PathLike[str], cache_home: Path) -> Index:
+def load_index(folder: str | os.PathLike[str]) -> Index:
     """Return the index of a data folder, from the cache where that is still true.
 
     Args:
         folder: A folder with the official zip archives, an unpacked ``json_2.1.1`` tree, a folder
             above one of these, or an archive.
-        cache_home: Where the cache goes when the data's folder is read-only.
 
     Raises:
         FileNotFoundError: The folder does not exist, or holds no games.
@@ -133,14 +133,15 @@ def load_index(folder: str | os.PathLike[str], cache_home: Path) -> Index:
     found = _find(Path(folder))
     name = f"alfworld-index-{found.key[:20]}.json"
     base = Path(folder) if Path(folder).is_dir() else Path(folder).parent
-    places = [base / ".himac-cache" / name, cache_home / name]
-    for place in places:
-        if index := _read_cache(place, found):
+    for place in cache_dirs(base):
+        if index := _read_cache(place / name, found):
             return index
     from filelock import FileLock  # imported here: a cached index needs no lock
 
-    cache = next((place for place in places if _writable(place.parent)), None)
-    if cache is None:
+    try:
+        cache = cache_dir(base) / name
+        cache.parent.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a cache is only a convenience
         return _build(found)
     with FileLock(f"{cache}.lock"):
         index = _read_cache(cache, found)
@@ -148,18 +149,6 @@ def load_index(folder: str | os.PathLike[str], cache_home: Path) -> Index:
             index = _build(found)
             _write_cache(cache, found, index)
     return index
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        # A folder without any write bit was made read-only on purpose, even where the superuser
-        # could write to it.
-        if folder.parent.is_dir() and not folder.parent.stat().st_mode & 0o222:
-            return False
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
 
 
 def _read_cache(place: Path, found: _Found) -> Index | None:

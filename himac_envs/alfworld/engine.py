@@ -8,6 +8,7 @@ agent can see is reproduced, oddities included; each oddity has a comment that s
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from himac_envs.alfworld.commands import list_commands
@@ -292,44 +293,6 @@ class State:
         name, _, where = rest.partition(" in/on ")
         return self._put(name, where)
 
-    def _tool(self, rest: str, tool: int, able: int) -> tuple[int, str] | None:
-        """The held object's bit and the text's end, where it can be treated with this tool."""
-        game = self.game
-        name, _, where = rest.partition(" with ")
-        o = game.object_index.get(name)
-        r = game.receptacle_index.get(where)
-        if o is None or r is None or o != self.held or not able >> o & 1:
-            return None
-        if game.tools[r] != tool or not self._is_here(r):
-            return None
-        return 1 << o, f"the {name} using the {where}."
-
-    def _clean(self, rest: str) -> str | None:
-        done = self._tool(rest, SINK, self.game.cleanable)
-        if done is None:
-            return None
-        self.clean |= done[0]
-        self._changed()
-        return f"You clean {done[1]}"
-
-    def _heat(self, rest: str) -> str | None:
-        done = self._tool(rest, MICROWAVE, self.game.heatable)
-        if done is None:
-            return None
-        self.hot |= done[0]
-        self.cool &= ~done[0]
-        self._changed()
-        return f"You heat {done[1]}"
-
-    def _cool(self, rest: str) -> str | None:
-        done = self._tool(rest, FRIDGE, self.game.coolable)
-        if done is None:
-            return None
-        self.cool |= done[0]
-        self.hot &= ~done[0]
-        self._changed()
-        return f"You cool {done[1]}"
-
     def _use(self, rest: str) -> str | None:
         game = self.game
         o = game.object_index.get(rest)
@@ -380,6 +343,40 @@ class State:
         return HELP_TEXT if self.game.dialect.has_help and not rest else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Treatment:
+    """What ``clean``, ``heat`` and ``cool`` do with the held object; called as a handler.
+
+    Attributes:
+        verb: The command's first word.
+        tool: Which kind of receptacle it takes; whether its door is open does not matter.
+        able: The game's mask of the objects that it works on.
+        sets: The state's mask that it adds the object to.
+        unsets: The state's mask that it takes the object from, if any.
+    """
+
+    verb: str
+    tool: int
+    able: str
+    sets: str
+    unsets: str | None
+
+    def __call__(self, state: State, rest: str) -> str | None:
+        game = state.game
+        name, _, where = rest.partition(" with ")
+        o = game.object_index.get(name)
+        r = game.receptacle_index.get(where)
+        if o is None or r is None or o != state.held or not getattr(game, self.able) >> o & 1:
+            return None
+        if game.tools[r] != self.tool or not state._is_here(r):
+            return None
+        setattr(state, self.sets, getattr(state, self.sets) | 1 << o)
+        if self.unsets:
+            setattr(state, self.unsets, getattr(state, self.unsets) & ~(1 << o))
+        state._changed()
+        return f"You {self.verb} the {name} using the {where}."
+
+
 _HANDLERS: Final[dict[str, Callable[[State, str], str | None]]] = {
     "go": State._go,
     "open": State._open,
@@ -387,9 +384,9 @@ _HANDLERS: Final[dict[str, Callable[[State, str], str | None]]] = {
     "take": State._take,
     "move": State._move_to,
     "put": State._put_in,
-    "clean": State._clean,
-    "heat": State._heat,
-    "cool": State._cool,
+    "clean": _Treatment("clean", SINK, "cleanable", "clean", None),
+    "heat": _Treatment("heat", MICROWAVE, "heatable", "hot", "cool"),
+    "cool": _Treatment("cool", FRIDGE, "coolable", "cool", "hot"),
     "use": State._use,
     "slice": State._slice,
     "examine": State._examine,

@@ -225,6 +225,11 @@ class ALFWorldEnv(TaskEnv):
             self._expert = None
         return command
 
+    @property
+    def task_type(self) -> str:
+        """Which of the benchmark's six types the game is of; "several" beyond them."""
+        return "" if not self.task_id else facts.task_type(self._playing().game)
+
     def _admissible(self) -> list[str]:
         if self._original is not None:
             return list(self._original.admissible())

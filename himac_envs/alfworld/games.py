@@ -19,7 +19,6 @@ from himac_envs.alfworld.errors import GameFileError, UnsolvableGameError
 from himac_envs.alfworld.game import Game
 from himac_envs.alfworld.problem import parse_problem
 from himac_envs.alfworld.rules import read_rules
-from himac_envs.data import home
 from himac_envs.task import UnknownSplitError, UnknownTaskError
 
 SPLIT_ALIASES: Final = {"valid": "valid_seen", "test": "valid_unseen"}
@@ -201,8 +200,8 @@ class OfficialLibrary:
 
 
 @lru_cache(maxsize=8)
-def _open(folder: str, stamp: tuple[object, ...], cache: str) -> OfficialLibrary:
-    return OfficialLibrary(load_index(folder, Path(cache)))
+def _open(folder: str, stamp: tuple[object, ...]) -> OfficialLibrary:
+    return OfficialLibrary(load_index(folder))
 
 
 def open_library(data: str | os.PathLike[str]) -> OfficialLibrary:
@@ -218,4 +217,4 @@ def open_library(data: str | os.PathLike[str]) -> OfficialLibrary:
         files = [path] if path.is_file() else sorted(path.glob("*.zip"))
         stats = [(file.name, file.stat()) for file in files]
         stamp = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-    return _open(str(path), stamp, str(home() / "cache"))
+    return _open(str(path), stamp)

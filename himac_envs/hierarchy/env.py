@@ -315,6 +315,11 @@ class HierarchicalEnv(gym.Env[Observation, str]):
         """See `TaskEnv.task_id`."""
         return self.task.task_id
 
+    @property
+    def task_type(self) -> str:
+        """See `TaskEnv.task_type`."""
+        return self.task.task_type
+
     def oracle(self, subgoal: str | None = None) -> Iterator[str]:
         """See `TaskEnv.oracle`."""
         return self.task.oracle(subgoal)

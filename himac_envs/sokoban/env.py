@@ -13,6 +13,7 @@ from himac_envs.blueprint import MAX_SUBGOALS, Blueprint
 from himac_envs.sokoban import subgoals
 from himac_envs.sokoban.generate import GeneratorName
 from himac_envs.sokoban.render import Frame
+from himac_envs.sokoban.room import RoomView
 from himac_envs.sokoban.rules import DIRECTIONS, NUM_ACTIONS, Board, Level
 from himac_envs.sokoban.source import make_source, preset
 from himac_envs.sokoban.text import SYMBOLS, TEXT_FORMS, describe, goal_text, parse_actions
@@ -24,7 +25,7 @@ __all__ = ["SokobanEnv"]
 _WORDS: Final = ("still", *DIRECTIONS)
 
 
-class SokobanEnv(TaskEnv):
+class SokobanEnv(RoomView, TaskEnv):
     """Sokoban with text actions: push every box onto a target.
 
     ## Description
@@ -146,27 +147,8 @@ class SokobanEnv(TaskEnv):
             self.observation_space = spaces.Dict(
                 {"text": FreeText(), "image": spaces.Box(0, 255, shape, np.uint8)}
             )
-        self.board: Board | None = None
         # The last blueprint's way, by the states in which its sub-goals begin.
         self._line: dict[tuple[bytes, bytes], subgoals.Stretch] = {}
-
-    # ---- gym-sokoban's arrays --------------------------------------------------------------
-    def _playing(self) -> Board:
-        if self.board is None:
-            from gymnasium.error import ResetNeeded
-
-            raise ResetNeeded("call reset() before asking for the room")
-        return self.board
-
-    @property
-    def room_fixed(self) -> NDArray[np.int64]:
-        """gym-sokoban's array of walls, floor and targets, shape (rows, cols); a copy."""
-        return self._playing().room_fixed
-
-    @property
-    def room_state(self) -> NDArray[np.int64]:
-        """gym-sokoban's array of the present state, shape (rows, cols); a copy."""
-        return self._playing().room_state
 
     # ---- the contract ----------------------------------------------------------------------
     def task_ids(self, split: str | None = None) -> Sequence[str]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from himac_envs.sokoban.env import sizes
 from himac_envs.sokoban.generate import GeneratorName
 from himac_envs.sokoban.render import Frame, picture
+from himac_envs.sokoban.room import RoomView
 from himac_envs.sokoban.rules import (
     ACTION_NAMES,
     NUM_ACTIONS,
@@ -90,7 +91,7 @@ class PixelSettings:
         self.action_names = ACTION_NAMES[: self.num_actions]
 
 
-class SokobanPixelsEnv(gym.Env[NDArray[np.uint8], int]):
+class SokobanPixelsEnv(RoomView, gym.Env[NDArray[np.uint8], int]):
     """gym-sokoban's Sokoban as a Gymnasium environment, a few hundred times faster.
 
     ## Description
@@ -153,7 +154,6 @@ class SokobanPixelsEnv(gym.Env[NDArray[np.uint8], int]):
         self._sparse = self.settings.reward_mode == "sparse"
         self._names = self.settings.action_names
         self._task_id = ""
-        self.board: Board | None = None
         self._frame: Frame | None = None
 
     # ---- Gymnasium -------------------------------------------------------------------------
@@ -256,42 +256,6 @@ class SokobanPixelsEnv(gym.Env[NDArray[np.uint8], int]):
         }
 
     # ---- the room --------------------------------------------------------------------------
-    def _playing(self) -> Board:
-        if self.board is None:
-            raise gym.error.ResetNeeded("call reset() first")
-        return self.board
-
-    @property
-    def room_fixed(self) -> NDArray[np.int64]:
-        """gym-sokoban's array of walls, floor and targets, shape (rows, cols); a copy."""
-        return self._playing().room_fixed
-
-    @property
-    def room_state(self) -> NDArray[np.int64]:
-        """gym-sokoban's array of the present state, shape (rows, cols); a copy."""
-        return self._playing().room_state
-
-    @property
-    def player_position(self) -> NDArray[np.int64]:
-        """The player's row and column."""
-        board = self._playing()
-        return np.array(divmod(board.player, board.cols), np.int64)
-
-    @property
-    def num_boxes(self) -> int:
-        """Number of boxes in the room."""
-        return self._playing().num_boxes
-
-    @property
-    def boxes_on_target(self) -> int:
-        """gym-sokoban's counter of boxes on targets (0 at the start, whatever the room)."""
-        return self._playing().boxes_on_target
-
-    @property
-    def num_env_steps(self) -> int:
-        """Steps since the start."""
-        return self._playing().steps
-
     @property
     def dim_room(self) -> tuple[int, int]:
         """Rows and columns."""

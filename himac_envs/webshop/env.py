@@ -283,6 +283,11 @@ class WebShopEnv(TaskEnv):
         """The instruction as the original's attribute shows it."""
         return f"Instruction: {self._goal()}"
 
+    @property
+    def task_type(self) -> str:
+        """The department of the goal's product ("beauty", "fashion", ...)."""
+        return "" if self._goal_now is None else self._goal_now.category
+
     def _admissible(self) -> list[str]:
         session = self._now()
         if session.has_search_bar:

@@ -19,10 +19,11 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from himac_envs.data import writable
 from himac_envs.webshop.blobs import mapped, save
 from himac_envs.webshop.catalogue import Catalogue
 from himac_envs.webshop.errors import CatalogueError
-from himac_envs.webshop.store import cache_root, compiled, key_of, writable
+from himac_envs.webshop.store import cache_root, compiled, key_of
 
 GoalKind = Literal["synthetic", "human"]
 #: Stands for "no price limit".

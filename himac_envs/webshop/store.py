@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from himac_envs.data import home
+from himac_envs.data import cache_dir
 from himac_envs.webshop.errors import CatalogueError
 
 MANIFEST = "manifest.json"
@@ -49,32 +49,16 @@ def key_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def writable(folder: Path) -> bool:
-    """Return whether files may be put into a folder.
-
-    A folder without its owner's write bit counts as read-only even for the superuser: who took
-    the bit away meant it.
-    """
-    while not folder.exists():
-        folder = folder.parent
-    return bool(folder.stat().st_mode & 0o200) and os.access(folder, os.W_OK)
-
-
 def cache_root(beside: Path | None = None) -> Path:
     """Return where compiled folders go: beside the data where that is writable, else the home.
 
     Raises:
         CatalogueError: Neither place can be written to.
     """
-    candidates = [beside / ".himac-cache" / "webshop"] if beside else []
-    candidates.append(home() / "cache" / "webshop")
-    for candidate in candidates:
-        if writable(candidate):
-            return candidate
-    raise CatalogueError(
-        f"no place for the compiled catalogue: {' and '.join(map(str, candidates))} cannot be "
-        "written to; set HIMAC_HOME to a folder of yours"
-    )
+    try:
+        return cache_dir(beside) / "webshop"
+    except OSError as error:
+        raise CatalogueError(f"no place for the compiled catalogue: {error}") from None
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
+from kitchen import FACTS, PLACED, kitchen, play
 
 from himac_envs.alfworld.dialect import HELP_TEXT
 from himac_envs.alfworld.engine import State
@@ -16,67 +17,10 @@ from himac_envs.alfworld.names import bits, entity_names, listing
 from himac_envs.alfworld.planner import solve
 from himac_envs.alfworld.problem import parse_problem
 
-FACTS = """
-(define (problem kitchen) (:domain alfred)
-(:objects agent1 - agent
-  mug_bar_a mug_bar_b mug_bar_c apple_bar_a knife_bar_a box_bar_a desklamp_bar_a - object
-  cabinet_bar_a cabinet_bar_b fridge_bar_a microwave_bar_a sink_bar_a_bar_sinkbasin
-  shelf_bar_a - receptacle
-  loc_bar_0 loc_bar_1 loc_bar_2 loc_bar_3 loc_bar_4 loc_bar_5 - location
-  mugtype appletype knifetype boxtype desklamptype - otype
-  cabinettype fridgetype microwavetype sinkbasintype shelftype - rtype)
-(:init (atlocation agent1 loc_bar_0)
-  (receptacleatlocation cabinet_bar_a loc_bar_1) (receptacleatlocation cabinet_bar_b loc_bar_1)
-  (receptacleatlocation fridge_bar_a loc_bar_2) (receptacleatlocation microwave_bar_a loc_bar_3)
-  (receptacleatlocation sink_bar_a_bar_sinkbasin loc_bar_4)
-  (receptacleatlocation shelf_bar_a loc_bar_5)
-  (receptacletype cabinet_bar_a cabinettype) (receptacletype cabinet_bar_b cabinettype)
-  (receptacletype fridge_bar_a fridgetype) (receptacletype microwave_bar_a microwavetype)
-  (receptacletype sink_bar_a_bar_sinkbasin sinkbasintype) (receptacletype shelf_bar_a shelftype)
-  (objecttype mug_bar_a mugtype) (objecttype mug_bar_b mugtype) (objecttype mug_bar_c mugtype)
-  (objecttype apple_bar_a appletype) (objecttype knife_bar_a knifetype)
-  (objecttype box_bar_a boxtype) (objecttype desklamp_bar_a desklamptype)
-  (cancontain cabinettype mugtype) (cancontain cabinettype appletype)
-  (cancontain fridgetype mugtype) (cancontain shelftype mugtype)
-  (cancontain shelftype appletype) (cancontain shelftype knifetype) (cancontain shelftype boxtype)
-  (openable cabinet_bar_a) (openable fridge_bar_a) (openable microwave_bar_a)
-  (pickupable mug_bar_a) (pickupable mug_bar_b) (pickupable mug_bar_c) (pickupable apple_bar_a)
-  (pickupable knife_bar_a) (pickupable box_bar_a)
-  (cleanable apple_bar_a) (heatable apple_bar_a) (coolable apple_bar_a) (sliceable apple_bar_a)
-  (toggleable desklamp_bar_a) (isreceptacleobject box_bar_a)
-  (inreceptacleobject knife_bar_a box_bar_a)
-  (inreceptacle mug_bar_a cabinet_bar_b) (objectatlocation mug_bar_a loc_bar_1)
-  (inreceptacle mug_bar_b shelf_bar_a) (objectatlocation mug_bar_b loc_bar_5)
-  (inreceptacle mug_bar_c shelf_bar_a) (objectatlocation mug_bar_c loc_bar_5)
-  (inreceptacle apple_bar_a shelf_bar_a) (objectatlocation apple_bar_a loc_bar_5)
-  (inreceptacle knife_bar_a shelf_bar_a) (objectatlocation knife_bar_a loc_bar_5)
-  (inreceptacle box_bar_a shelf_bar_a) (objectatlocation box_bar_a loc_bar_5)
-  (inreceptacle desklamp_bar_a shelf_bar_a) (objectatlocation desklamp_bar_a loc_bar_5))
-(:goal GOAL))
-"""
-PLACED = """(exists (?r - receptacle) (exists (?o - object) (and (objecttype ?o mugtype)
-  (receptacletype ?r cabinettype) (inreceptacle ?o ?r) FLAG)))"""
-
-
-HELD = "(exists (?a - agent ?o - object) (and (objecttype ?o boxtype) (holds ?a ?o)))"
-
-
-def game(goal: str = HELD, dialect: str = "2.1.2") -> Game:
-    problem = parse_problem(FACTS.replace("GOAL", goal))
-    return Game.from_problem(problem, "take a box.", dialect)  # type: ignore[arg-type]
-
 
 @pytest.fixture
 def state() -> State:
-    return State(game())
-
-
-def play(state: State, *commands: str) -> str:
-    for command in commands:
-        assert command in state.admissible(), command
-        text = state.act(command)
-        assert text is not None, command
-    return text
+    return State(kitchen())
 
 
 def test_names_count_down_and_lists_follow_the_ids(state: State) -> None:
@@ -179,7 +123,7 @@ def test_white_space_around_a_command_is_dropped(state: State) -> None:
 def test_admissible_commands_are_plainly_sorted_everywhere(state: State) -> None:
     rng = np.random.default_rng(0)
     for dialect in ("2.1.1", "2.1.2"):
-        state = State(game(dialect=dialect))
+        state = State(kitchen(dialect=dialect))
         for _ in range(400):
             commands = state.admissible()
             assert commands == sorted(set(commands))
@@ -193,7 +137,7 @@ def test_the_list_handed_out_is_ones_own(state: State) -> None:
 
 
 def test_the_old_dialect() -> None:
-    state = State(game(dialect="2.1.1"))
+    state = State(kitchen(dialect="2.1.1"))
     # Of six locations, shelf 1's is the last by id, so its number is 1.
     assert play(state, "go to shelf 1").startswith("You arrive at loc 1. On the shelf 1, you see")
     play(state, "take mug 1 from shelf 1")
@@ -244,7 +188,7 @@ def test_saving_copying_and_pickling(state: State) -> None:
 
 
 def test_other_names_and_sentences_for_the_same_game() -> None:
-    first = game()
+    first = kitchen()
     renamed = first.with_goal_text("hold it")
     assert renamed.intro.endswith("Your task is to: hold it")
     assert first.intro.endswith("take a box.")
@@ -267,7 +211,7 @@ def test_one_object_may_serve_two_goals() -> None:
     both = f"(and {apple.replace('FLAG', '')} {apple.replace('FLAG', '(isclean ?o)')})"
     for begin in ([], ["go to shelf 1", "take apple 1 from shelf 1", "go to cabinet 1",
                        "move apple 1 to cabinet 1"]):  # fmt: skip
-        state = State(game(both))
+        state = State(kitchen(both))
         assert state.progress() == 0
         for command in begin:
             play(state, command)
@@ -294,14 +238,14 @@ GOALS = {
 @pytest.mark.parametrize("name", GOALS)
 def test_goals_of_other_forms_are_refused(name: str) -> None:
     with pytest.raises(GameFileError, match="goal"):
-        game(GOALS[name])
+        kitchen(GOALS[name])
 
 
 def test_goals_that_can_never_hold() -> None:
     with pytest.raises(UnsolvableGameError, match="lacks"):
-        game(PLACED.replace("mugtype", "eggtype").replace("FLAG", ""))
+        kitchen(PLACED.replace("mugtype", "eggtype").replace("FLAG", ""))
     with pytest.raises(UnsolvableGameError, match="lacks"):
-        game(PLACED.replace("cabinettype", "safetype").replace("FLAG", ""))
+        kitchen(PLACED.replace("cabinettype", "safetype").replace("FLAG", ""))
 
 
 @pytest.mark.parametrize(

@@ -118,48 +118,49 @@ def test_a_game_without_traj_data_is_left_out_where_others_have_one(
 def test_the_index_is_cached_beside_the_data_and_rebuilt_when_that_changes(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = tmp_path / "cache"
-    index = load_index(small, home)
+    monkeypatch.setenv("HIMAC_HOME", str(tmp_path / "home"))
+    index = load_index(small)
     (cache,) = small.glob(".himac-cache/alfworld-index-*.json")
-    assert not home.exists()
+    assert not (tmp_path / "home").exists()
 
     def no_build(found: object) -> None:
         raise AssertionError("the cache was not used")
 
     with monkeypatch.context() as patch:
         patch.setattr(archive, "_build", no_build)
-        assert load_index(small, home) == index
+        assert load_index(small) == index
     cache.write_text("{ not json")
-    assert load_index(small, home) == index
+    assert load_index(small) == index
     with zipfile.ZipFile(small / ZIP, "a") as opened:
         name = opened.namelist()[0]
         copy = name.replace("trial_", "trial_copy_")
         opened.writestr(copy, opened.read(name))
-    assert len(load_index(small, home).games) == len(index.games) + 1
+    assert len(load_index(small).games) == len(index.games) + 1
 
 
-def test_read_only_data_is_indexed_into_the_home(small: Path, tmp_path: Path) -> None:
-    home = tmp_path / "cache"
+def test_read_only_data_is_indexed_into_the_home(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HIMAC_HOME", str(tmp_path / "home"))
     data = tmp_path / "read-only"
     data.mkdir()
     shutil.copy(small / ZIP, data)
     data.chmod(0o555)
     try:
-        load_index(data, home)
+        load_index(data)
         assert [p.name for p in data.iterdir()] == [ZIP]
-        assert list(home.glob("alfworld-index-*.json"))
+        assert list(tmp_path.glob("home/cache/alfworld-index-*.json"))
     finally:
         data.chmod(0o755)
 
 
-def _count(folder: str, home: str) -> int:
-    return len(load_index(folder, Path(home)).games)
+def _count(folder: str) -> int:
+    return len(load_index(folder).games)
 
 
-def test_several_processes_may_build_the_index_at_once(small: Path, tmp_path: Path) -> None:
+def test_several_processes_may_build_the_index_at_once(small: Path) -> None:
     with get_context("spawn").Pool(4) as pool:
-        arguments = [(str(small), str(tmp_path / "cache"))] * 8
-        assert len(set(pool.starmap(_count, arguments))) == 1
+        assert len(set(pool.map(_count, [str(small)] * 8))) == 1
 
 
 def _damage_header(path: Path) -> None:

@@ -1,0 +1,81 @@
+"""verl-agent's protocol: one prompt a decision, a memory of two steps, `<think>` then `<action>`.
+
+The fields and their order are those of verl-agent's prompts, the words are ours: the task, how
+many steps were taken, the last two observations with what was done, the present observation, the
+admissible commands, and the form of the answer. Commands are read in lower case, and an answer
+without both pairs of tags is invalid, as it is there. Differences that remain: an invalid answer
+costs a step in Sokoban (there it costs only the penalty), and its last 30 characters are not tried
+as a command.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from himac_agents.policy import Message
+from himac_agents.prompts.chat import ChatPrompts
+from himac_agents.prompts.reading import MAX_COMMAND, read_command
+from himac_agents.prompts.wording import offered, wording
+from himac_envs.blueprint import SUB_DONE
+
+_ANSWER = re.compile(r"<think>.*?</think>.*?<action>(.*?)</action>", re.DOTALL | re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class VerlAgentPrompts(ChatPrompts):
+    """See the module's text. On a hierarchical environment: chat prompts that ask for thoughts."""
+
+    #: (observation, command) pairs that a prompt shows.
+    memory: ClassVar[int] = 2
+    think: bool = True
+
+    def play(self, first: str, goal: str, info: dict[str, Any] | None = None) -> list[Message]:
+        """See `Prompts.play`: the prompt of the first decision."""
+        return self.recall(first, goal, (), first, info or {"step": 0, "admissible": []})
+
+    def recall(
+        self,
+        first: str,
+        goal: str,
+        past: Sequence[tuple[str, str]],
+        text: str,
+        info: dict[str, Any],
+    ) -> list[Message]:
+        """See `Prompts.recall`."""
+        step = int(info["step"])
+        lines = [f"You are an agent in {wording(self.benchmark).world}. Task: {self._goal(goal)}"]
+        if past:
+            shown = past[-self.memory :]
+            lines.append(f"Steps taken so far: {step}. The last {len(shown)}, with what you did:")
+            for number, (seen, command) in enumerate(shown, step - len(shown) + 1):
+                lines.append(f"[Observation {number}: '{self._seen(seen)}', Action: '{command}']")
+        lines.append(f"This is step {step + 1}. Your observation is: {self._seen(text)}")
+        commands = [f"'{c}'" for c in offered(info) if c != "help"]
+        if commands and self.list_admissible:
+            lines.append("The admissible actions now are: [" + ",\n".join(commands) + "].")
+        lines.append(
+            "Choose your action. First reason step by step about the situation between <think> and "
+            "</think>. Then give exactly one admissible action between <action> and </action>."
+        )
+        return [Message("user", "\n".join(lines))]
+
+    def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
+        """See `Prompts.observe`."""
+        return Message("user", self._seen(text) + self._possible(info))
+
+    def read(self, answer: str) -> str:
+        """The text between `<action>` tags after a thought, in lower case; "" where a tag lacks."""
+        if not isinstance(answer, str):
+            return ""
+        found = _ANSWER.search(answer[:65_536])
+        if found is None:
+            # A hierarchy's executor ends a sub-goal without a command.
+            return SUB_DONE if read_command(answer) == SUB_DONE else ""
+        return read_command(found.group(1)[:MAX_COMMAND].lower())
+
+    def write_command(self, command: str) -> str:
+        """The command in `<action>` tags after an empty thought; `<sub_done>` stands alone."""
+        return command if command == SUB_DONE else f"<think></think><action>{command}</action>"
