@@ -188,9 +188,8 @@ class ShopForm:
     def _results(self, number: str, body: list[str], aim: Wanted) -> str:
         found = ["results"] if number == "1" else ["results", "page", number]
         starts = [i for i, part in enumerate(body) if _ASIN.fullmatch(part)]
-        for place, (start, end) in enumerate(
-            zip(starts, [*starts[1:], len(body)], strict=True), start=1
-        ):
+        for place, start in enumerate(starts, start=1):
+            end = starts[place] if place < len(starts) else len(body)
             entry = body[start + 1 : end]
             tag = entry.pop() if entry and entry[-1].startswith("$") else ""
             found += [str(place), *aim.hits(", ".join(entry)), *aim.price(tag)]
