@@ -7,12 +7,14 @@ segments (whose tokens carry loss) and of an advantage for each of their turns.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from himac_agents.episodes import Episode, Segment, Turn
-from himac_agents.policy import Role, TokenBatch
+from himac_agents.policy import Image, Role, TokenBatch
 
 
 def segments_of(episodes: Sequence[Episode], role: Role) -> list[Segment]:
@@ -26,6 +28,27 @@ def segments_of(episodes: Sequence[Episode], role: Role) -> list[Segment]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One training sequence: where it comes from, its ids, the turns in it."""
+
+    segment: int
+    token_ids: Sequence[int]
+    turns: list[Turn]
+
+
+def _training_rows(segments: Sequence[Segment]) -> list[_Row]:
+    """A row a segment; several where a segment's context was rewritten between its turns."""
+    found: list[_Row] = []
+    for number, segment in enumerate(segments):
+        own: dict[int, _Row] = {}
+        for turn in segment.turns:
+            ids = segment.token_ids if turn.sequence is None else turn.sequence
+            own.setdefault(id(ids), _Row(number, ids, [])).turns.append(turn)
+        found.extend(own.values() or [_Row(number, segment.token_ids, [])])
+    return found
+
+
 def token_batch(
     segments: Sequence[Segment],
     advantages: Mapping[int, float] | Sequence[float] | None = None,
@@ -36,7 +59,8 @@ def token_batch(
     """One padded batch from segments.
 
     Args:
-        segments: What to learn from; the tokens of their turns carry loss, nothing else does.
+        segments: What to learn from; the tokens of their turns carry loss, nothing else does. A
+            segment is one row, or several where its context was rewritten (`Turn.sequence`).
         advantages: One a segment; or, by `id(turn)`, one a turn. None: 1 everywhere, which makes
             the policy-gradient loss imitation.
         restrict: Take account of what an answer was chosen from (`Turn.allowed`), as policy
@@ -44,16 +68,17 @@ def token_batch(
             command teaches it to copy names, even where the game leaves no choice.
         pad: The id to pad with.
     """
-    longest = max(len(s.token_ids) for s in segments)
-    shape = (len(segments), longest)
+    made = _training_rows(segments)
+    longest = max(len(row.token_ids) for row in made)
+    shape = (len(made), longest)
     ids = np.full(shape, pad, dtype=np.int64)
     mask = np.zeros(shape, dtype=np.float32)
     old = np.zeros(shape, dtype=np.float32)
     credit = np.zeros(shape, dtype=np.float32)
-    allowed: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in segments]
-    for row, segment in enumerate(segments):
-        ids[row, : len(segment.token_ids)] = segment.token_ids
-        for turn in segment.turns:
+    allowed: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in made]
+    for row, (segment, held) in enumerate((r.segment, r) for r in made):
+        ids[row, : len(held.token_ids)] = held.token_ids
+        for turn in held.turns:
             at = slice(turn.start, turn.start + len(turn.output_ids))
             mask[row, at] = 1.0
             for place, ids_ in enumerate(turn.allowed if restrict else ()):
@@ -63,7 +88,7 @@ def token_batch(
                     allowed[row].append((turn.start + place, ids_))
             if turn.old_logprobs:
                 old[row, at] = turn.old_logprobs
-            credit[row, at] = _credit(advantages, row, turn)
+            turn.advantage = credit[row, at] = _credit(advantages, segment, turn)
     # A token at position 0 has nothing before it that could predict it.
     mask[:, 0] = 0.0
     old *= mask
@@ -71,8 +96,48 @@ def token_batch(
     temperature = segments[0].temperature
     if any(s.temperature != temperature for s in segments):
         raise ValueError("segments sampled at different temperatures cannot share a batch")
-    lengths = np.asarray([len(s.token_ids) for s in segments], dtype=np.int64)
-    return TokenBatch(ids, mask, old, credit, lengths, allowed, temperature)
+    lengths = np.asarray([len(row.token_ids) for row in made], dtype=np.int64)
+    images: list[tuple[Image, ...]] = []
+    if any(segment.images for segment in segments):
+        images = [_images(segments[row.segment], row) for row in made]
+    return TokenBatch(ids, mask, old, credit, lengths, allowed, temperature, images)
+
+
+def _images(segment: Segment, row: _Row) -> tuple[Image, ...]:
+    """The pictures that a row's tokens stand for."""
+    if row.token_ids is segment.token_ids:
+        return tuple(segment.images)
+    return tuple(segment.images[: max(turn.images for turn in row.turns)])
+
+
+def join(batches: Sequence[TokenBatch | None]) -> TokenBatch | None:
+    """Batches one below the other, in order; None where there is none.
+
+    Raises:
+        ValueError: They were sampled at different temperatures.
+    """
+    whole = [batch for batch in batches if batch is not None]
+    if len(whole) <= 1:
+        return whole[0] if whole else None
+    if len({batch.temperature for batch in whole}) > 1:
+        raise ValueError("batches sampled at different temperatures cannot be joined")
+    longest = max(batch.token_ids.shape[1] for batch in whole)
+
+    def stack(name: str) -> NDArray[Any]:
+        parts = [getattr(batch, name) for batch in whole]
+        return np.concatenate([np.pad(p, ((0, 0), (0, longest - p.shape[1]))) for p in parts])
+
+    pictured = any(batch.images for batch in whole)
+    return TokenBatch(
+        stack("token_ids"),
+        stack("mask"),
+        stack("old_logprobs"),
+        stack("advantages"),
+        np.concatenate([batch.lengths for batch in whole]),
+        [pairs for batch in whole for pairs in (batch.allowed or [[]] * len(batch))],
+        whole[0].temperature,
+        [i for b in whole for i in (b.images or [()] * len(b))] if pictured else [],
+    )
 
 
 def _credit(
@@ -96,6 +161,7 @@ def rows(batch: TokenBatch, index: NDArray[np.int64]) -> TokenBatch:
         batch.lengths[index],
         [batch.allowed[i] for i in index] if batch.allowed else [],
         batch.temperature,
+        [batch.images[i] for i in index] if batch.images else [],
         {k: v[index, :longest] for k, v in batch.extra.items()},
     )
 

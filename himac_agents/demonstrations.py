@@ -27,6 +27,7 @@ def demonstrate(
     seed: int = 0,
     flat: bool = False,
     constrained: bool = False,
+    history: int | None = None,
     transcripts: bool = False,
 ) -> list[Episode]:
     """An expert's episodes, in the words and (with a codec) the tokens of the agent to be.
@@ -43,17 +44,26 @@ def demonstrate(
         flat: Play without a planner.
         constrained: Note what each command was chosen from, for an agent that is bound to the
             admissible commands.
+        history: What the agent remembers on a flat environment; see `Executor`.
         transcripts: Keep texts.
     """
     policy = ScriptedPolicy(expert, seed=seed, noise=noise, plan_noise=plan_noise, prompts=prompts)
-    executor = Executor(policy, prompts, constrained=constrained)
+    executor = Executor(policy, prompts, constrained=constrained, history=history)
     agent = HiMACAgent(None if flat else Planner(policy, prompts), executor)
     tasks = [Task(task_id, group=i) for i, task_id in enumerate(task_ids)]
     return collect(agent, pool, tasks, codec=codec, transcripts=transcripts)
 
 
-def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
-    """Everything that is read and written in episodes with transcripts: for a tokenizer."""
+def texts_of(
+    episodes: Sequence[Episode], prompts: Prompts, history: int | None = None
+) -> list[str]:
+    """Everything that is read and written in episodes with transcripts: for a tokenizer.
+
+    Args:
+        episodes: What was played.
+        prompts: The agent's style.
+        history: What the agent remembers on a flat environment; see `Executor`.
+    """
     found: list[str] = prompts.words(episodes[0].transcript[0][1]) if episodes else []
     for episode in episodes:
         first = episode.transcript[0][1]
@@ -67,9 +77,14 @@ def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
                 for m in prompts.segment(first, text, ())
             ]
         found += sorted(episode.offers)
-        for turn, (action, seen) in zip(episode.turns(), episode.transcript[1:], strict=False):
+        steps = zip(episode.turns(), episode.transcript[1:], strict=False)
+        for step, (turn, (action, seen)) in enumerate(steps):
             said = turn.text if turn.role == "executor" else action
             found += [said, prompts.observe(seen, "", {}).text]
+            if history and step == 0:
+                past, info = [(first, said)], {"step": 1, "admissible": []}
+                recalled = prompts.recall(first, episode.goal, past, seen, info)
+                found += [m.text for m in recalled]
     return found
 
 

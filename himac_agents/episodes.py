@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from himac_agents.policy import Message, Role
+from himac_agents.policy import Image, Message, Role
 from himac_envs.blueprint import Blueprint
 
 
@@ -43,7 +43,15 @@ class Turn:
         reward: What the environment paid for it.
         invalid: Whether the environment did not understand it.
         allowed: For each output id what it was drawn from; empty where any id was allowed.
+        anchor: The observation that it answered (GiGPO compares turns with the same one).
+        advantage: What it was learned with, once it was.
+        observation: What the environment answered.
+        frame: What the environment then showed, where it shows pictures (see `traces.picture`).
         written: Tokens written, where a remote model counted them; None: `output_ids`.
+        sequence: The conversation as it stood when this was written, this turn included, where it
+            was rewritten afterwards (a thought was dropped): such a turn is a training sequence of
+            its own. None: the segment's `token_ids`.
+        images: How many pictures had been shown.
     """
 
     segment: Segment = field(repr=False)
@@ -55,7 +63,13 @@ class Turn:
     reward: float = 0.0
     invalid: bool = False
     allowed: tuple[tuple[int, ...], ...] = ()
+    anchor: str = ""
+    advantage: float | None = None
+    observation: str = ""
+    frame: Any = None
     written: int | None = None
+    sequence: list[int] | None = field(default=None, repr=False)
+    images: int = 0
 
     @property
     def tokens(self) -> int:
@@ -75,12 +89,15 @@ class Turn:
     @property
     def prompt_ids(self) -> tuple[int, ...]:
         """The ids the policy had read when it wrote."""
-        return tuple(self.segment.token_ids[: self.start])
+        ids = self.segment.token_ids if self.sequence is None else self.sequence
+        return tuple(ids[: self.start])
 
 
 @dataclass(slots=True)
 class Segment:
-    """One conversation: the planner's, or the executor's on one sub-goal.
+    """One conversation: the planner's, the executor's on one sub-goal, or a flat agent's.
+
+    A flat agent with a short memory begins a new one at each step.
 
     Attributes:
         role: The level.
@@ -92,6 +109,7 @@ class Segment:
         turns: What the policy wrote of it.
         option: The environment's record of the option, once it has ended.
         temperature: The softmax temperature the turns were sampled at.
+        images: The pictures that were shown in it, in order.
     """
 
     role: Role
@@ -104,6 +122,7 @@ class Segment:
     option: dict[str, Any] | None = None
     temperature: float = 1.0
     weight: float = 1.0
+    images: list[Image] = field(default_factory=list, repr=False)
 
 
 @dataclass(slots=True)
@@ -120,6 +139,8 @@ class Episode:
         reward: The sum of rewards.
         steps: Steps of the task (`<sub_done>` and blueprints cost none).
         options: The environment's records of the sub-goals.
+        first: The first observation.
+        frame: The first picture, where the environment shows any.
         transcript: (action, observation) pairs, for reports; only if asked for.
         offers: Every command that was admissible at some step; only with a transcript.
         task_type: The kind of task, where the environment tells it (ALFWorld's six types, say).
@@ -136,6 +157,8 @@ class Episode:
     reward: float = 0.0
     steps: int = 0
     goal: str = ""
+    first: str = ""
+    frame: Any = None
     options: list[dict[str, Any]] = field(default_factory=list)
     transcript: list[tuple[str, str]] = field(default_factory=list)
     offers: set[str] = field(default_factory=set)

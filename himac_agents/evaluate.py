@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
@@ -14,10 +13,9 @@ from numpy.typing import NDArray
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents.agent import HiMACAgent
 from himac_agents.episodes import Episode, Task
+from himac_agents.measure import Record, summarise, wilson
+from himac_agents.parallel import team
 from himac_agents.rollout import EnvPool, collect
-
-#: The two-sided 95% quantile of the normal distribution.
-Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,8 @@ class EvalResult:
         seeds: The sampling seeds.
         errors: Episodes whose environment crashed; they count as failures.
         temperature: Sampling temperature, 0 for greedy.
-        by_type: Success by kind of task, where the task ids tell it.
+        records: [episodes] what each was like, in the same order.
+        usage: What remote models were asked and what it cost, by model.
     """
 
     successes: NDArray[np.float64]
@@ -42,6 +41,8 @@ class EvalResult:
     seeds: tuple[int, ...] = (0,)
     errors: int = 0
     temperature: float = 1.0
+    records: tuple[Record, ...] = ()
+    usage: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def success(self) -> float:
@@ -50,13 +51,14 @@ class EvalResult:
 
     @property
     def ci95(self) -> tuple[float, float]:
-        """Wilson's 95% interval of the success."""
-        return wilson(int(self.successes.sum()), len(self.successes))
+        """Wilson's 95% interval of the success, over tasks (see `himac_agents.measure`)."""
+        tasks = len(self.successes) / max(1, len(self.seeds))
+        return wilson(self.success * tasks, tasks)
 
     def to_json(self) -> dict[str, Any]:
-        """The form that `himac eval --json` writes."""
+        """The form that `himac eval --json` writes; see also `measure.summarise`."""
         low, high = self.ci95
-        return {
+        found = {
             "success": round(self.success, 6),
             "episodes": len(self.successes),
             "seeds": list(self.seeds),
@@ -67,17 +69,11 @@ class EvalResult:
             "errors": self.errors,
             "temperature": self.temperature,
         }
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95% score interval of a proportion; (0, 1) with no trials."""
-    if trials == 0:
-        return 0.0, 1.0
-    p = successes / trials
-    z2 = Z95 * Z95
-    centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z95 / (1 + z2 / trials) * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials * trials))
-    return max(0.0, centre - half), min(1.0, centre + half)
+        if self.records:
+            found |= summarise(self.records)
+        if self.usage:
+            found["usage"] = dict(self.usage)
+        return found
 
 
 def paired_difference(
@@ -126,16 +122,25 @@ def play(
     *,
     temperature: float = 1.0,
     seeds: Sequence[int] = (0,),
+    on_episode: Callable[[Episode], None] | None = None,
 ) -> EvalResult:
-    """Plays each task once a seed and sums up. The policies' own random state is put back."""
-    player = at_temperature(agent, temperature)
+    """Plays each task once a seed and sums up. The policies' own random state is put back.
+
+    Of several processes each plays its share, and all get the whole.
+    """
+    player, together = at_temperature(agent, temperature), team()
     episodes: list[Episode] = []
     generators = [p.generator for p in agent.policies() if hasattr(p, "generator")]
     before = [g.get_state() for g in generators]
+    seeded = [p for p in agent.policies() if hasattr(p, "reseed")]
     for seed in seeds:
+        for policy in seeded:
+            policy.reseed(seed)
         for generator in generators:
-            generator.manual_seed(1_000_003 * (seed + 1))
-        episodes += collect(player, pool, [Task(task_id, i) for i, task_id in enumerate(task_ids)])
+            generator.manual_seed(1_000_003 * (seed + 1) + together.rank)
+        tasks = [Task(task_id, i) for i, task_id in enumerate(task_ids)]
+        mine = collect(player, pool, together.share(tasks), on_episode=on_episode)
+        episodes += [episode for part in together.gather(mine) for episode in part]
     for generator, state in zip(generators, before, strict=True):
         generator.set_state(state)
     return EvalResult(
@@ -146,7 +151,17 @@ def play(
         seeds=tuple(seeds),
         errors=sum(e.error is not None for e in episodes),
         temperature=temperature,
+        records=tuple(
+            Record.of(episode, seeds[i // len(task_ids)]) for i, episode in enumerate(episodes)
+        ),
+        usage=usage(agent),
     )
+
+
+def usage(agent: HiMACAgent) -> dict[str, Any]:
+    """What the agent's remote models were asked so far and what it cost, by model."""
+    counted = [p for p in agent.policies() if hasattr(p, "usage") and hasattr(p, "name")]
+    return {str(policy.name): policy.usage.to_json() for policy in counted}
 
 
 def evaluate(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from himac_agents import losses
-from himac_agents.batching import by_length, rows, token_batch
+from himac_agents.batching import by_length, join, rows, token_batch
 from himac_agents.config import TrainConfig
 from himac_agents.episodes import Segment
+from himac_agents.parallel import team
 from himac_agents.policy import TokenBatch
 
 
@@ -46,6 +48,7 @@ class Learner:
         self, policy: Learnable, config: TrainConfig, reference: Learnable | None = None
     ) -> None:
         self.policy, self.config, self.reference = policy, config, reference
+        self.team = team()
         self.optimizer = self._optimizer(config.lr)
         self.updates = 0
 
@@ -73,11 +76,23 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         weights = losses.token_weights(batch.mask, "token")
-        logp, _ = self.policy.logprobs_and_entropy(batch)
-        loss = losses.cross_entropy(logp, torch.as_tensor(weights, device=logp.device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        found = 0.0
+        for index in self._parts(batch):
+            part = batch if index is None else rows(batch, index)
+            weight = weights if index is None else weights[index][:, : part.mask.shape[1]]
+            logp, _ = self.policy.logprobs_and_entropy(part)
+            loss = losses.cross_entropy(logp, torch.as_tensor(weight, device=logp.device))
+            loss.backward()  # type: ignore[no-untyped-call]
+            found += float(loss.detach())
         self._step()
-        return float(loss.detach())
+        return self.team.add({"loss": found})["loss"]
+
+    def _parts(self, batch: TokenBatch) -> Iterator[NDArray[np.int64] | None]:
+        """This process's share of a batch: None is all of it."""
+        if self.team.size == 1:
+            yield None
+        elif share := self.team.share(range(len(batch))):
+            yield np.asarray(share, dtype=np.int64)
 
     # -- reinforcement ---------------------------------------------------------------------------
 
@@ -102,14 +117,16 @@ class Learner:
             log-probabilities in training are from those of the rollout.
         """
         config = self.config
-        metrics: dict[str, float] = {"sequences": float(len(segments)), "updates": 0.0}
-        if not segments:
+        own = token_batch(segments, advantages) if segments else None
+        batch = join(self.team.gather(own))
+        metrics: dict[str, float] = {"sequences": float(0 if batch is None else len(batch))}
+        metrics["updates"] = 0.0
+        if batch is None:
             return metrics
-        batch = token_batch(segments, advantages)
         if config.kl == 0.0:
             live = np.flatnonzero((batch.advantages != 0).any(axis=1))
         else:
-            live = np.arange(len(segments))
+            live = np.arange(len(batch))
         metrics["live"] = float(len(live))
         if len(live) == 0:
             return metrics
@@ -117,12 +134,12 @@ class Learner:
             batch.extra["reference"] = self._reference_logprobs(batch)
         # The mean is over all sequences of the phase, those without an advantage included: a phase
         # in which next to nothing differed is to move the weights next to not at all.
-        share = len(live) / len(segments)
+        share = len(live) / len(batch)
         sums: dict[str, list[float]] = {}
         for _ in range(config.epochs):
             # A few live sequences are no ground for many steps.
             count = max(1, min(config.minibatches, len(live) // config.least_minibatch))
-            parts = np.array_split(rng.permutation(live), count)
+            parts = np.array_split(self.team.agree(rng.permutation(live)), count)
             for part in parts:
                 for key, value in self._minibatch(rows(batch, part), share).items():
                     sums.setdefault(key, []).append(value)
@@ -138,7 +155,7 @@ class Learner:
         weights = losses.token_weights(batch.mask, config.loss_mean) * np.float32(share)
         sums = {"loss": 0.0, "clipped": 0.0, "approx_kl": 0.0, "entropy": 0.0, "kl": 0.0}
         gap = 0.0
-        for index in by_length(batch.lengths, config.micro_tokens):
+        for index in self._micro_batches(batch):
             micro = rows(batch, index)
             logp, entropy = self.policy.logprobs_and_entropy(micro)
             weight = torch.as_tensor(weights[index][:, : logp.shape[1]], device=logp.device)
@@ -160,21 +177,32 @@ class Learner:
                 sums["approx_kl"] += float(part.approx_kl)
                 sums["entropy"] += float((weight * entropy).sum())
                 gap = max(gap, float(((logp - old).abs() * (weight > 0)).max()))
-        shown = {key: value / share for key, value in sums.items()}
+        shown = {key: value / share for key, value in self.team.add(sums).items()}
+        gap = max(self.team.gather(gap))
         return {**shown, "logprob_gap": gap, "grad_norm": self._step()}
+
+    def _micro_batches(self, batch: TokenBatch) -> Iterator[NDArray[np.int64]]:
+        """This process's share of a mini-batch, cut so that it fits into memory."""
+        micro = list(by_length(batch.lengths, self.config.micro_tokens))
+        if len(micro) < self.team.size:
+            # Smaller pieces, so that every process has one.
+            tokens = int(batch.lengths.sum()) // self.team.size
+            micro = list(by_length(batch.lengths, tokens))
+        yield from micro[self.team.rank :: self.team.size]
 
     def _reference_logprobs(self, batch: TokenBatch) -> Any:
         if self.reference is None:
             raise ValueError("kl > 0 needs a reference policy")
         found = np.zeros_like(batch.old_logprobs)
         with torch.no_grad():
-            for index in by_length(batch.lengths, self.config.micro_tokens):
+            for index in self._micro_batches(batch):
                 micro = rows(batch, index)
                 logp, _ = self.reference.logprobs_and_entropy(micro)
                 found[index, : logp.shape[1]] = logp.cpu().numpy()
-        return found
+        return self.team.add_array(found)
 
     def _step(self) -> float:
+        self.team.add_gradients(self.policy.parameters())
         norm = torch.nn.utils.clip_grad_norm_(
             self.policy.parameters(), self.config.max_grad_norm or math.inf
         )

@@ -20,14 +20,23 @@ if TYPE_CHECKING:
 
 Role = Literal["planner", "executor"]
 Speaker = Literal["system", "user", "assistant"]
+#: A picture: [rows, columns, 3], red, green and blue from 0 to 255.
+Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One utterance of a conversation, in the form chat models use."""
+    """One utterance of a conversation, in the form chat models use.
+
+    Attributes:
+        role: Who speaks.
+        text: What is said.
+        images: Pictures shown before the text; policies that read text only pass them over.
+    """
 
     role: Speaker
     text: str
+    images: tuple[Image, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,11 @@ class Prompt:
     role: Role = "executor"
     choices: Sequence[tuple[int, ...]] | None = None
     env: Any = None
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """The pictures of the conversation, in order."""
+        return tuple(image for message in self.messages for image in message.images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +126,7 @@ class TokenBatch:
         allowed: For each row its (position, ids) pairs: the token at `position` was drawn from
             `ids` alone. Positions that are not listed were drawn from the whole vocabulary.
         temperature: The softmax temperature the sequences were sampled at.
+        images: For each row the pictures its tokens stand for; empty where there are none.
         extra: Further [batch, time] arrays.
     """
 
@@ -122,6 +137,7 @@ class TokenBatch:
     lengths: NDArray[np.int64]
     allowed: list[list[tuple[int, tuple[int, ...]]]] = field(default_factory=list)
     temperature: float = 1.0
+    images: list[tuple[Image, ...]] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -12,10 +12,11 @@ from typing import Any
 
 import gymnasium as gym
 
-from himac_agents.agent import Context, HiMACAgent, Offer, codec_of, meant
+from himac_agents.agent import Context, HiMACAgent, Offer, codec_of, meant, shown
 from himac_agents.episodes import Episode, Segment, Task, Turn
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
 from himac_agents.prompts import read_blueprint
+from himac_agents.traces import picture
 
 
 class EnvPool:
@@ -106,13 +107,13 @@ def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Epi
     if planner is None:
         raise ValueError("an agent without a planner writes no blueprints")
     codec = codec_of(planner.policy)
-    openings: dict[str, tuple[str, str] | None] = {}
+    openings: dict[str, tuple[str, str, dict[str, Any]] | None] = {}
     errors: dict[str, str] = {}
     for task in tasks:
         if task.task_id not in openings:
             try:
                 observation, info = pool[0].reset(options={"task_id": task.task_id})
-                openings[task.task_id] = str(observation["text"]), str(info["goal"])
+                openings[task.task_id] = str(observation["text"]), str(info["goal"]), observation
             except Exception:
                 openings[task.task_id] = None
                 errors[task.task_id] = traceback.format_exc()
@@ -127,10 +128,10 @@ def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Epi
             episode.error = errors[task.task_id]
             continue
         episode.goal = opening[1]
-        context = Context("planner", planner.prompts.plan(*opening), codec)
-        segment = Segment(
-            "planner", task.group, token_ids=context.token_ids, messages=context.messages
-        )
+        messages = shown(planner.prompts.plan(*opening[:2]), opening[2])
+        context = Context("planner", messages, codec)
+        segment = Segment("planner", task.group, token_ids=context.token_ids)
+        segment.messages, segment.images = context.messages, context.images
         segment.temperature = planner.sampling.temperature or 1.0
         episode.segments.append(segment)
         asked.append((episode, context))
@@ -191,7 +192,9 @@ class _Lane:
         self.context: Context
         self.before: Context | None = None
         self.first = ""
+        self.text = ""
         self.endings: list[str] = []
+        self.past: list[tuple[str, str]] = []
         self.choices: list[tuple[int, ...]] | None = None
         self.offers: list[Offer] = []
         self.info: dict[str, Any] = {}
@@ -200,6 +203,7 @@ class _Lane:
             observation, info = self.env.reset(options={"task_id": task.task_id})
             self.first = str(observation["text"])
             self.episode.goal = str(info["goal"])
+            self.episode.first, self.episode.frame = self.first, picture(self.env, observation)
             self.episode.task_type = str(getattr(self.env, "task_type", ""))
             if self.keeps:
                 self.episode.transcript.append(("", self.first))
@@ -220,6 +224,12 @@ class _Lane:
         """The question for the policy."""
         return self.context.prompt(self.slot, self.env, self.choices)
 
+    def _as_written(self, command: str) -> str:
+        """A command as a later prompt is to show it: as it was written, where that is special."""
+        prompts = self.agent.executor.prompts
+        written = prompts.phrase(command, self.info)
+        return command if written == prompts.write_command(command) else written
+
     def _offer(self, info: dict[str, Any]) -> None:
         """Notes the commands that the executor may choose from, where it is bound to them."""
         self.choices, self.offers, self.info = None, [], info
@@ -233,38 +243,49 @@ class _Lane:
     def _turn_to(self, observation: dict[str, Any], info: dict[str, Any]) -> None:
         """Opens the segment that the environment's phase calls for."""
         agent = self.agent
+        self.text = str(observation["text"])
         if observation.get("phase", 1) == 0:
             if agent.planner is None:
                 raise ValueError("a hierarchical environment needs an agent with a planner")
             self.asks = "planner"
-            messages = agent.planner.prompts.plan(str(observation["text"]), str(info["goal"]))
+            # Asked again (`replans`), it also reads how its sub-goals ended.
+            goal = "\n".join([*self.endings, str(info["goal"])])
+            messages = agent.planner.prompts.plan(self.first, goal)
             codec = self.codec or codec_of(agent.planner.policy)
-            self.context = Context("planner", messages, codec)
+            self.context = Context("planner", shown(messages, observation), codec)
             segment = Segment("planner", self.episode.task.group)
         else:
-            self.asks = "executor"
-            self.context = agent.executor.open(
-                observation, info, self.first, self.endings, self.codec, self.before
-            )
-            self.before = self.context
+            self.asks, executor = "executor", agent.executor
+            if executor.remembers(observation):
+                self.context = executor.recall(
+                    observation, info, self.first, self.past, self.codec
+                )
+            else:
+                self.context = executor.open(
+                    observation, info, self.first, self.endings, self.codec, self.before
+                )
+                self.before = self.context
             subgoal = str(observation.get("subgoal", ""))
             index = int(observation.get("subgoal_index", 0))
             segment = Segment("executor", self.episode.task.group, subgoal, index)
         segment.token_ids, segment.messages = self.context.token_ids, self.context.messages
+        segment.images = self.context.images
         self.episode.segments.append(segment)
         self._offer(info)
 
     def answer(self, completion: Completion, temperature: float) -> None:
         """Takes the policy's answer to the environment and reads what it says."""
+        if completion.error is not None:
+            self.asks, self.episode.error = None, completion.error
+            return
         segment = self.episode.segments[-1]
         segment.temperature = temperature
         start = len(self.context.token_ids)
         planning = self.asks == "planner"
         if not planning and not completion.token_ids:
             # A scripted player does not know how a command is written in this very place.
-            prompts = self.agent.executor.prompts
-            command = prompts.read(completion.text)
-            if (written := prompts.phrase(command, self.info)) != prompts.write_command(command):
+            command = self.agent.executor.prompts.read(completion.text)
+            if (written := self._as_written(command)) != command:
                 completion = replace(completion, text=written)
         ids = self.context.say(completion)
         if planning:
@@ -278,40 +299,46 @@ class _Lane:
         else:
             action = meant(self.agent.executor.prompts.read(completion.text), self.offers)
         turn = Turn(segment, start, ids, completion.logprobs, completion.text, action)
+        turn.anchor = self.text
         turn.allowed, turn.written = completion.allowed, completion.written
+        turn.images = len(segment.images)
         if self.choices is not None and not completion.allowed:
             # A scripted player's command, as a bound model would have written it.
             turn.allowed = narrow(self.choices, ids) or ()
         segment.turns.append(turn)
-        if completion.error is not None:
-            self.asks, self.episode.error = None, completion.error
-            return
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
         except Exception:
             self.fail(traceback.format_exc())
             return
         turn.reward, turn.invalid = float(reward), bool(info["invalid"]) and not planning
+        turn.observation, turn.frame = str(observation["text"]), picture(self.env, observation)
         episode = self.episode
         episode.reward += float(reward)
         episode.steps = int(info["step"])
+        self.past.append((self.text, self._as_written(action)))
+        self.text = str(observation["text"])
         if self.keeps:
-            episode.transcript.append((action, str(observation["text"])))
+            episode.transcript.append((action, self.text))
         option = info.get("option")
         if option is not None:
-            self.endings.append(str(observation["text"]))
+            self.endings.append(self.text)
             segment.option = option
             episode.options.append(option)
         failed = option is not None and option["achieved"] is False
         if terminated or truncated or (failed and self.stops):
             self.asks = None
             episode.success, episode.score = bool(info["won"]), float(info["score"])
-        elif planning or option is not None:
+        elif planning or option is not None or self.agent.executor.remembers(observation):
             self._turn_to(observation, info)
         else:
             prompts = self.agent.executor.prompts
             wanted = segment.subgoal or episode.goal
-            self.context.hear(prompts.observe(str(observation["text"]), wanted, info))
+            if not self.agent.executor.keep_thoughts:
+                turn.sequence = self.context.drop_thought(start)
+                segment.token_ids = self.context.token_ids
+            message = prompts.observe(self.text, wanted, info)
+            self.context.hear(*shown([message], observation))
             self._offer(info)
 
 

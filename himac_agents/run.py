@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from himac_agents.checkpoint import write_atomically
 from himac_agents.config import TrainConfig
 from himac_agents.episodes import Episode
+from himac_agents.files import write_atomically
+from himac_agents.traces import describe
 
 
 class Run:
@@ -50,11 +51,24 @@ class Run:
         return self.folder / "checkpoints"
 
     def rewind(self, lines: int) -> None:
-        """Cuts the metrics back to the line count of the checkpoint that is resumed."""
+        """Cuts the logs back to the checkpoint that is resumed.
+
+        Args:
+            lines: Lines of metrics that the checkpoint knew of.
+        """
         self.lines = lines
-        if self.metrics_path.exists():
-            kept = self.metrics_path.read_text(encoding="utf-8").splitlines()[:lines]
-            write_atomically(self.metrics_path, "".join(f"{line}\n" for line in kept))
+        if not self.metrics_path.exists():
+            return
+        kept = self.metrics_path.read_text(encoding="utf-8").splitlines()[:lines]
+        write_atomically(self.metrics_path, "".join(f"{line}\n" for line in kept))
+        if not self.episodes_path.exists():
+            return
+        # Episodes belong to iterations; the run may have ended in the middle of a line.
+        rows = [row for line in kept if (row := _row(line)) and row["phase"] != "warm_start"]
+        last = max((row["step"] for row in rows), default=-1)
+        shown = self.episodes_path.read_text(encoding="utf-8").splitlines()
+        whole = [line for line in shown if (row := _row(line)) and row["step"] <= last]
+        write_atomically(self.episodes_path, "".join(f"{line}\n" for line in whole))
 
     def log(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Appends one line of metrics, and the same to TensorBoard."""
@@ -66,11 +80,24 @@ class Run:
         for key, value in values.items():
             board.add_scalar(f"{phase}/{key}", value, step)
 
-    def show(self, phase: str, step: int, episodes: Iterable[Episode]) -> None:
-        """Appends episodes, as text, for a reader to look at."""
+    def show(
+        self,
+        phase: str,
+        step: int,
+        episodes: Iterable[Episode],
+        candidates: Sequence[tuple[Episode, float, float]] = (),
+    ) -> None:
+        """Appends episodes for a reader to look at (`himac report` shows them).
+
+        Args:
+            phase: When they were played: "train", "evaluation/final".
+            step: The iteration.
+            episodes: What was played.
+            candidates: What the planner proposed meanwhile (see `himac_agents.traces.describe`).
+        """
         with self.episodes_path.open("a", encoding="utf-8") as file:
             for episode in episodes:
-                file.write(json.dumps(describe(episode, phase, step)) + "\n")
+                file.write(json.dumps(describe(episode, phase, step, candidates)) + "\n")
 
     def result(self, content: Mapping[str, Any]) -> Path:
         """Writes `result.json`, the mark of a finished run."""
@@ -92,31 +119,44 @@ class Run:
         return self._board
 
 
-def describe(episode: Episode, phase: str, step: int) -> dict[str, Any]:
-    """An episode as JSON values: what was planned, done, written and paid."""
-    return {
-        "phase": phase,
-        "step": step,
-        "task_id": episode.task.task_id,
-        "goal": episode.goal,
-        "blueprint": None if episode.blueprint is None else episode.blueprint.texts(),
-        "success": episode.success,
-        "return": episode.reward,
-        "env_steps": episode.steps,
-        "options": episode.options,
-        "segments": [
-            {
-                "role": segment.role,
-                "subgoal": segment.subgoal,
-                "turns": [
-                    {"action": t.action, "reward": t.reward, "invalid": t.invalid}
-                    for t in segment.turns
-                ],
-            }
-            for segment in episode.segments
-        ],
-        "error": episode.error,
-    }
+class UnwrittenRun(Run):
+    """The same run seen from a process that leaves the writing to another."""
+
+    def __init__(self, folder: Path, config: TrainConfig, *, resume: bool = False) -> None:
+        self.folder, self.lines, self.started = folder, 0, time.perf_counter()
+
+    def rewind(self, lines: int) -> None:
+        """Counts the lines."""
+        self.lines = lines
+
+    def log(self, phase: str, step: int, values: Mapping[str, float]) -> None:
+        """Counts a line."""
+        self.lines += 1
+
+    def show(
+        self,
+        phase: str,
+        step: int,
+        episodes: Iterable[Episode],
+        candidates: Sequence[tuple[Episode, float, float]] = (),
+    ) -> None:
+        """Nothing."""
+
+    def result(self, content: Mapping[str, Any]) -> Path:
+        """Where the result is written."""
+        return self.folder / "result.json"
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """A line of a log; None where it is torn."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return row if isinstance(row, dict) and "step" in row and "phase" in row else None
 
 
 def _plain(value: float) -> float:

@@ -7,7 +7,7 @@ measured. Everything random comes from generators that are saved with each check
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,22 +18,31 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import himac_envs  # noqa: F401  (registers the environments)
-from himac_agents import checkpoint, outcome
+from himac_agents import checkpoint, outcome, parallel
 from himac_agents.agent import HiMACAgent
-from himac_agents.assembly import assemble, forget, load_agent, load_policy, make_pool, make_prompts
-from himac_agents.coevolution import Iteration, flat_iteration, himac_iteration
+from himac_agents.assembly import (
+    assemble,
+    forget,
+    load_agent,
+    load_policy,
+    load_reference,
+    make_pool,
+    make_prompts,
+)
+from himac_agents.coevolution import Iteration, Setting, iterate
 from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision, demonstrate, texts_of
 from himac_agents.episodes import Segment
 from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
 from himac_agents.policies.tiny import TinyPolicy, TinySize
-from himac_agents.run import Run
+from himac_agents.run import Run, UnwrittenRun
+from himac_agents.traces import Sample
 
 __all__ = ["Progressed", "Trainer", "load_agent"]
 
 #: Streams of random numbers that a run draws from its seed.
-_TASKS, _DEMOS, _TEXTS, _WEIGHTS = range(4)
+_TASKS, _DEMOS, _CHOICES = range(3)
 
 
 @dataclass
@@ -47,7 +56,9 @@ class Progressed:
         tokens: Tokens written while learning.
         demo_steps: Steps of tasks in the demonstrations.
         warm_seconds: Wall time of supervision.
-        learn_seconds: Wall time of co-evolution, rollouts included.
+        warm_cpu_seconds: CPU time of supervision, all threads together.
+        learn_seconds: Wall time of reinforcement learning, rollouts included.
+        learn_cpu_seconds: CPU time of the same.
         lines: Lines of `metrics.jsonl`.
         rng: State of the trainer's generator.
         evaluations: Results so far, by name, with what a paired comparison needs.
@@ -60,6 +71,8 @@ class Progressed:
     demo_steps: int = 0
     warm_seconds: float = 0.0
     learn_seconds: float = 0.0
+    warm_cpu_seconds: float = 0.0
+    learn_cpu_seconds: float = 0.0
     lines: int = 0
     rng: dict[str, Any] = field(default_factory=dict)
     evaluations: dict[str, Any] = field(default_factory=dict)
@@ -89,8 +102,13 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
+        self.team = parallel.join()
+        if config.tasks < self.team.size:
+            raise ValueError(f"tasks={config.tasks}: {self.team.size} processes need one each")
         self.console = console or Console(stderr=True)
-        self.flat = config.method != "himac"
+        if not self.team.leads:
+            self.console = Console(quiet=True)
+        self.flat = not config.traits.hierarchical
         self.prompts = make_prompts(config)
         self.pool = make_pool(config, flat=self.flat)
         self.train_ids = self.pool.task_ids("train")
@@ -103,7 +121,9 @@ class Trainer:
             self.task_pool = list(self.train_ids)
         self.rng = np.random.default_rng([config.seed, _TASKS])
         self.at = Progressed()
-        self.run_folder = Run(Path(folder), config, resume=resume)
+        kind = Run if self.team.leads else UnwrittenRun
+        self.run_folder = kind(Path(folder), config, resume=resume)
+        self.team.wait()
         self._demos: list[Segment] | None = None
         newest = checkpoint.latest(self.run_folder.checkpoints) if resume else None
         self.policies = self._make_policies(newest)
@@ -117,16 +137,9 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Everything that is still to be done; returns what `result.json` holds."""
         config = self.config
-        self.warm_start()
-        if "warm_start" not in self.at.evaluations:
-            self._evaluate("warm_start")
-            for name, policy in self.policies.items():
-                policy.save_pretrained(self.run_folder.folder / "warm_start" / name)
-            for learner in self.learners.values():
-                learner.begin_reinforcement()
-            self.save()
+        self.begin()
         self._load_reference()
-        with self._bar("co-evolution", config.iterations, self.at.iteration) as tick:
+        with self._bar(config.traits.title, config.iterations, self.at.iteration) as tick:
             while self.at.iteration < config.iterations and not self._spent():
                 tick(self._iterate())
                 if self.at.iteration % config.checkpoint_every == 0:
@@ -135,6 +148,18 @@ class Trainer:
             self._evaluate("final")
             self.save()
         return self._finish()
+
+    def begin(self) -> None:
+        """The warm start, its evaluation and the first checkpoint; nothing where that is done."""
+        self.warm_start()
+        if "warm_start" not in self.at.evaluations:
+            self._evaluate("warm_start")
+            for name, policy in self.policies.items():
+                if self.team.leads:
+                    policy.save_pretrained(self.run_folder.folder / "warm_start" / name)
+            for learner in self.learners.values():
+                learner.begin_reinforcement()
+            self.save()
 
     def warm_start(self, until: int | None = None) -> None:
         """Supervision on the expert's demonstrations, up to step `until` (None: to its end)."""
@@ -146,15 +171,18 @@ class Trainer:
             for learner in self.learners.values():
                 learner.begin_supervision()
         streams = {
-            name: Supervision(segments, config.warm_tokens, config.seed).batches(at.warm)
+            name: Supervision(segments, config.warm_tokens, config.seed).batches(
+                sum(self.supervises(name, step) for step in range(at.warm))
+            )
             for name, segments in self.segments_by_policy().items()
         }
-        began, losses = time.perf_counter(), []
+        began, cpu, losses = time.perf_counter(), time.process_time(), []
         with self._bar("warm start", config.warm_steps, at.warm) as tick:
             while at.warm < last:
                 lr = cosine(at.warm, config.warm_steps, config.warm_lr)
                 for name, stream in streams.items():
-                    losses.append(self.learners[name].imitate(next(stream), lr))
+                    if self.supervises(name, at.warm):
+                        losses.append(self.learners[name].imitate(next(stream), lr))
                 at.warm += 1
                 if at.warm % 50 == 0 or at.warm == last:
                     loss = float(np.mean(losses))
@@ -162,41 +190,70 @@ class Trainer:
                     self.run_folder.log("warm_start", at.warm, {"loss": loss, "lr": lr})
                     tick({"loss": loss}, at.warm)
         at.warm_seconds += time.perf_counter() - began
+        at.warm_cpu_seconds += time.process_time() - cpu
         for policy in self.policies.values():
             policy.forget()
 
+    def supervises(self, name: str, step: int) -> bool:
+        """Whether a policy takes part in a supervised step: a planner of its own not in each."""
+        share = self.config.warm_planner_share if name == "planner" else 1.0
+        return int((step + 1) * share) > int(step * share)
+
     def _spent(self) -> bool:
-        most = self.config.max_env_steps
-        return 0 < most <= self.at.env_steps
+        """Whether a budget is used up; asked between iterations, so the last one may exceed it."""
+        budgets = (
+            (self.config.max_env_steps, self.at.env_steps),
+            (self.config.max_tokens, self.at.tokens),
+        )
+        return any(0 < most <= used for most, used in budgets)
+
+    def _draw(self, count: int, rng: np.random.Generator) -> list[str]:
+        index = rng.choice(len(self.task_pool), count, replace=count > len(self.task_pool))
+        return [self.task_pool[i] for i in index]
 
     def _iterate(self) -> dict[str, float]:
         config, at = self.config, self.at
-        began = time.perf_counter()
-        index = self.rng.choice(len(self.task_pool), config.tasks, replace=False)
-        task_ids = [self.task_pool[i] for i in index]
-        done = self._iteration(task_ids)
+        began, cpu = time.perf_counter(), time.process_time()
+        drawn = self.team.agree(self._draw(config.tasks, self.rng))
+        task_ids = self.team.share(drawn)
+        self.team.reseed(self._generators(), config.seed, at.iteration)
+        done = self._iteration(task_ids).pooled(self.team, len(task_ids))
         at.iteration += 1
         at.env_steps += done.env_steps
         at.tokens += done.tokens
-        seconds = time.perf_counter() - began
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
         at.learn_seconds += seconds
+        at.learn_cpu_seconds += cpu_seconds
         for phase, metrics in done.metrics.items():
-            work = {"env_steps_total": at.env_steps, "tokens_total": at.tokens}
-            self.run_folder.log(phase, at.iteration, {**metrics, **work, "seconds": seconds})
+            work = {
+                "env_steps_total": at.env_steps,
+                "tokens_total": at.tokens,
+                "seconds": seconds,
+                "cpu_seconds": cpu_seconds,
+            }
+            self.run_folder.log(phase, at.iteration, {**metrics, **work})
         if at.iteration % config.checkpoint_every == 0:
-            self.run_folder.show("train", at.iteration, done.episodes[:4])
+            # Of different groups, so that four tasks are seen and not one four times.
+            few = done.episodes[:: max(1, len(done.episodes) // 4)][:4]
+            self.run_folder.show("train", at.iteration, few, done.candidates)
         last = next(reversed(done.metrics.values()))
         return {"success": last["success"], "dead groups": last["dead_groups"]}
 
     def _iteration(self, task_ids: Sequence[str]) -> Iteration:
-        config, learners = self.config, self.learners
-        if self.flat:
-            return flat_iteration(
-                config, self.agent, self.pool, learners["policy"], task_ids, self.rng
-            )
-        planner = learners.get("policy") or learners["planner"]
-        executor = learners.get("policy") or learners["executor"]
-        return himac_iteration(config, self.agent, self.pool, planner, executor, task_ids, self.rng)
+        learners = self.learners
+        # What only this process chooses, it chooses by numbers of its own.
+        own = np.random.default_rng([self.config.seed, _CHOICES, self.at.iteration, self.team.rank])
+        setting = Setting(
+            self.config,
+            self.agent,
+            self.pool,
+            planner=learners.get("policy") or learners["planner"],
+            executor=learners.get("policy") or learners["executor"],
+            draw=lambda count: self._draw(count, own),
+            choices=own,
+            rng=self.rng,
+        )
+        return iterate(setting, task_ids, self.at.iteration)
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -205,9 +262,14 @@ class Trainer:
         shared = config.share_parameters or self.flat
         names = ["policy"] if shared else ["planner", "executor"]
         if newest is not None:
-            return {name: load_policy(newest / name, config.policy) for name in names}
+            return {
+                name: load_policy(newest / name, config.policy, config=config) for name in names
+            }
         if config.policy == "hf":
-            return {name: load_policy(config.model, "hf", seed=config.seed) for name in names}
+            return {
+                name: load_policy(config.model, "hf", seed=config.seed, config=config)
+                for name in names
+            }
         texts = texts_of(
             demonstrate(
                 self.pool,
@@ -220,6 +282,7 @@ class Trainer:
                 transcripts=True,
             ),
             self.prompts,
+            config.memory if self.flat else None,
         )
         size = TinySize(config.hidden, config.layers, config.heads, config.feedforward)
         return {name: TinyPolicy.build(texts, size, seed=config.seed) for name in names}
@@ -239,6 +302,7 @@ class Trainer:
                 seed=config.seed + 2,
                 flat=self.flat,
                 constrained=config.constrained,
+                history=config.memory,
             )
             self.at.demo_steps = sum(e.steps for e in episodes)
             self._demos = [
@@ -259,18 +323,26 @@ class Trainer:
         }
 
     def _evaluate(self, name: str) -> None:
-        found = self.evaluate()
+        samples = {"temperature 1": Sample(), "greedy": Sample()}
+        found = self.evaluate(samples=samples)
         self.at.evaluations[name] = found
+        for kind, sample in samples.items():
+            self.run_folder.show(f"evaluation/{name}, {kind}", self.at.iteration, sample.episodes)
         successes = {"temperature_1": found["success"], "greedy": found["greedy"]["success"]}
         self.run_folder.log(f"evaluation/{name}", self.at.iteration, successes)
         self.console.print(f"{name}: " + "  ".join(f"{k} {v:.3f}" for k, v in successes.items()))
 
-    def evaluate(self, agent: HiMACAgent | None = None) -> dict[str, Any]:
+    def evaluate(
+        self, agent: HiMACAgent | None = None, samples: Mapping[str, Sample] | None = None
+    ) -> dict[str, Any]:
         """Held-out success at temperature 1 and greedy, with each task's outcome."""
+        looks = samples or {}
         agent = agent or self.agent
         forget(agent)
-        sampled = play(agent, self.pool, self.eval_ids, temperature=1.0)
-        greedy = play(agent, self.pool, self.eval_ids, temperature=0.0)
+        look = looks.get("temperature 1")
+        sampled = play(agent, self.pool, self.eval_ids, temperature=1.0, on_episode=look)
+        look = looks.get("greedy")
+        greedy = play(agent, self.pool, self.eval_ids, temperature=0.0, on_episode=look)
         forget(agent)
         return {**outcome.record(sampled), "greedy": outcome.record(greedy)}
 
@@ -278,21 +350,26 @@ class Trainer:
         if self.config.kl > 0:
             for name, learner in self.learners.items():
                 folder = self.run_folder.folder / "warm_start" / name
-                learner.reference = load_policy(folder, self.config.policy)
+                learner.reference = load_reference(self.policies[name], folder, self.config)
 
     # -- checkpoints -----------------------------------------------------------------------------
 
-    def save(self) -> Path:
-        """Writes a checkpoint."""
+    def save(self) -> None:
+        """Writes a checkpoint; of several processes, the leading one does."""
         self.at.rng = dict(self.rng.bit_generator.state)
         self.at.lines = self.run_folder.lines
-        return checkpoint.save(
-            self.run_folder.checkpoints,
-            self.at.warm + self.at.iteration,
-            asdict(self.at),
-            self.policies,
-            {name: learner.optimizer for name, learner in self.learners.items()},
-        )
+        if self.team.leads:
+            checkpoint.save(
+                self.run_folder.checkpoints,
+                self.at.warm + self.at.iteration,
+                asdict(self.at),
+                self.policies,
+                {name: learner.optimizer for name, learner in self.learners.items()},
+            )
+        self.team.wait()
+
+    def _generators(self) -> list[torch.Generator]:
+        return [policy.generator for policy in self.policies.values()]
 
     def _restore(self, path: Path) -> None:
         self.at = Progressed(**checkpoint.read_state(path)["state"])

@@ -90,6 +90,27 @@ def _read_env_cards() -> Iterator[EnvCard]:
                 raise ValueError(f"{path}: a card with wrong keys: {error}") from error
 
 
+def find_id(name: str) -> str:
+    """Return the registered id that a name means.
+
+    Args:
+        name: An id, registered here or by anyone else, or a benchmark's name ("webshop"): then its
+            hierarchical environment.
+
+    Raises:
+        ValueError: No such id or benchmark; the message lists what there is.
+    """
+    if name in gym.registry:
+        return name
+    for card in env_cards().values():
+        if card.benchmark == name.lower() and card.kind == "hierarchical":
+            return card.id
+    known = sorted({card.benchmark for card in env_cards().values()})
+    raise ValueError(
+        f"no environment {name!r}: give a benchmark ({', '.join(known)}) or an id of `himac list`"
+    )
+
+
 def register_all() -> None:
     """Register every card's id with Gymnasium; ids already registered are left alone."""
     for card in env_cards().values():

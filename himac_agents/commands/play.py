@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from himac_envs import HierarchicalEnv, OracleExecutor, OraclePlanner, TaskEnv
 from himac_envs.blueprint import SUB_DONE
+from himac_envs.registry import find_id
 
 Ask = Callable[[str], str]
 
@@ -35,7 +36,7 @@ def run(
     """Play an environment in the terminal: first the blueprint, then the steps.
 
     Args:
-        env: A registered id (see himac list).
+        env: A benchmark's name (alfworld, webshop, sokoban), or a registered id (see himac list).
         split: Which tasks.
         data: A folder of data, or "generated".
         task_id: Play this task.
@@ -44,6 +45,7 @@ def run(
         expert: Watch the expert instead.
         record: Write a film of it, .gif or .mp4 (environments with pictures).
     """
+    env = find_id(env)
     kwargs: dict[str, Any] = {"split": split}
     if data is not None:
         kwargs["data"] = data
@@ -117,7 +119,8 @@ class Session:
         self.console.print(markup, soft_wrap=True)
 
     def _show(self, observation: dict[str, Any]) -> None:
-        self._say(escape(str(observation["text"])))
+        # WebShop's pages come in one line, parted as agents read them.
+        self._say(escape(str(observation["text"]).replace(" [SEP] ", "\n")))
         if observation.get("phase") == 1:
             number, subgoal = observation["subgoal_index"] + 1, observation["subgoal"]
             self._say(f"[magenta]\\[{number}. {escape(subgoal)}][/]")

@@ -57,6 +57,7 @@ def run(options: Options) -> int:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError("torch", "training", "agents") from error
+    from himac_agents import parallel
     from himac_agents.trainer import Trainer
 
     if options.resume is not None:
@@ -74,4 +75,6 @@ def run(options: Options) -> int:
         folder = trainer.run_folder.folder
         print(f"stopped; `himac train --resume {folder}` goes on", file=sys.stderr)
         raise
+    finally:
+        parallel.leave()
     return 0

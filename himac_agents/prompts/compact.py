@@ -13,13 +13,7 @@ from himac_agents.prompts.reading import read_command
 from himac_agents.prompts.shop import ShopForm
 from himac_envs.blueprint import Blueprint
 
-_PLAIN, _SHOP = PlainForm(), ShopForm()
-_FORMS: tuple[Form, ...] = (_SHOP, _PLAIN)
-
-
-def form_of(text: str) -> Form:
-    """The form that knows an observation."""
-    return next(form for form in _FORMS if form.knows(text))
+_PLAIN, _GATHER, _SHOP = PlainForm(), PlainForm(gathers=True), ShopForm()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +30,17 @@ class CompactPrompts(PlainCommands):
             in the sub-goal (flat: in the instruction) too. This is the exact-match feature of
             reading comprehension: a model of 0.2M parameters takes very long to learn by itself
             that two words are the same.
+        gather: Instead of the stars, repeat those names behind the observation. Less text, and
+            learned with far fewer demonstrations.
     """
 
     remind: bool = False
     mark: bool = True
+    gather: bool = False
 
     def plan(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.plan`."""
-        form = form_of(first)
+        form = self._form(first)
         return [Message("user", f"<plan> {form.scene(first)}\n{form.task(goal)}")]
 
     def segment(
@@ -54,8 +51,8 @@ class CompactPrompts(PlainCommands):
         info: dict[str, Any] | None = None,
     ) -> list[Message]:
         """See `Prompts.segment`."""
-        task = subgoal if self.mark else ""
-        scene, *past = form_of(first).opening(first, task, endings, info or {})
+        task = self._marked(subgoal)
+        scene, *past = self._form(first).opening(first, task, endings, info or {})
         return [Message("user", "\n".join([f"<act> {scene}", *past, subgoal]))]
 
     def proceed(self, text: str, subgoal: str, info: dict[str, Any]) -> Message:
@@ -64,7 +61,7 @@ class CompactPrompts(PlainCommands):
 
     def play(self, first: str, goal: str, info: dict[str, Any] | None = None) -> list[Message]:
         """See `Prompts.play`."""
-        form = form_of(first)
+        form = self._form(first)
         return [Message("user", f"<play> {form.scene(first)}\n{form.task(goal)}")]
 
     def recall(
@@ -76,7 +73,7 @@ class CompactPrompts(PlainCommands):
         info: dict[str, Any],
     ) -> list[Message]:
         """See `Prompts.recall`."""
-        form = form_of(first)
+        form = self._form(first)
         lines = [f"<play> {form.scene(first)}", form.task(goal)]
         for seen, command in past:
             lines += [self._short(seen, goal, {}) if seen != first else "", f"> {command}"]
@@ -90,7 +87,15 @@ class CompactPrompts(PlainCommands):
         return Message("user", f"{text}\n{task}" if self.remind else text)
 
     def _short(self, text: str, task: str, info: dict[str, Any]) -> str:
-        return form_of(text).observation(text, task if self.mark else "", info)
+        return self._form(text).observation(text, self._marked(task), info)
+
+    def _marked(self, task: str) -> str:
+        return task if self.mark or self.gather else ""
+
+    def _form(self, text: str) -> Form:
+        """The form that knows an observation."""
+        forms = (_SHOP, _GATHER if self.gather else _PLAIN)
+        return next(form for form in forms if form.knows(text))
 
     def read(self, answer: str) -> str:
         """The first line; see `read_command`."""
@@ -114,7 +119,7 @@ class CompactPrompts(PlainCommands):
 
     def words(self, first: str) -> list[str]:
         """See `Prompts.words`."""
-        return form_of(first).words()
+        return self._form(first).words()
 
 
 def _by_info(info: dict[str, Any]) -> Form:

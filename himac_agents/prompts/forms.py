@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from himac_agents.prompts.scene import mark, scene
+from himac_agents.prompts.scene import gather, mark, scene
 
 
 class Form(Protocol):
@@ -58,7 +58,14 @@ class Form(Protocol):
 
 
 class PlainForm:
-    """Any text, and ALFWorld's: names of what the task names are marked with a star."""
+    """Any text, and ALFWorld's: names of what the task names are marked with a star.
+
+    Args:
+        gathers: Repeat those names behind the text instead of marking them where they stand.
+    """
+
+    def __init__(self, gathers: bool = False) -> None:
+        self._mark = gather if gathers else mark
 
     def knows(self, text: str) -> bool:
         """Every text."""
@@ -74,13 +81,13 @@ class PlainForm:
 
     def observation(self, text: str, task: str, info: dict[str, Any]) -> str:
         """With its marks."""
-        return mark(text, task)
+        return self._mark(text, task)
 
     def opening(
         self, first: str, task: str, endings: Sequence[str], info: dict[str, Any]
     ) -> list[str]:
         """The scene, and every ending: what is held was said by one of them."""
-        return [self.scene(first), *(mark(ending, task) for ending in endings)]
+        return [self.scene(first), *(self._mark(ending, task) for ending in endings)]
 
     def commands(self, task: str, info: dict[str, Any]) -> Sequence[str]:
         """The admissible ones."""

@@ -110,6 +110,7 @@ class ALFWorldEnv(TaskEnv):
         self._state: State | None = None
         self._original: Any = None
         self._expert: Iterator[str] | None = None
+        self._told: frozenset[str] = frozenset()  # see facts.deeds
         self.data_name = self.library.name
         self.task_ids()
 
@@ -171,6 +172,7 @@ class ALFWorldEnv(TaskEnv):
             game = game.renumbered(self.np_random)
         self._state = State(game)
         self._expert = None
+        self._told = frozenset()
         self._original = None
         if self.backend == "textworld":
             self._original = self._load_original(task_id, game)
@@ -182,7 +184,10 @@ class ALFWorldEnv(TaskEnv):
 
     def _act(self, command: str) -> Outcome:
         state = self._playing()
+        before = state.save() if "facts" in self.extra else None
         text = state.act(command)
+        if before is not None and text is not None:
+            self._told = facts.deeds(self._told, before, command, state)
         if self._original is not None:
             # The fast state goes along, for the oracle; what the agent sees is the original's.
             text = self._original.act(command)
@@ -207,7 +212,9 @@ class ALFWorldEnv(TaskEnv):
     def _extra(self) -> dict[str, Any]:
         state = self._playing()
         makers: dict[str, Callable[[], Any]] = {
-            "facts": lambda: facts.facts(state),
+            "facts": lambda: (
+                facts.facts(state, self._told) if self._original is None else self._original.facts()
+            ),
             "inventory": lambda: facts.inventory(state),
             "task_type": lambda: facts.task_type(state.game),
             "expert": self._next_command,
@@ -240,13 +247,13 @@ class ALFWorldEnv(TaskEnv):
         # The grammar's own full stop is not part of what a person wrote.
         return text.removesuffix(".") if self.goals == "human" else text
 
-    def _save(self) -> tuple[Game, SavedState, tuple[str, ...] | None]:
+    def _save(self) -> tuple[Game, SavedState, frozenset[str], tuple[str, ...] | None]:
         state = self._playing()
         history = None if self._original is None else tuple(self._original.history)
-        return state.game, state.save(), history
+        return state.game, state.save(), self._told, history
 
-    def _load(self, state: tuple[Game, SavedState, tuple[str, ...] | None]) -> None:
-        game, saved, history = state
+    def _load(self, state: tuple[Game, SavedState, frozenset[str], tuple[str, ...] | None]) -> None:
+        game, saved, self._told, history = state
         if self._state is None or self._state.game is not game:
             self._state = State(game)
         self._state.restore(saved)
@@ -259,7 +266,7 @@ class ALFWorldEnv(TaskEnv):
     def _load_original(self, task_id: str, game: Game) -> Any:
         from himac_envs.alfworld.reference import Original
 
-        return Original.of(self.library, task_id, game)
+        return Original.of(self.library, task_id, game, facts="facts" in self.extra)
 
     # --- the expert --------------------------------------------------------------------------
 

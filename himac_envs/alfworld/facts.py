@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from himac_envs.alfworld.archive import TASK_TYPES
 from himac_envs.alfworld.engine import State
-from himac_envs.alfworld.game import Game
+from himac_envs.alfworld.game import FRIDGE, MICROWAVE, Game, SavedState
 from himac_envs.alfworld.goals import CLEAN, COOL, HOT, Lit, Placed
 from himac_envs.alfworld.names import bits
 
@@ -14,14 +14,81 @@ _STATES = ("clean", "hot", "cool", "sliced", "toggled")
 _ABILITIES = ("pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable")
 
 
-def facts(state: State) -> list[str]:
+def deeds(told: frozenset[str], before: SavedState, command: str, state: State) -> frozenset[str]:
+    """What an episode's commands leave behind in the original's facts alone.
+
+    That is: marks that nothing reads (``checked``), and explicit negations, which the
+    original writes where an effect takes something away and drops where another gives it back;
+    what never held has none. Nothing of the sort is there at the start.
+
+    Args:
+        told: These facts before the command.
+        before: The state before it.
+        command: An admissible command.
+        state: The state after it.
+
+    Returns:
+        These facts after it.
+    """
+    game = state.game
+    now = set(told)
+
+    def change(fact: str, holds: bool) -> None:
+        (now.discard if holds else now.add)(f"not_{fact}")
+
+    verb, _, rest = command.strip().partition(" ")
+    here = f"{game.location_names[state.location]}: location"
+    if verb == "look":
+        now.add(f"checked({here})")
+    elif verb in ("inventory", "help"):
+        now.add("checked(agent1 : agent)")
+    elif verb == "examine":
+        kind = "receptacle" if rest in game.receptacle_index else "object"
+        now.add(f"checked({rest}: {kind})")
+    elif verb == "go":
+        change(_at(game, before.location), False)
+        change(_at(game, state.location), True)
+    elif verb in ("open", "close"):
+        change(f"opened({rest}: receptacle)", verb == "open")
+        if verb == "open":
+            now.add(f"checked({rest}: receptacle)")
+    elif verb in ("take", "move", "put"):
+        o = max(state.held, before.held)
+        thing = f"{game.object_names[o]}: object"
+        (r,) = (r for r, c in enumerate(state.contents) if (c ^ before.contents[r]) >> o & 1)
+        put = state.held < 0
+        change(f"inreceptacle({thing}, {game.receptacle_names[r]}: receptacle)", put)
+        change(f"objectatlocation({thing}, {here})", put)
+        change(f"holds(agent1 : agent, {thing})", not put)
+        change("holdsany(agent1 : agent)", not put)
+    elif verb in ("heat", "cool"):
+        thing = f"{game.object_names[state.held]}: object"
+        able = (game.coolable, game.heatable)[verb == "cool"] >> state.held & 1
+        tool = (FRIDGE, MICROWAVE)[verb == "cool"] in game.tools
+        change(f"is{'hot' if verb == 'heat' else 'cool'}({thing})", True)
+        # Taken away is only what could ever have come about.
+        if able and tool:
+            change(f"is{'cool' if verb == 'heat' else 'hot'}({thing})", False)
+    elif verb == "use":
+        # Meant as a switch; but the original writes both branches of the effect, "off" last.
+        now.add(f"not_ison({rest}: object)")
+    return frozenset(now)
+
+
+def facts(state: State, told: frozenset[str] = frozenset()) -> list[str]:
     """The facts that hold, written as the original writes them, sorted.
 
-    For example ``"inreceptacle(mug 1: object, cabinet 2: receptacle)"``. What the original has
-    beyond these are explicit negations, its planner's helper axioms, the types' permissions
-    (``cancontain``) and marks that nothing reads (``checked``, ``ison``).
+    For example ``"inreceptacle(mug 1: object, cabinet 2: receptacle)"``.
+
+    Args:
+        state: The present state.
+        told: What this episode's commands left behind; see `deeds`.
     """
-    return sorted(_facts(state))
+    return sorted({*_facts(state), *told})
+
+
+def _at(game: Game, location: int) -> str:
+    return f"atlocation(agent1 : agent, {game.location_names[location]}: location)"
 
 
 def _facts(state: State) -> Iterator[str]:
@@ -29,8 +96,10 @@ def _facts(state: State) -> Iterator[str]:
     objects = [f"{name}: object" for name in game.object_names]
     receptacles = [f"{name}: receptacle" for name in game.receptacle_names]
     locations = [f"{name}: location" for name in game.location_names]
+    for kind, object_kind in game.permits:
+        yield f"cancontain({kind} : rtype, {object_kind} : otype)"
     # The blank before the colon ends every name without a number.
-    yield f"atlocation(agent1 : agent, {locations[state.location]})"
+    yield _at(game, state.location)
     if state.held >= 0:
         yield f"holds(agent1 : agent, {objects[state.held]})"
         yield "holdsany(agent1 : agent)"

@@ -70,6 +70,7 @@ class Game:
         location_of: Location of each receptacle, -1 for none.
         at: Receptacles at each location.
         accepts: Mask of the objects that may be put in each receptacle.
+        permits: The pairs of types that this comes from: of receptacle and of object.
         tools: ``NO_TOOL``, ``SINK``, ``MICROWAVE`` or ``FRIDGE`` for each receptacle.
         openable: Mask of receptacles.
         pickupable, cleanable, heatable, coolable, toggleable, sliceable, holders, knives: Masks of
@@ -82,8 +83,8 @@ class Game:
         "_described", "_takes", "accepts", "at", "cleanable", "conditions", "coolable", "dialect",
         "facing", "goal_text", "goto", "heatable", "holders", "inner", "intro", "knives",
         "location_names", "location_of", "object_index", "object_names", "object_types",
-        "openable", "pickupable", "receptacle_index", "receptacle_names", "receptacle_types",
-        "sliceable", "start", "task_id", "toggleable", "tools",
+        "openable", "permits", "pickupable", "receptacle_index", "receptacle_names",
+        "receptacle_types", "sliceable", "start", "task_id", "toggleable", "tools",
     )  # fmt: skip
 
     task_id: str
@@ -100,6 +101,7 @@ class Game:
     location_of: tuple[int, ...]
     at: tuple[tuple[int, ...], ...]
     accepts: tuple[int, ...]
+    permits: tuple[tuple[str, str], ...]
     tools: tuple[int, ...]
     openable: int
     pickupable: int
@@ -208,7 +210,8 @@ class Game:
         for o, kind in enumerate(self.object_types):
             by_type[kind] |= 1 << o
         fits: defaultdict[str, int] = defaultdict(int)
-        for kind, object_kind in set(facts["cancontain"]):
+        self.permits = tuple((kind, object_kind) for kind, object_kind in facts["cancontain"])
+        for kind, object_kind in self.permits:
             fits[kind] |= by_type.get(object_kind, 0)
         self.accepts = tuple(fits.get(kind, 0) for kind in self.receptacle_types)
         tools = {"microwavetype": MICROWAVE, "fridgetype": FRIDGE} | dict.fromkeys(sinks, SINK)

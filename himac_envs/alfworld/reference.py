@@ -97,18 +97,19 @@ class Original:
         self.history: list[str] = []
 
     @classmethod
-    def of(cls, library: GameLibrary, task_id: str, game: Game) -> Original:
+    def of(cls, library: GameLibrary, task_id: str, game: Game, *, facts: bool = False) -> Original:
         """The original playing a library's task.
 
         Args:
             library: Official or generated games.
             task_id: The task.
             game: The same task in the fast engine: its dialect and goal sentence are used.
+            facts: Ask for the facts too.
 
         Raises:
             HiMACError: The original cannot play it so (numbers shuffled by us, mixed dialects).
         """
-        original = cls()
+        original = cls(facts=facts)
         world = getattr(library, "world", None)
         if world is not None:
             from himac_envs.alfworld.generate.export import game_file

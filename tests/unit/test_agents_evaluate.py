@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from himac_agents.agent import Executor, HiMACAgent, Planner
-from himac_agents.evaluate import evaluate, paired_difference, play, spread, wilson
+from himac_agents.evaluate import EvalResult, evaluate, paired_difference, play, spread
+from himac_agents.measure import Record, success_of, summarise, wilson
 from himac_agents.policies.scripted import ScriptedPolicy
 from himac_agents.rollout import EnvPool
 
@@ -46,8 +47,61 @@ def test_evaluation_of_the_oracle_and_of_chance() -> None:
 
     found = evaluate(agent("oracle"), "HiMAC-ALFWorld-v0", "valid", 12, data="generated")
     assert found.success == 1.0 and found.errors == 0
+    told = found.to_json()
+    assert told["sub_done_precision"] == 1.0 and told["blueprint_valid"] == 1.0
+    assert told["invalid_actions"] == 0.0 and 2 <= told["subgoals"] <= 6
+    assert set(told["option_ends"]) == {"done", "terminated"}
+    assert sum(kind["episodes"] for kind in told["by_type"].values()) == 12
+    assert len(told["by_type"]) > 2 and all(told["by_type"].values())
+    assert told["steps"] == pytest.approx(found.env_steps / 12, abs=1e-3)
     assert found.to_json()["ci95"][0] > 0.7 and found.to_json()["episodes"] == 12
     pool = EnvPool(lambda: gym.make("HiMAC-ALFWorld-v0", data="generated", max_steps=10), 8)
     chance = play(agent("random"), pool, pool.task_ids("valid")[:8], seeds=(0, 1))
     assert chance.success < 0.3 and len(chance.successes) == 16 and chance.seeds == (0, 1)
     assert chance.env_steps >= 100
+
+
+def _record(task: str, seed: int, **values: object) -> Record:
+    plain = {
+        "task_type": "", "success": False, "score": 0.0, "reward": 0.0, "steps": 10, "tokens": 7,
+        "invalid": 0, "subgoals": None, "blueprint_valid": True, "options": (), "error": None,
+    }  # fmt: skip
+    return Record(task_id=task, seed=seed, **{**plain, **values})  # type: ignore[arg-type]
+
+
+def _option(reason: str, achieved: bool | None, steps: int = 2) -> dict[str, object]:
+    return {"reason": reason, "achieved": achieved, "steps": steps}
+
+
+def test_what_episodes_were_like() -> None:
+    options = (_option("done", True), _option("done", False), _option("truncated", False, 6))
+    records = [
+        _record("a", 0, success=True, score=1.0, subgoals=3, options=options, invalid=5),
+        _record("b", 0, score=0.5, subgoals=1, options=(_option("done", None),), tokens=9,
+                blueprint_valid=False),
+    ]  # fmt: skip
+    told = summarise(records)
+    assert told["score"] == 0.75 and told["tokens_per_episode"] == 8 and told["steps"] == 10
+    assert told["invalid_actions"] == 0.25 and told["subgoals"] == 2
+    assert told["blueprint_valid"] == 0.5 and told["option_steps"] == 3
+    assert told["option_ends"] == {"done": 0.75, "truncated": 0.25}
+    # One sub-goal is not understood: it can be neither achieved nor wrongly ended.
+    assert told["sub_done_precision"] == 0.5 and told["sub_dones"] == 2
+    assert told["achieved"] == pytest.approx(1 / 3, abs=1e-6)
+    assert "by_type" not in told
+    flat = summarise([_record("a", 0)])
+    assert "subgoals" not in flat and "sub_done_precision" not in flat
+
+
+def test_intervals_are_taken_over_tasks_when_seeds_repeat_them() -> None:
+    # Two tasks, always solved or never: more seeds of the same tasks are no more evidence.
+    records = [_record(t, s, success=t == "a") for s in range(50) for t in "ab"]
+    assert success_of(records)["ci95"] == pytest.approx(wilson(1, 2), abs=1e-6)
+    successes = np.asarray([float(r.success) for r in records])
+    result = EvalResult(successes, successes, 0, 0, seeds=tuple(range(50)))
+    assert result.ci95 == pytest.approx(wilson(1, 2))
+    one = EvalResult(successes[:2], successes[:2], 0, 0)
+    assert one.ci95 == pytest.approx(wilson(1, 2))
+    # A task half solved counts as half a success.
+    half = [_record("a", 0, success=True), _record("a", 1), *(_record("b", s) for s in (0, 1))]
+    assert success_of(half)["ci95"] == pytest.approx(wilson(0.5, 2), abs=1e-6)

@@ -79,6 +79,8 @@ def test_eval_of_scripted_agents(
         (["bench", "nethack"], "alfworld"),
         (["data", "get", "nethack"], "alfworld"),
         (["play", "HiMAC-ALFWorld-v0", "--task-id", "nowhere"], "nowhere"),
+        (["play", "webshop", "--task-id", "nowhere"], "nowhere"),
+        (["play", "nethack"], "webshop"),
     ],
 )
 def test_errors_are_one_message_that_teaches(

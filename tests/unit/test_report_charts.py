@@ -98,7 +98,7 @@ def test_a_line_lies_where_its_numbers_are() -> None:
     left, top, right, bottom = hits["box"]
     points = hits["series"][0]["at"]
     assert [p[0] for p in points] == pytest.approx(
-        [left + 6, (left + right) / 2, right - 6], abs=0.1
+        [left + 6, (left + right) / 2, right - 6], abs=0.2
     )
     assert [p[1] for p in points] == pytest.approx([bottom, (top + bottom) / 2, top], abs=0.1)
     assert points[1][2:] == ["50", "0.5 (0.4 – 0.6)"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from pathlib import Path
 
@@ -133,21 +134,38 @@ def test_many_boxes() -> None:
     check(level, solution)
 
 
-def boxoban(real_data: Path, most: int) -> None:
-    for path in sorted((real_data / "boxoban").rglob("*.txt")):
+def boxoban(real_data: Path, most: int) -> dict[str, tuple[float, float]]:
+    """Solve each file's first levels; print a line a file, return median and 99th percentile."""
+    times: dict[str, tuple[float, float]] = {}
+    folder = real_data / "boxoban"
+    for path in sorted(folder.rglob("*.txt")):
+        taken, nodes = [], []
         for level in read_levels(path)[:most]:
+            began = time.process_time()
             solution = solve(level)
+            taken.append(1e3 * (time.process_time() - began))
+            nodes.append(solution.nodes)
             assert solution.solved, (path, level.name, solution.nodes)
             check(level, solution)
+        name = str(path.relative_to(folder))
+        median, tail = np.percentile(taken, (50, 99))
+        times[name] = (float(median), float(tail))
+        print(
+            f"{name}: {len(taken)} levels solved, median {median:.2f} ms, 99% within "
+            f"{tail:.1f} ms, at most {max(nodes):,} nodes"
+        )
+    return times
 
 
 def test_boxoban(real_data: Path) -> None:
-    boxoban(real_data, 60)
+    assert len(boxoban(real_data, 60)) >= 3
 
 
 @pytest.mark.slow
 def test_all_of_boxoban(real_data: Path) -> None:
-    boxoban(real_data, 1000)
+    for name, (median, tail) in boxoban(real_data, 1000).items():
+        if name.startswith("unfiltered"):
+            assert median < 2 and tail < 100
 
 
 def wins(env: SokobanEnv, task_ids: list[str], prefix: int = 0) -> None:
