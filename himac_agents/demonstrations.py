@@ -64,7 +64,7 @@ def texts_of(
         prompts: The agent's style.
         history: What the agent remembers on a flat environment; see `Executor`.
     """
-    found: list[str] = [" *"]
+    found: list[str] = prompts.words(episodes[0].transcript[0][1]) if episodes else []
     for episode in episodes:
         first = episode.transcript[0][1]
         found += [m.text for m in prompts.plan(first, episode.goal)]
@@ -77,11 +77,13 @@ def texts_of(
                 for m in prompts.segment(first, text, ())
             ]
         found += sorted(episode.offers)
-        for step, (action, observation) in enumerate(episode.transcript[1:]):
-            found += [action, observation]
+        steps = zip(episode.turns(), episode.transcript[1:], strict=False)
+        for step, (turn, (action, seen)) in enumerate(steps):
+            said = turn.text if turn.role == "executor" else action
+            found += [said, prompts.observe(seen, "", {}).text]
             if history and step == 0:
-                past, info = [(first, action)], {"step": 1, "admissible": []}
-                recalled = prompts.recall(first, episode.goal, past, observation, info)
+                past, info = [(first, said)], {"step": 1, "admissible": []}
+                recalled = prompts.recall(first, episode.goal, past, seen, info)
                 found += [m.text for m in recalled]
     return found
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from himac_agents.policy import Message
+from himac_agents.prompts.protocol import PlainCommands
 from himac_agents.prompts.reading import read_command
 from himac_agents.prompts.scene import scene
 from himac_agents.prompts.wording import offered, wording
@@ -16,7 +17,7 @@ _THINK = "First think briefly between <think> and </think>. Then answer. "
 
 
 @dataclass(frozen=True, slots=True)
-class ChatPrompts:
+class ChatPrompts(PlainCommands):
     """For instruction-tuned models: the rules in a system message, admissible commands listed.
 
     The rules say how the environment's commands are written, and in which forms its sub-goals are
