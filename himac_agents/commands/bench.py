@@ -14,6 +14,7 @@ BENCHES = {
     "alfworld": "himac_envs.alfworld.bench",
     "webshop": "himac_envs.webshop.bench",
     "sokoban": "himac_envs.sokoban.bench",
+    "train": "himac_agents.bench.train",
 }
 
 
@@ -27,7 +28,7 @@ def run(
     `himac bench methods` compares what methods learn instead: see `himac bench methods --help`.
 
     Args:
-        name: alfworld, webshop or sokoban.
+        name: alfworld, webshop, sokoban or train (beside TRL).
         quick: Fewer repetitions.
         output: Also write the figures to this file.
     """
