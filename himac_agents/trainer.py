@@ -7,7 +7,7 @@ measured. Everything random comes from generators that are saved with each check
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents import checkpoint, outcome, parallel
@@ -36,6 +35,7 @@ from himac_agents.episodes import Segment
 from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
 from himac_agents.policies.tiny import TinyPolicy, TinySize
+from himac_agents.progress import Bar
 from himac_agents.run import Run, UnwrittenRun
 from himac_agents.traces import Sample
 
@@ -139,7 +139,7 @@ class Trainer:
         config = self.config
         self.begin()
         self._load_reference()
-        with self._bar(config.traits.title, config.iterations, self.at.iteration) as tick:
+        with Bar(self.console, config.traits.title, config.iterations, self.at.iteration) as tick:
             while self.at.iteration < config.iterations and not self._spent():
                 tick(self._iterate())
                 if self.at.iteration % config.checkpoint_every == 0:
@@ -177,7 +177,7 @@ class Trainer:
             for name, segments in self.segments_by_policy().items()
         }
         began, cpu, losses = time.perf_counter(), time.process_time(), []
-        with self._bar("warm start", config.warm_steps, at.warm) as tick:
+        with Bar(self.console, "warm start", config.warm_steps, at.warm) as tick:
             while at.warm < last:
                 lr = cosine(at.warm, config.warm_steps, config.warm_lr)
                 for name, stream in streams.items():
@@ -400,42 +400,3 @@ class Trainer:
         self.console.print(f"run: {self.run_folder.folder}   result: {path}")
         self.run_folder.close()
         return result
-
-    def _bar(self, title: str, total: int, done: int) -> _Bar:
-        return _Bar(self.console, title, total, done)
-
-
-class _Bar:
-    """A progress bar that shows the latest metrics; silent where there is no terminal."""
-
-    def __init__(self, console: Console, title: str, total: int, done: int) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[shown]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._console, self._title, self._total = console, title, total
-        self._id = self._progress.add_task(title, total=total, completed=done, shown="")
-
-    def __enter__(self) -> Callable[..., None]:
-        self._progress.start()
-        return self._tick
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def _tick(self, values: dict[str, float], completed: int | None = None) -> None:
-        shown = "  ".join(f"{key} {value:.3f}" for key, value in values.items())
-        if completed is None:
-            self._progress.advance(self._id)
-        else:
-            self._progress.update(self._id, completed=completed)
-        self._progress.update(self._id, shown=shown)
-        task = self._progress.tasks[0]
-        if not self._console.is_terminal and task.completed % max(1, self._total // 10) == 0:
-            count = f"{task.completed:.0f}/{self._total}"
-            self._console.print(f"{self._title} {count}  {shown}")

@@ -43,7 +43,13 @@ STYLES: tuple[str, ...] = ("auto", "compact", "compact-gather", "chat", "verl-ag
 
 
 def make(
-    style: str, env_id: str = "", *, tiny: bool = False, think: bool = False, pixels: bool = False
+    style: str,
+    env_id: str = "",
+    *,
+    tiny: bool = False,
+    think: bool = False,
+    pixels: bool = False,
+    sub_done: bool = True,
 ) -> Prompts:
     """Prompts of a style for an environment.
 
@@ -53,6 +59,7 @@ def make(
         tiny: What "auto" stands for.
         think: Ask for reasoning in `<think>` tags (verl-agent's always does).
         pixels: The model sees pictures instead of the text that draws them.
+        sub_done: The executor ends its sub-goals itself.
 
     Raises:
         ValueError: There is no such style.
@@ -66,4 +73,4 @@ def make(
     benchmark = benchmark_of(env_id)
     if style == "verl-agent":
         return VerlAgentPrompts(benchmark=benchmark, pixels=pixels)
-    return ChatPrompts(benchmark=benchmark, think=think, pixels=pixels)
+    return ChatPrompts(benchmark=benchmark, think=think, pixels=pixels, sub_done=sub_done)

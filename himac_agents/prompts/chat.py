@@ -29,6 +29,7 @@ class ChatPrompts:
         think: Ask for reasoning in `<think>` tags before each answer.
         pixels: The model sees pictures: the text of an observation, which draws the same in
             characters, is left out (Sokoban).
+        sub_done: The executor ends its sub-goals itself, and is told how.
     """
 
     list_admissible: bool = True
@@ -36,6 +37,7 @@ class ChatPrompts:
     benchmark: str = ""
     think: bool = False
     pixels: bool = False
+    sub_done: bool = True
 
     def plan(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.plan`."""
@@ -60,9 +62,10 @@ class ChatPrompts:
         words = wording(self.benchmark)
         rules = (
             f"You act in {words.world}, to achieve one sub-goal. {self._think}Answer with exactly "
-            f"one command between <action> and </action>: {words.commands}. Answer with {SUB_DONE} "
-            "alone as soon as the sub-goal is achieved."
+            f"one command between <action> and </action>: {words.commands}."
         )
+        if self.sub_done:
+            rules += f" Answer with {SUB_DONE} alone as soon as the sub-goal is achieved."
         parts = [f"Sub-goal: {subgoal}"]
         if words.scene:
             parts.insert(0, f"Scene:\n{scene(first)}")
