@@ -59,9 +59,9 @@ class ChatPrompts:
         """See `Prompts.segment`."""
         words = wording(self.benchmark)
         rules = (
-            f"You act in {words.world}, to achieve one sub-goal. {self._think}Answer with exactly "
-            f"one command between <action> and </action>: {words.commands}. Answer with {SUB_DONE} "
-            "alone as soon as the sub-goal is achieved."
+            f"You act in {words.world}. Achieve the sub-goal that you are given. {self._think}"
+            "Answer with exactly one command between <action> and </action>: "
+            f"{words.commands}. Answer with {SUB_DONE} alone as soon as the sub-goal is achieved."
         )
         parts = [f"Sub-goal: {subgoal}"]
         if words.scene:
@@ -137,7 +137,7 @@ class ChatPrompts:
     def _rules_of_play(self) -> str:
         words = wording(self.benchmark)
         return (
-            f"You act in {words.world}, to solve a task. {self._think}Answer with exactly one "
+            f"You act in {words.world}. Solve the task. {self._think}Answer with exactly one "
             f"command between <action> and </action>: {words.commands}."
         )
 
