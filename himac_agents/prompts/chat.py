@@ -62,8 +62,9 @@ class ChatPrompts(PlainCommands):
         """See `Prompts.segment`."""
         words = wording(self.benchmark)
         rules = (
-            f"You act in {words.world}, to achieve one sub-goal. {self._think}Answer with exactly "
-            f"one command between <action> and </action>: {words.commands}."
+            f"You act in {words.world}. Achieve the sub-goal that you are given. {self._think}"
+            "Answer with exactly one command between <action> and </action>: "
+            f"{words.commands}."
         )
         if self.sub_done:
             rules += f" Answer with {SUB_DONE} alone as soon as the sub-goal is achieved."
@@ -141,7 +142,7 @@ class ChatPrompts(PlainCommands):
     def _rules_of_play(self) -> str:
         words = wording(self.benchmark)
         return (
-            f"You act in {words.world}, to solve a task. {self._think}Answer with exactly one "
+            f"You act in {words.world}. Solve the task. {self._think}Answer with exactly one "
             f"command between <action> and </action>: {words.commands}."
         )
 
