@@ -9,45 +9,104 @@ import gymnasium as gym
 
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents import checkpoint
+from himac_agents import prompts as styles
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.config import TrainConfig
 from himac_agents.policies.causal import CausalPolicy
 from himac_agents.policies.tiny import TinyPolicy, is_tiny
 from himac_agents.policy import Sampling
-from himac_agents.prompts import ChatPrompts, CompactPrompts, Prompts
+from himac_agents.prompts import Prompts
 from himac_agents.rollout import EnvPool
 
 
 def make_pool(config: TrainConfig, *, flat: bool) -> EnvPool:
     """The environments of a run."""
+    name = config.flat_env if flat else config.env
     arguments = config.env_arguments()
-    if flat:
-        return EnvPool(lambda: gym.make(config.flat_env, **arguments), config.lanes)
-    budget = config.subgoal_budget or None
-    return EnvPool(lambda: gym.make(config.env, subgoal_budget=budget, **arguments), config.lanes)
+    if not flat:
+        arguments.update(hierarchy_arguments(config))
+    return EnvPool(lambda: gym.make(name, **arguments), config.lanes)
+
+
+def hierarchy_arguments(config: TrainConfig) -> dict[str, Any]:
+    """What a run's settings ask of the hierarchical environment, where they differ from its own.
+
+    An agent is to be evaluated with what it was trained with.
+    """
+    found: dict[str, Any] = {}
+    if config.subgoal_budget:
+        found["subgoal_budget"] = config.subgoal_budget
+    if config.replans:
+        found["replans"] = config.replans
+    if not config.traits.sub_done:
+        found["sub_done"] = False
+    return found
 
 
 def make_prompts(config: TrainConfig) -> Prompts:
     """The style of prompts that a run's model reads."""
-    return CompactPrompts() if config.policy == "tiny" else ChatPrompts()
+    return styles.make(
+        config.prompt,
+        config.env,
+        tiny=config.policy == "tiny",
+        think=config.think,
+        pixels=bool(config.env_kwargs.get("image")),
+        sub_done=config.traits.sub_done,
+    )
 
 
-def load_policy(path: str | Path, kind: str, *, seed: int = 0) -> Any:
-    """A policy from a folder."""
+def load_policy(
+    path: str | Path, kind: str, *, seed: int = 0, config: TrainConfig | None = None
+) -> Any:
+    """A policy from a folder.
+
+    Args:
+        path: The folder, or for "hf" a model's name.
+        kind: "tiny" or "hf".
+        seed: Seeds sampling, and the weights of a new adapter.
+        config: How a model of Hugging Face is loaded.
+    """
     if kind == "tiny":
         return TinyPolicy.load(path, seed=seed)
-    from himac_agents.policies.hf import HFPolicy
+    from himac_agents.policies.adapters import Lora
+    from himac_agents.policies.hf import Loading, load
 
-    return HFPolicy.load(path, seed=seed)
+    how = Loading()
+    if config is not None:
+        lora = Lora(config.lora_rank, config.lora_alpha, config.lora_targets)
+        how = Loading(
+            dtype=config.dtype,
+            lora=lora if config.lora_rank else None,
+            gradient_checkpointing=config.gradient_checkpointing,
+            template_options=config.template_options,
+        )
+    return load(path, how, seed=seed)
+
+
+def load_reference(policy: Any, folder: Path, config: TrainConfig) -> Any:
+    """What a KL penalty holds a policy on to: the warm start, frozen.
+
+    Under an adapter this is no second model: the warm start's adapter on the same base or, where
+    there was no warm start, the base without one.
+    """
+    if config.lora_rank and not config.warm_steps and hasattr(policy, "without_adapter"):
+        return policy.without_adapter()
+    return load_policy(folder, config.policy, config=config)
 
 
 def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) -> HiMACAgent:
     """Planner and executor over one policy or over one each; a flat agent for a flat method."""
     command = Sampling(config.temperature, config.max_command_tokens)
     executor = Executor(
-        policies.get("policy") or policies["executor"], prompts, command, config.constrained
+        policies.get("policy") or policies["executor"],
+        prompts,
+        command,
+        config.constrained,
+        history=config.memory,
+        sees=config.executor_history,
+        keep_thoughts=config.keep_thoughts,
     )
-    if config.method != "himac":
+    if not config.traits.hierarchical:
         return HiMACAgent(None, executor)
     plan = Sampling(config.temperature, config.max_blueprint_tokens)
     return HiMACAgent(
@@ -55,7 +114,9 @@ def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) ->
     )
 
 
-def load_agent(folder: str | Path, *, flat: bool = False, seed: int = 0) -> HiMACAgent:
+def load_agent(
+    folder: str | Path, *, flat: bool = False, seed: int = 0, **settings: Any
+) -> HiMACAgent:
     """An agent to play with, from a run or from a saved policy.
 
     Args:
@@ -63,6 +124,7 @@ def load_agent(folder: str | Path, *, flat: bool = False, seed: int = 0) -> HiMA
             wrote.
         flat: For a flat environment: no planner.
         seed: Seeds sampling.
+        **settings: Settings of the run (see `TrainConfig`) in place of its own, such as `prompt`.
 
     Raises:
         FileNotFoundError: The folder holds neither.
@@ -73,8 +135,11 @@ def load_agent(folder: str | Path, *, flat: bool = False, seed: int = 0) -> HiMA
         config = TrainConfig.from_toml(folder / "config.toml")
         newest = checkpoint.latest(folder / "checkpoints")
         names = [name for name in ("policy", "planner", "executor") if (newest / name).is_dir()]
-        policies = {name: load_policy(newest / name, config.policy, seed=seed) for name in names}
-    elif (folder / "config.json").is_file():
+        policies = {
+            name: load_policy(newest / name, config.policy, seed=seed, config=config)
+            for name in names
+        }
+    elif (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
         kind: Literal["tiny", "hf"] = "tiny" if is_tiny(folder) else "hf"
         config = TrainConfig(policy=kind, model=str(folder))
         policies = {"policy": load_policy(folder, kind, seed=seed)}
@@ -83,8 +148,11 @@ def load_agent(folder: str | Path, *, flat: bool = False, seed: int = 0) -> HiMA
             f"{folder} is neither a run (config.toml, checkpoints/) nor a saved policy "
             "(config.json): give the folder that `himac train` printed at its end"
         )
-    agent = config.replace(method="grpo" if flat else "himac")
-    return assemble(agent, policies, make_prompts(config))
+    config = config.replace(**settings)
+    if flat == config.traits.hierarchical:
+        # One policy plays both roles, so that it can be tried in the other kind of environment.
+        config = config.replace(method="grpo" if flat else "himac")
+    return assemble(config, policies, make_prompts(config))
 
 
 def forget(agent: HiMACAgent) -> None:

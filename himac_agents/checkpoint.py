@@ -20,6 +20,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from himac_agents.files import write_atomically as write_atomically
+
 _NAME = re.compile(r"^step-(\d{8})$")
 FORMAT = 1
 
@@ -182,10 +184,3 @@ def _sync(path: Path) -> None:
         pass
     finally:
         os.close(handle)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file beside its place and renames it into it."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.write_text(text, encoding="utf-8")
-    os.replace(staged, path)

@@ -20,7 +20,8 @@ class SlotCache:
 
     It stands where transformers expects a `past_key_values`: attention layers call `update`.
     Row r holds the keys of its tokens at positions 0 .. length-1; what lies behind is never
-    attended to, so that padding may be written there freely.
+    attended to, so that padding may be written there freely. Buffers are [rows, positions, heads,
+    dim]: a row's used part is one stretch of memory, so that picking rows is a few large copies.
     """
 
     is_compileable = False
@@ -93,10 +94,10 @@ class SlotCache:
 
     def _fit(self, buffer: Tensor, like: Tensor) -> Tensor:
         rows = max(self.rows, int(buffer.shape[0]))
-        if buffer.shape[0] >= rows and buffer.shape[2] >= self._capacity:
+        if buffer.shape[0] >= rows and buffer.shape[1] >= self._capacity:
             return buffer
-        grown = like.new_zeros((rows, like.shape[1], self._capacity, like.shape[3]))
-        grown[: buffer.shape[0], :, : buffer.shape[2]] = buffer
+        grown = like.new_zeros((rows, self._capacity, like.shape[1], like.shape[3]))
+        grown[: buffer.shape[0], : buffer.shape[1]] = buffer
         return grown
 
     def update(
@@ -105,18 +106,20 @@ class SlotCache:
         """Stores new keys and values [batch, heads, time, dim]; returns all that are to be seen."""
         assert self._positions is not None, "aim() must be called before a forward pass"
         if layer_idx == len(self._keys):
-            shape = (self.rows, key.shape[1], self._capacity, key.shape[3])
+            shape = (self.rows, self._capacity, key.shape[1], key.shape[3])
             self._keys.append(key.new_zeros(shape))
             self._values.append(value.new_zeros(shape))
         keys = self._keys[layer_idx] = self._fit(self._keys[layer_idx], key)
         values = self._values[layer_idx] = self._fit(self._values[layer_idx], value)
         rows = torch.arange(key.shape[0], device=key.device) if self._rows is None else self._rows
-        keys[rows[:, None], :, self._positions] = key.transpose(1, 2)
-        values[rows[:, None], :, self._positions] = value.transpose(1, 2)
+        keys[rows[:, None], self._positions] = key.transpose(1, 2)
+        values[rows[:, None], self._positions] = value.transpose(1, 2)
+        seen_keys, seen_values = keys[:, : self._width], values[:, : self._width]
         if self._rows is None:
             count = key.shape[0]
-            return keys[:count, :, : self._width], values[:count, :, : self._width]
-        return keys[rows, :, : self._width], values[rows, :, : self._width]
+            return seen_keys[:count].transpose(1, 2), seen_values[:count].transpose(1, 2)
+        seen_keys, seen_values = seen_keys.index_select(0, rows), seen_values.index_select(0, rows)
+        return seen_keys.transpose(1, 2), seen_values.transpose(1, 2)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Part of transformers' cache interface; positions are always given, so 0 is never used."""

@@ -14,10 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from himac_agents.policies.cache import SlotCache
 from himac_agents.policy import Completion, Message, Prompt, Sampling, TokenBatch
+
+#: What a forward pass costs beside its tokens, in tokens (a small model on one CPU core).
+_PASS = 160
 
 
 @contextmanager
@@ -51,6 +55,8 @@ class CausalPolicy(ABC):
         self.cache = SlotCache()
         self.device = next(model.parameters()).device
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
+        #: Ids that are never written: those that stand for something other than text.
+        self.barred: Tensor | None = None
         self.pad_id = self.end_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     # -- text and tokens -------------------------------------------------------------------------
@@ -88,12 +94,46 @@ class CausalPolicy(ABC):
                 raise ValueError("two prompts of one batch share a slot")
         else:
             cache, slots = SlotCache(), list(range(len(prompts)))
-        self.model.eval()
-        return _Decoding(self, cache, slots, prompts, sampling).run()
+        with self._ready(learning=False):
+            return _Decoding(self, cache, slots, prompts, sampling).run()
 
     def forget(self) -> None:
         """Drops the cache: the weights have changed."""
         self.cache.clear()
+
+    @contextmanager
+    def _ready(self, *, learning: bool) -> Iterator[None]:
+        """Around every use of the model; subclasses switch adapters and precision here."""
+        self.model.eval()
+        yield
+
+    def prefix_keys(self, prompt: Prompt) -> list[int]:
+        """What a prompt is compared by when its beginning is looked for in the cache."""
+        return list(prompt.token_ids)
+
+    def reading_inputs(
+        self,
+        fed: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        prompts: Sequence[Prompt] | None,
+        shifts: NDArray[np.int64],
+    ) -> dict[str, Any]:
+        """The model's arguments for one cached forward pass.
+
+        Args:
+            fed: [batch, time] ids.
+            positions: [batch, time] their places in their conversations.
+            prompts: The prompt that each row is a part of; None while answers are written.
+            shifts: [batch] what `prefix_shift` said of each row's prompt.
+        """
+        return {
+            "input_ids": torch.as_tensor(fed, device=self.device),
+            "position_ids": torch.as_tensor(positions, device=self.device),
+        }
+
+    def prefix_shift(self, prompt: Prompt) -> int:
+        """How far a written token's rotary position is from its place in the conversation."""
+        return 0
 
     # -- learning --------------------------------------------------------------------------------
 
@@ -108,7 +148,10 @@ class CausalPolicy(ABC):
         """
         ids = torch.as_tensor(batch.token_ids, device=self.device)
         mask = torch.as_tensor(batch.mask, device=self.device) > 0
-        logits = self._logits_before(ids, mask).float() / batch.temperature
+        with self._ready(learning=True):
+            logits = self._logits_before(ids, mask, batch).float() / batch.temperature
+        if self.barred is not None:
+            logits = logits.index_fill(-1, self.barred, -math.inf)
         restricted = _restrictions(batch)
         if restricted:
             logits = forbid(logits, restricted)
@@ -120,10 +163,27 @@ class CausalPolicy(ABC):
         entropy = torch.zeros_like(logp)
         return logp.masked_scatter(mask, chosen), entropy.masked_scatter(mask, entropies)
 
-    def _logits_before(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits [n, vocabulary] that predict the n tokens under `mask`, in row order."""
-        logits = self.model(input_ids=ids, use_cache=False).logits
-        return logits[:, :-1][mask[:, 1:]]  # type: ignore[no-any-return]
+    def _logits_before(self, ids: Tensor, mask: Tensor, batch: TokenBatch) -> Tensor:
+        """Logits [n, vocabulary] that predict the n tokens under `mask`, in row order.
+
+        A hook before the output layer lets only these positions through, whatever the model does
+        with its logits afterwards (scaling, soft caps): with a vocabulary of 150,000, the logits of
+        a whole batch would be most of its memory.
+        """
+
+        def keep(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (inputs[0][:, :-1][mask[:, 1:]][None], *inputs[1:])
+
+        hook = self.model.get_output_embeddings().register_forward_pre_hook(keep)
+        try:
+            logits: Tensor = self.model(**self.learning_inputs(ids, batch), use_cache=False).logits
+        finally:
+            hook.remove()
+        return logits[0]
+
+    def learning_inputs(self, ids: Tensor, batch: TokenBatch) -> dict[str, Any]:
+        """The model's arguments for a whole batch; rows are padded on the right."""
+        return {"input_ids": ids}
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The parameters that learn."""
@@ -196,7 +256,12 @@ class _Decoding:
         self.policy, self.cache, self.sampling = policy, cache, sampling
         self.slots = slots
         self.rows = cache.seat(slots)
+        self.asked = prompts
         self.prompts = [list(prompt.token_ids) for prompt in prompts]
+        self.keys = [policy.prefix_keys(prompt) for prompt in prompts]
+        self.shifts = np.zeros(cache.rows, dtype=np.int64)
+        for row, prompt in zip(self.rows, prompts, strict=True):
+            self.shifts[row] = policy.prefix_shift(prompt)
         self.answers = [_Answer(prompt.choices) for prompt in prompts]
         # Every row of the cache takes part in a decoding step (no copy of keys and values);
         # rows that are not asked, or have finished, compute something nobody reads.
@@ -209,7 +274,7 @@ class _Decoding:
         policy, most = self.policy, self.sampling.max_tokens
         last = self._prefill()
         alive = list(range(len(self.prompts)))
-        fed = [list(prompt) for prompt in self.prompts]
+        fed = [list(keys) for keys in self.keys]
         while True:
             ids, logps = self._draw(last, alive)
             for i, token, logp in zip(alive, ids, logps, strict=True):
@@ -235,27 +300,33 @@ class _Decoding:
     def _feed(self, alive: list[int], fed: list[list[int]]) -> Tensor:
         """Feeds what was written since the last pass; logits [alive, vocabulary] after it."""
         longest = max(len(self.answers[i].pending) for i in alive)
-        tokens = np.full((self.cache.rows, longest), self.policy.pad_id, dtype=np.int64)
-        ends = np.zeros(self.cache.rows, dtype=np.int64)
-        for i in alive:
-            row, pending = self.rows[i], self.answers[i].pending
-            tokens[row, : len(pending)] = pending
-            ends[row] = len(pending) - 1
-        positions = self.lengths[:, None] + np.arange(longest)[None, :]
-        logits = self._forward(tokens, None, positions, ends.tolist())[:, 0]
+        # While most rows write, the whole cache takes part and nothing is copied; then only those
+        # rows are picked that still do.
+        whole = len(alive) * 4 > self.cache.rows * 3
+        rows = range(self.cache.rows) if whole else [self.rows[i] for i in alive]
+        place = [self.rows[i] for i in alive] if whole else range(len(alive))
+        tokens = np.full((len(rows), longest), self.policy.pad_id, dtype=np.int64)
+        ends = np.zeros(len(rows), dtype=np.int64)
+        for at, i in zip(place, alive, strict=True):
+            pending = self.answers[i].pending
+            tokens[at, : len(pending)] = pending
+            ends[at] = len(pending) - 1
+        positions = self.lengths[rows][:, None] + np.arange(longest)[None, :]
+        picked = None if whole else list(rows)
+        logits = self._forward(tokens, picked, positions, ends.tolist())[:, 0]
         for i in alive:
             answer = self.answers[i]
             fed[i] += answer.pending
             self.lengths[self.rows[i]] += len(answer.pending)
             answer.pending = []
-        return logits[torch.tensor([self.rows[i] for i in alive], device=self.policy.device)]
+        return logits[torch.tensor(place, device=self.policy.device)] if whole else logits
 
     def _prefill(self) -> Tensor:
         """Feeds each prompt's new tokens; returns the logits [prompts, vocabulary] after them."""
         feeds: list[list[int]] = []
         starts: list[int] = []
-        for slot, ids in zip(self.slots, self.prompts, strict=True):
-            start = self.cache.shared_prefix(slot, ids)
+        for slot, ids, keys in zip(self.slots, self.prompts, self.keys, strict=True):
+            start = self.cache.shared_prefix(slot, keys)
             starts.append(start)
             feeds.append(ids[start:])
         # Rows with much to read (a new episode, a plan) and rows with little (one observation)
@@ -274,7 +345,7 @@ class _Decoding:
             )
             rows = None if whole else [self.rows[i] for i in group]
             ends = [len(feeds[i]) - 1 for i in group]
-            logits = self._forward(fed, rows, positions, ends)
+            logits = self._forward(fed, rows, positions, ends, [self.asked[i] for i in group])
             for k, i in enumerate(group):
                 last[i] = logits[k, 0]
                 self.lengths[self.rows[i]] = starts[i] + len(feeds[i])
@@ -286,6 +357,7 @@ class _Decoding:
         rows: list[int] | None,
         positions: np.ndarray[Any, np.dtype[np.int64]],
         ends: list[int] | None = None,
+        prompts: list[Prompt] | None = None,
     ) -> Tensor:
         """One forward pass; logits [batch, time or 1 (at `ends`), vocabulary]."""
         policy, device = self.policy, self.policy.device
@@ -300,9 +372,10 @@ class _Decoding:
         wanted = sorted(set(ends)) if ends is not None else []
         keep = torch.tensor(wanted, device=device) if wanted else 0
         logits: Tensor = policy.model(
-            input_ids=torch.as_tensor(fed, device=device),
+            **policy.reading_inputs(
+                fed, positions, prompts, self.shifts if rows is None else self.shifts[rows]
+            ),
             attention_mask=mask,
-            position_ids=at,
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=keep,
@@ -318,6 +391,8 @@ class _Decoding:
         """Draws one token for each row that is still writing; ids and their log-probabilities."""
         temperature = 1.0 if self.sampling.greedy else self.sampling.temperature
         logits = logits.float() / temperature
+        if self.policy.barred is not None:
+            logits = logits.index_fill(-1, self.policy.barred, -math.inf)
         bound = [k for k, i in enumerate(alive) if self.answers[i].left is not None]
         if bound:
             logits = forbid(logits, [(k, self.answers[alive[k]].options()) for k in bound])
@@ -349,11 +424,25 @@ def forbid(logits: Tensor, allowed: Sequence[tuple[int, Sequence[int]]]) -> Tens
 
 
 def _by_length(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """Cuts rows sorted by length into groups whose longest is at most about twice the shortest."""
+    """Cuts rows sorted by length into the groups that are cheapest to read.
+
+    A group costs its rows times its longest, and a pass as much as `_PASS` tokens; the cuts that
+    make the sum smallest are found exactly, from the shortest row on.
+    """
+    firsts = [k for k in range(len(order)) if k == 0 or lengths[order[k]] != lengths[order[k - 1]]]
+    bounds = [*firsts, len(order)]
+    # best[b]: (cost of reading the rows before bounds[b], where its last group begins)
+    best: list[tuple[int, int]] = [(0, 0)]
+    for b in range(1, len(bounds)):
+        stop = bounds[b]
+        longest = lengths[order[stop - 1]]
+        best.append(
+            min((best[a][0] + (stop - bounds[a]) * longest + _PASS, a) for a in range(b))
+        )
     groups: list[list[int]] = []
-    for i in order:
-        if groups and lengths[i] <= max(24, 2 * lengths[groups[-1][0]]):
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return groups
+    b = len(bounds) - 1
+    while b > 0:
+        a = best[b][1]
+        groups.append(list(order[bounds[a] : bounds[b]]))
+        b = a
+    return groups[::-1]

@@ -1,23 +1,63 @@
-"""Any local transformers causal language model as a policy: a name or a folder.
+"""Any local transformers language model as a policy: a name or a folder, whole or by an adapter.
 
 Conversations are written with the tokenizer's own chat template. A conversation grows by pieces:
 what the model wrote stays as the ids it wrote, and only the new message is turned into ids. The
 piece is what the template adds when a message follows an assistant's turn, measured on a dummy
 conversation, so that nothing need be known about the template.
+
+Models that see pictures are `himac_agents.policies.vision`; `load` tells which a folder holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from himac_agents.policies.adapters import CONFIG, AdapterHost, Lora, base_of
 from himac_agents.policies.causal import CausalPolicy, without_progress_bars
 from himac_agents.policy import Message
 
-_DUMMY = "0"
+_DUMMY = "himac0dummy"
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a model is loaded.
+
+    Attributes:
+        device: "cpu", "cuda", ...; None takes a GPU where there is one.
+        dtype: "float32"; "bfloat16"; "auto": float32 on a CPU, bfloat16 on a GPU. A model that
+            learns as a whole keeps its weights in float32 and computes in bfloat16, because steps
+            of 1e-6 vanish in bfloat16 weights; under an adapter the base itself is in bfloat16.
+        lora: The adapter that learns instead of the model; None: the model itself learns.
+        gradient_checkpointing: Trade a second forward pass for the memory of activations.
+        template_options: Arguments for the chat template, such as `enable_thinking`.
+    """
+
+    device: str | None = None
+    dtype: Precision = "auto"
+    lora: Lora | None = None
+    gradient_checkpointing: bool = False
+    template_options: dict[str, Any] = field(default_factory=dict)
+
+    def where(self) -> str:
+        """The device."""
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    def precision(self) -> torch.dtype:
+        """What is computed in."""
+        if self.dtype == "auto":
+            return torch.float32 if self.where() == "cpu" else torch.bfloat16
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype={self.dtype!r}: choose auto, float32 or bfloat16")
+        return torch.float32 if self.dtype == "float32" else torch.bfloat16
 
 
 class HFPolicy(CausalPolicy):
@@ -27,60 +67,91 @@ class HFPolicy(CausalPolicy):
         model: A transformers causal language model.
         tokenizer: Its tokenizer; one without a chat template gets `PLAIN_TEMPLATE`.
         seed: Seeds sampling.
+        host: Where the policy is an adapter: its base model.
+        adapter: The adapter's name there; None with a host: the base model as it is.
+        loading: Precision, checkpointing and template options.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        seed: int = 0,
+        host: AdapterHost | None = None,
+        adapter: str | None = None,
+        loading: Loading | None = None,
+    ) -> None:
         if tokenizer.chat_template is None:
             tokenizer.chat_template = PLAIN_TEMPLATE
-        self._reply_start, self._reply_end = _reply_frame(tokenizer)
+        self.host, self.adapter = host, adapter
+        self.loading = loading or Loading()
+        self._reply_end = _reply_end(tokenizer)
         super().__init__(model, tokenizer, _end_ids(model, tokenizer, self._reply_end), seed)
+        if self.loading.gradient_checkpointing:
+            # The newer name, where this version of transformers has it.
+            new = getattr(model, "activation_checkpointing_enable", None)
+            (new or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        weights = next(model.parameters()).dtype
+        computes = self.loading.precision()
+        self._autocast = computes if host is None and weights != computes else None
 
     @classmethod
     def load(
-        cls, path: str | Path, *, seed: int = 0, device: str | None = None, dtype: str = "auto"
+        cls,
+        path: str | Path,
+        *,
+        seed: int = 0,
+        device: str | None = None,
+        dtype: Precision = "auto",
+        lora: Lora | None = None,
+        gradient_checkpointing: bool = False,
+        template_options: dict[str, Any] | None = None,
     ) -> HFPolicy:
-        """A model from a folder or by name.
+        """A policy from a folder or by name; see `Loading` for what is not said here.
 
         Args:
-            path: A folder that `save_pretrained` wrote, or a model's name.
-            seed: Seeds sampling.
-            device: "cpu", "cuda", ...; None takes a GPU where there is one.
-            dtype: "auto" (float32 on a CPU, the stored type on a GPU) or a torch type's name.
+            path: A folder that `save_pretrained` wrote (a model or an adapter), or a model's name.
+            seed: Seeds sampling, and a new adapter's weights.
+            device: See `Loading`.
+            dtype: See `Loading`.
+            lora: See `Loading`; not needed for a saved adapter.
+            gradient_checkpointing: See `Loading`.
+            template_options: See `Loading`.
 
         Raises:
             FileNotFoundError: A folder was named and holds no model.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        how = Loading(device, dtype, lora, gradient_checkpointing, dict(template_options or {}))
+        return load(path, how, seed=seed)
 
-        folder = Path(path)
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no config.json: not a saved model")
-        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        kind = ("float32" if where == "cpu" else "auto") if dtype == "auto" else dtype
-        tokenizer = AutoTokenizer.from_pretrained(str(path))
-        with without_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(
-                str(path), dtype=kind if kind == "auto" else getattr(torch, kind)
-            ).to(where)
-        return cls(model, tokenizer, seed=seed)
+    # -- text and tokens -------------------------------------------------------------------------
 
     def encode(self, messages: Sequence[Message], *, continues: bool = False) -> list[int]:
         """See `Codec.encode`."""
-        turns = [{"role": m.role, "content": m.text} for m in messages]
+        turns = [self._turn(message) for message in messages]
         if not continues:
-            return self._ids(self._render(turns))
-        before = [{"role": "user", "content": _DUMMY}, {"role": "assistant", "content": _DUMMY}]
+            return self._ids(self._render(turns), messages)
+        before = [
+            self._turn(Message("user", _DUMMY)),
+            self._turn(Message("assistant", _DUMMY)),
+        ]
         shown = self._render([*before, *turns])
-        known = self._render(before, cue=False)
-        # The model's own turn ended with its end token, which `known` holds too; what the template
-        # writes after that token (a line break, say) belongs to the new piece.
+        # The model's own turn ended with its end token; what the template writes after that token
+        # (a line break, say) belongs to the new piece.
+        cut = shown.rindex(_DUMMY) + len(_DUMMY)
         end = self._end_text
-        cut = known.rindex(end) + len(end) if end and end in known else len(known)
-        return self._ids(shown[cut:])
+        if end in self._reply_end:
+            cut = shown.index(end, cut) + len(end)
+        return self._ids(shown[cut:], messages)
+
+    def _turn(self, message: Message) -> dict[str, Any]:
+        """A message as the template takes it."""
+        return {"role": message.role, "content": message.text}
 
     def encode_reply(self, text: str) -> tuple[int, ...]:
         """See `Codec.encode_reply`."""
-        return (*self._ids(text), self.end_ids[0])
+        return (*self._ids(text, ()), self.end_ids[0])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion, without its end token and other special tokens."""
@@ -90,13 +161,127 @@ class HFPolicy(CausalPolicy):
     def _end_text(self) -> str:
         return str(self.tokenizer.convert_ids_to_tokens(self.end_ids[0]))
 
-    def _render(self, turns: list[dict[str, str]], cue: bool = True) -> str:
+    def _render(self, turns: list[dict[str, Any]]) -> str:
         return str(
-            self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=cue)
+            self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, **self.loading.template_options
+            )
         )
 
-    def _ids(self, text: str) -> list[int]:
+    def _ids(self, text: str, messages: Sequence[Message]) -> list[int]:
+        """Token ids of rendered messages."""
         return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    # -- the model -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _ready(self, *, learning: bool) -> Iterator[None]:
+        if self.host is not None:
+            self.host.use(self.adapter)
+        self.model.eval()
+        if learning and self.loading.gradient_checkpointing and torch.is_grad_enabled():
+            # Layers checkpoint in training mode only. They alone are set to it, not what is inside
+            # them: dropout would make the policy another one than the one that was sampled.
+            for module in self.model.modules():
+                if getattr(module, "gradient_checkpointing", False):
+                    module.training = True
+        kind, dtype = self.device.type, self._autocast
+        with nullcontext() if dtype is None else torch.autocast(kind, dtype=dtype):
+            yield
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The parameters that learn: an adapter's, or all of the model's."""
+        if self.host is None:
+            return super().parameters()
+        return [] if self.adapter is None else self.host.parameters(self.adapter)
+
+    def without_adapter(self) -> HFPolicy:
+        """The base model under this policy's adapter, as a frozen policy.
+
+        Raises:
+            ValueError: This policy is no adapter.
+        """
+        if self.host is None:
+            raise ValueError("this policy is a whole model: there is no base under it")
+        return type(self)(self.model, self.tokenizer, host=self.host, loading=self.loading)
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Writes the adapter and its base's name, or the whole model and its tokenizer."""
+        if self.host is not None and self.adapter is not None:
+            self.host.save(self.adapter, Path(path))
+        else:
+            super().save_pretrained(path)
+
+
+def load(path: str | Path, how: Loading, *, seed: int = 0) -> HFPolicy:
+    """The policy in a folder, or a model by name: text or vision, whole or an adapter.
+
+    Raises:
+        FileNotFoundError: A folder was named and holds neither a model nor an adapter, or the
+            adapter's base is not where it was.
+    """
+    folder = Path(path)
+    saved = (folder / CONFIG).is_file()
+    if folder.is_dir() and not saved and not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no config.json: not a saved model")
+    source = base_of(folder) if saved else str(path)
+    if saved and Path(source).is_absolute() and not Path(source).is_dir():
+        raise FileNotFoundError(f"{folder} is an adapter of the model in {source}, which is gone")
+    if Path(source).is_dir():
+        source = str(Path(source).resolve())
+    parts = _parts(source)
+    if not saved and how.lora is None:
+        # Rounding a whole model's weights would lose its steps: see `Loading.dtype`.
+        return parts.policy(parts.model(source, how, torch.float32), seed, how)
+    host = AdapterHost.of(
+        source,
+        how.where(),
+        str(how.precision()),
+        lambda: parts.model(source, how, how.precision()),
+    )
+    adapter = host.load(folder) if saved else host.new(how.lora or Lora(), seed)
+    return parts.policy(host.model, seed, how, host=host, adapter=adapter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a model is made of: the class that loads it, the policy for it, what it reads with."""
+
+    loader: Any
+    kind: type[HFPolicy]
+    reader: Any
+
+    def model(self, source: str, how: Loading, dtype: torch.dtype) -> Any:
+        """Loads the weights."""
+        with without_progress_bars():
+            model = self.loader.from_pretrained(source, dtype=dtype).to(how.where())
+        if how.where() == "cpu":
+            for parameter in model.parameters():
+                # See `TinyPolicy.load`: a resumed run equals an uninterrupted one to the bit.
+                parameter.data = parameter.data.clone()
+            model.tie_weights()
+        return model
+
+    def policy(self, model: Any, seed: int, how: Loading, **adapter: Any) -> HFPolicy:
+        """Puts model and reader together."""
+        return self.kind(model, self.reader, seed=seed, loading=how, **adapter)
+
+
+def _parts(source: str) -> _Parts:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+
+    config = type(AutoConfig.from_pretrained(source))
+    if config in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and config not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        from transformers import AutoModelForImageTextToText
+
+        from himac_agents.policies.vision import VisionPolicy, load_eyes
+
+        return _Parts(AutoModelForImageTextToText, VisionPolicy, load_eyes(source))
+    return _Parts(AutoModelForCausalLM, HFPolicy, AutoTokenizer.from_pretrained(source))
 
 
 #: For tokenizers that bring no chat template.
@@ -107,18 +292,11 @@ PLAIN_TEMPLATE = (
 )
 
 
-def _reply_frame(tokenizer: Any) -> tuple[str, str]:
-    """What the template writes right before and right after an assistant's words."""
-    user = [{"role": "user", "content": _DUMMY}]
-    marker = "himac7marker"
-    whole = str(
-        tokenizer.apply_chat_template(
-            [*user, {"role": "assistant", "content": marker}], tokenize=False
-        )
-    )
-    cued = str(tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True))
-    head, _, tail = whole.partition(marker)
-    return (cued if head.startswith(cued) or cued.startswith(head) else head), tail
+def _reply_end(tokenizer: Any) -> str:
+    """What the template writes right after an assistant's words."""
+    turns = [{"role": "user", "content": "0"}, {"role": "assistant", "content": _DUMMY}]
+    whole = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    return whole.rpartition(_DUMMY)[2]
 
 
 def _end_ids(model: Any, tokenizer: Any, tail: str) -> list[int]:

@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from himac_agents.policies.causal import CausalPolicy, without_progress_bars
-from himac_agents.policy import Message
+from himac_agents.policy import Message, TokenBatch
 
 PAD, UNKNOWN, END, SAY = "<pad>", "<unk>", "<end>", "<say>"
 SPECIAL = (PAD, UNKNOWN, END, SAY, "<plan>", "<act>", "<play>", "<sub_done>")
@@ -159,7 +159,7 @@ class TinyPolicy(CausalPolicy):
         kept = [i for i in ids if i not in self.end_ids and i != self.pad_id and i != self._say]
         return str(self.tokenizer.decode(kept)).replace(" \n ", "\n").strip()
 
-    def _logits_before(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def _logits_before(self, ids: Tensor, mask: Tensor, batch: TokenBatch) -> Tensor:
         # Only the positions that carry loss go through the output layer: a third of the time saved.
         hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
         return self.model.lm_head(hidden[:, :-1][mask[:, 1:]])  # type: ignore[no-any-return]

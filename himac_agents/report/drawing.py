@@ -103,7 +103,7 @@ class Frame:
         y_label: str,
     ) -> None:
         """Grid, ticks and names; sets the scales."""
-        marks = scales.ticks(y_ends[0], y_ends[1], max(2, self.height // 64))
+        marks = scales.ticks(y_ends[0], y_ends[1], max(2, self.height // 56))
         left = 14 + max((text_width(write(v, y_format), 11) for v in marks), default=20)
         left += 18 if y_label else 0
         top = (56 if self.legend else 36) if self.standalone else 10
@@ -116,7 +116,7 @@ class Frame:
             at = self.y(value)
             self.parts.append(stroke(left, at, right, at, "grid"))
             self.text(left - 7, at + 4, write(value, y_format), anchor="end")
-        for value in scales.ticks(x_ends[0], x_ends[1], max(2, self.width // 110)):
+        for value in scales.ticks(x_ends[0], x_ends[1], max(2, self.width // 85)):
             self.text(self.x(value), bottom + 17, write(value, x_format), anchor="middle")
         self.parts.append(stroke(left, bottom, right, bottom, "axis"))
         if x_label:
@@ -149,7 +149,7 @@ class Frame:
     def series(self, one: Series) -> None:
         """Adds a line: faint seeds, band, then the line itself."""
         colour = one.colour % len(PALETTE)
-        self.parts.append(f'<g class="hc-series" data-name="{escape(one.label, quote=True)}">')
+        self.parts.append(f'<g class="hc-series" data-colour="{colour}">')
         if one.low:
             self.area(one.x, one.low, one.high, colour, "band")
         for xs, ys in one.thin:
@@ -193,7 +193,7 @@ class Frame:
         if not scales.finite([mark.x]) or not scales.finite([mark.y]):
             return
         x, colour = self.x(mark.x), mark.colour % len(PALETTE)
-        self.parts.append(f'<g class="hc-series" data-name="{escape(mark.label, quote=True)}">')
+        self.parts.append(f'<g class="hc-series" data-colour="{colour}">')
         if mark.low is not None and mark.high is not None:
             low, high = self.y(mark.low), self.y(mark.high)
             self.parts.append(
@@ -206,8 +206,7 @@ class Frame:
     def interval(self, mark: Mark, scale: Scale, y: float, form: Format) -> None:
         """Adds a point with its interval along a row."""
         colour, text = mark.colour % len(PALETTE), write(mark.y, form)
-        name = escape(mark.label, quote=True)
-        self.parts.append(f'<g class="hc-series" data-name="{name}">')
+        self.parts.append(f'<g class="hc-series" data-colour="{colour}">')
         if mark.low is not None and mark.high is not None:
             low, high = scale(mark.low), scale(mark.high)
             text += f" [{write(mark.low, form)}, {write(mark.high, form)}]"

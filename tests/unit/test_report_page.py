@@ -1,0 +1,332 @@
+"""The report's page: what it reads, how it groups, what hostile text cannot do, what it refuses."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from himac_agents.cli import main
+from himac_agents.report import groups, page
+from himac_agents.report.panels import panel
+from himac_agents.report.runs import RunError, find_runs, read_run
+
+HOSTILE = (
+    "</script><script>window.broken=1</script><img src=x onerror='window.broken=1'>"
+    "{{7*7}}{% raw %}&lt;\x00\x1b[31m\u202e\u2028\ud800 \"'"
+)
+
+
+def write_run(
+    folder: Path,
+    seed: int = 0,
+    *,
+    method: str = "himac",
+    finished: bool = True,
+    episodes: list[dict[str, Any]] | None = None,
+    **settings: Any,
+) -> Path:
+    """A run folder as a trainer leaves it."""
+    folder.mkdir(parents=True)
+    plain = {
+        "method": method, "env": "HiMAC-ALFWorld-v0", "flat_env": "HiMAC-ALFWorld-Flat-v0",
+        "seed": seed, "eval_episodes": 100, **settings,
+    }  # fmt: skip
+    lines = [f"{k} = {json.dumps(v)}" for k, v in plain.items() if not isinstance(v, dict)]
+    lines += ["env_kwargs = {data = \"generated\"}"]
+    (folder / "config.toml").write_text("\n".join(lines) + "\n")
+    rows: list[dict[str, Any]] = [{"phase": "warm_start", "step": 50, "loss": 2.0 - seed, "lr": 1}]
+    rows += [{"phase": "evaluation/warm_start", "step": 0, "temperature_1": 0.4, "greedy": 0.5}]
+    for k in range(1, 5):
+        work = {"env_steps_total": 1000 * k + 10 * seed, "tokens_total": 5000 * k}
+        if method == "himac":
+            rows.append({"phase": "planner", "step": k, "entropy": 0.1 * k, "clipped": 0.0, **work})
+        rows.append({
+            "phase": "executor" if method == "himac" else "flat", "step": k,
+            "success": 0.1 * k + 0.02 * seed, "entropy": 0.5, "dead_groups": 0.25 * (k % 3),
+            "ended_done": 0.5, "ended_truncated": 0.5, **work,
+        })  # fmt: skip
+    if finished:
+        rows += [{"phase": "evaluation/final", "step": 4, "temperature_1": 0.6, "greedy": 0.7}]
+        warm = {"success": 0.4, "episodes": 100, "ci95": [0.31, 0.5]}
+        final = {"success": 0.6, "episodes": 100, "ci95": [0.5, 0.69]}
+        result = {
+            "method": method,
+            "env": plain["env" if method == "himac" else "flat_env"],
+            "warm_start": {**warm, "greedy": {"success": 0.5, "episodes": 100}},
+            "final": {**final, "greedy": {"success": 0.7, "episodes": 100}},
+            "baselines": {"oracle": {"success": 1.0, "episodes": 100}},
+            "gain": {"temperature_1": {"mean": 0.2, "ci95": [0.1, 0.3]}},
+            "work": {"env_steps": 4000 + 10 * seed, "tokens": 20000, "learning_seconds": 9.0},
+        }
+        (folder / "result.json").write_text(json.dumps(result))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    shown = [OLD_EPISODE] if episodes is None else episodes
+    (folder / "episodes.jsonl").write_text("".join(json.dumps(e) + "\n" for e in shown))
+    return folder
+
+
+#: As runs wrote them before observations were kept.
+OLD_EPISODE: dict[str, Any] = {
+    "phase": "train", "step": 2, "task_id": "t/1", "goal": "put a mug in a sink.",
+    "blueprint": ["take a mug", "put it in the sink"], "success": True, "return": 1.0,
+    "env_steps": 3,
+    "options": [{"index": 0, "subgoal": "take a mug", "steps": 2, "reward": 0.0,
+                 "reason": "done", "achieved": True}],
+    "segments": [{"role": "executor", "subgoal": "take a mug", "turns": [
+        {"action": "take mug 1", "reward": 0.0, "invalid": False},
+        {"action": "<sub_done>", "reward": 0.0, "invalid": False}]}],
+    "error": None,
+}  # fmt: skip
+
+
+class _Reader(html.parser.HTMLParser):
+    """Collects tags, scripts and everything that would be loaded from elsewhere."""
+
+    VOID = frozenset({"meta", "input", "link", "br", "img"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.handlers: list[str] = []
+        self.scripts: dict[str, str] = {}
+        self.at = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for key, value in attrs:
+            outward = key == "href" and not str(value).startswith("#")
+            if key in ("src", "srcset", "action") or outward:
+                self.loads.append(str(value))
+            if key.startswith("on"):
+                self.handlers.append(key)
+        if tag == "script":
+            self.at = dict(attrs).get("type") or "script"
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        if tag == "script":
+            self.at = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.at:
+            self.scripts[self.at] = self.scripts.get(self.at, "") + data
+
+
+def read(text: str) -> _Reader:
+    reader = _Reader()
+    reader.feed(text)
+    assert reader.open == []
+    return reader
+
+
+def data_of(text: str) -> Any:
+    return json.loads(read(text).scripts["application/json"])
+
+
+def test_seeds_of_a_method_are_one_group_and_methods_share_a_family(tmp_path: Path) -> None:
+    for seed in (1, 0):
+        write_run(tmp_path / f"h{seed}", seed, iterations=18 + seed)
+    write_run(tmp_path / "g", method="grpo", max_env_steps=123)
+    write_run(tmp_path / "t", executor_advantage="trajectory")
+    write_run(tmp_path / "o", executor_advantage="option")
+    runs = [read_run(p) for p in find_runs([tmp_path])]
+    (family,) = groups.families(runs)
+    assert family.title == "ALFWorld"
+    assert [(g.label, [r.seed for r in g.runs]) for g in family.groups] == [
+        ("Flat GRPO", [0]),
+        ("HiMAC · executor_advantage=None", [0, 1]),
+        ("HiMAC · executor_advantage=option", [0]),
+        ("HiMAC · executor_advantage=trajectory", [0]),
+    ]
+    apart = groups.differing(runs)
+    assert "iterations" in apart and "seed" in apart and "env" not in apart
+
+
+def test_families_are_told_apart_by_their_tasks(tmp_path: Path) -> None:
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b", env="HiMAC-ALFWorld-Long-v0", finished=False)
+    found = groups.families([read_run(tmp_path / "a"), read_run(tmp_path / "b")])
+    assert [f.title for f in found] == ["ALFWorld", "ALFWorld Long"]
+
+
+def test_a_band_is_the_range_of_seeds_where_all_have_values() -> None:
+    line = groups.mean_line([([0, 10, 20], [0.0, 1.0, 2.0]), ([5, 15], [1.0, 1.0])], "x", 0)
+    assert line is not None
+    assert list(line.x) == [5, 10, 15]
+    assert list(line.y) == pytest.approx([0.75, 1.0, 1.25])
+    assert list(line.low) == pytest.approx([0.5, 1.0, 1.0])
+    assert list(line.high) == pytest.approx([1.0, 1.0, 1.5])
+    apart = groups.mean_line([([0, 1], [0.0, 0.0]), ([5, 6], [1.0, 1.0])], "x", 0)
+    assert apart is not None and list(apart.x) == [] and len(apart.thin) == 2
+    alone = groups.mean_line([([0, 1], [0.0, 1.0]), ([], [])], "x", 0)
+    assert alone is not None and list(alone.low) == []
+    assert groups.mean_line([([], [])], "x", 0) is None
+
+
+def test_pooled_evaluations_have_the_interval_of_all_their_episodes(tmp_path: Path) -> None:
+    runs = [read_run(write_run(tmp_path / str(seed), seed)) for seed in (0, 1, 2)]
+    (family,) = groups.families(runs)
+    pooled = family.groups[0].pooled("final")
+    assert pooled is not None and pooled.episodes == 300 and pooled.success == pytest.approx(0.6)
+    assert pooled.ci95 == pytest.approx((0.5436, 0.6538), abs=1e-3)
+    assert pooled.greedy == pytest.approx(0.7)
+    assert family.groups[0].pooled("nothing") is None
+
+
+def test_an_unfinished_run_is_shown_as_such(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", finished=False)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": "executor", "st')  # it is writing at this moment
+    run = read_run(folder)
+    assert not run.finished and run.work["env_steps"] == 4000
+    assert [e.name for e in run.evaluations] == ["warm_start"]
+    assert run.evaluations[0].ci95 == pytest.approx((0.309, 0.498), abs=1e-3)
+    text = page.render([run])
+    assert "unfinished" in text and "in the middle of a line" in text
+    read(text)
+
+
+def test_a_run_that_has_only_begun_is_shown(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "r", finished=False)
+    (folder / "metrics.jsonl").unlink()
+    (folder / "episodes.jsonl").unlink()
+    text = page.render([read_run(folder)])
+    assert "there is no metrics.jsonl" in text and "have kept no episodes" in text
+    read(text)
+
+
+def test_constant_metrics_are_a_line_and_not_a_chart(tmp_path: Path) -> None:
+    (family,) = groups.families([read_run(write_run(tmp_path / "r"))])
+    sections = {name: (cards, constant) for name, cards, constant in panel(family).sections}
+    cards, constant = sections["Planner"]
+    assert [c.title for c in cards] == ["Entropy"]
+    assert constant == [("Clipped tokens", "0%")]
+    assert ("Entropy", "0.5") in sections["Executor"][1]
+    assert [c.title for c in sections["Options"][0]] == ["Why options ended"]
+    assert set(cards[0].by) == {"env_steps", "tokens"}
+
+
+def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:
+    runs = [read_run(write_run(tmp_path / str(seed), seed)) for seed in (0, 1)]
+    text = page.render(runs)
+    reader = read(text)
+    assert reader.loads == [] and reader.handlers == []
+    assert "url(" not in text and "@import" not in text
+    assert "ALFWorld" in text and "+20.0" in text
+    (entry, other) = data_of(text)
+    assert entry["episodes"] == [OLD_EPISODE] and other["hidden"] == 0
+    # The policy of the page names its one script by its hash.
+    assert "script-src 'sha256-" in text and "unsafe-eval" not in text
+
+
+def test_hostile_text_stays_text(tmp_path: Path) -> None:
+    turn = {"action": HOSTILE, "text": HOSTILE, "observation": HOSTILE, "reward": math.nan,
+            "invalid": True, "advantage": math.inf, "frame": "javascript:alert(1)"}  # fmt: skip
+    episode = {
+        **OLD_EPISODE, "goal": HOSTILE, "task_id": HOSTILE, "blueprint": [HOSTILE],
+        "phase": HOSTILE, "error": HOSTILE,
+        "segments": [{"role": "executor", "subgoal": HOSTILE, "index": 0, "turns": [turn]}],
+    }  # fmt: skip
+    folder = write_run(tmp_path / "<b>r&", episodes=[episode], note="</style><script>1</script>")
+    out = tmp_path / "out.html"
+    page.write_report([folder], out)
+    text = out.read_text(encoding="utf-8")
+    reader = read(text)
+    assert sorted(reader.scripts) == ["application/json", "script"]
+    assert reader.tags.count("script") == 2 and reader.tags.count("img") == 0
+    assert reader.handlers == [] and "<b>r" not in text
+    (entry,) = json.loads(reader.scripts["application/json"])
+    shown = entry["episodes"][0]
+    assert shown["goal"] == HOSTILE and shown["segments"][0]["turns"][0]["text"] == HOSTILE
+    assert shown["segments"][0]["turns"][0]["reward"] is None
+
+
+def test_many_episodes_are_thinned_and_counted(tmp_path: Path, monkeypatch: Any) -> None:
+    many = [{**OLD_EPISODE, "step": k} for k in range(100)]
+    folder = write_run(tmp_path / "r", episodes=many)
+    (entry,) = data_of(page.render([read_run(folder)], episodes=10))
+    assert [e["step"] for e in entry["episodes"]] == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]
+    assert entry["hidden"] == 90
+    monkeypatch.setattr(page, "MAX_DATA", 3 * len(page.script_json(many[99])))
+    (entry,) = data_of(page.render([read_run(folder)], episodes=10))
+    assert [e["step"] for e in entry["episodes"]] == [77, 88, 99]
+    assert "99" not in page.render([read_run(folder)], episodes=0).split('id="data">')[1][:200]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("config.toml", "method = ", "config.toml: not valid TOML"),
+        ("metrics.jsonl", '{"phase": 1\n{"phase": "x", "step": 1}\n', "metrics.jsonl, line 1"),
+        ("metrics.jsonl", '{"phase": "executor"}\n', "line 1: expected an object with phase and"),
+        ("metrics.jsonl", "[1]\n", "metrics.jsonl, line 1: expected"),
+        ("episodes.jsonl", '{"phase": "train"}\n', "episodes.jsonl, line 1"),
+        ("result.json", "{", "result.json: not valid JSON"),
+        ("result.json", "[]", "result.json: expected an object"),
+        ("result.json", '{"final": {"success": "good"}}', "'final' holds no number 'success'"),
+    ],
+)
+def test_broken_files_are_named(tmp_path: Path, name: str, content: str, says: str) -> None:
+    folder = write_run(tmp_path / "r")
+    (folder / name).write_text(content)
+    with pytest.raises(RunError, match="r/") as caught:
+        read_run(folder)
+    assert says in str(caught.value)
+
+
+def test_folders_without_runs_are_refused(tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(RunError, match="no such folder"):
+        find_runs([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match="holds a config"):
+        find_runs([tmp_path / "empty"])
+    assert main(["report", str(tmp_path / "nowhere")]) == 1
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_inner_runs_are_found_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "a")
+    write_run(tmp_path / "runs" / "a" / "grpo", method="grpo")
+    write_run(tmp_path / "runs" / "b")
+    for given in ([tmp_path / "runs" / "a", tmp_path / "runs"], [tmp_path / "runs"]):
+        found = find_runs(given)
+        assert [str(p.relative_to(tmp_path / "runs")) for p in found] == ["a", "a/grpo", "b"]
+
+
+def test_the_command_writes_whole_files_only(tmp_path: Path, monkeypatch: Any) -> None:
+    folder = write_run(tmp_path / "r")
+    assert main(["report", str(folder)]) == 0
+    written = (folder / "report.html").read_bytes()
+    target = tmp_path / "sub" / "all.html"
+    assert main(["report", str(folder), "--out", str(target)]) == 0
+    assert target.read_bytes() == written
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert main(["report", str(folder), "--episodes", "0"]) == 1
+    assert (folder / "report.html").read_bytes() == written
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_reporting_needs_no_torch() -> None:
+    code = "import himac_agents.report.page, sys; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
