@@ -30,7 +30,8 @@ from himac_agents.assembly import (
 )
 from himac_agents.coevolution import Iteration, Setting, iterate
 from himac_agents.config import TrainConfig
-from himac_agents.demonstrations import Supervision, demonstrate, texts_of
+from himac_agents.demo_files import demos_for, segments_of_demos
+from himac_agents.demonstrations import Supervision, demonstrate, demonstration_order, texts_of
 from himac_agents.episodes import Segment
 from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
@@ -42,7 +43,7 @@ from himac_agents.traces import Sample
 __all__ = ["Progressed", "Trainer", "load_agent"]
 
 #: Streams of random numbers that a run draws from its seed.
-_TASKS, _DEMOS, _CHOICES = range(3)
+_TASKS, _CHOICES = 0, 2  # 1 belongs to `demonstration_order`
 
 
 @dataclass
@@ -102,6 +103,8 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
+        if config.policy == "hf" and not config.model:
+            raise ValueError("policy='hf' needs model=<a name or a folder>")
         self.team = parallel.join()
         if config.tasks < self.team.size:
             raise ValueError(f"tasks={config.tasks}: {self.team.size} processes need one each")
@@ -113,10 +116,16 @@ class Trainer:
         self.pool = make_pool(config, flat=self.flat)
         self.train_ids = self.pool.task_ids("train")
         self.eval_ids = spread(self.pool.task_ids(config.eval_split), config.eval_episodes)
-        order = np.random.default_rng([config.seed, _DEMOS]).permutation(len(self.train_ids))
+        order = demonstration_order(len(self.train_ids), config.seed)
         # Demonstrated tasks and tasks to learn on are apart where there are enough of both.
         self.demo_ids = [self.train_ids[i] for i in order[: config.demos]]
-        self.task_pool = [self.train_ids[i] for i in order[config.demos :]]
+        self.demo_lines = demos_for(config)
+        if self.demo_lines:
+            known = set(self.train_ids)
+            shown = dict.fromkeys(demo.task_id for demo in self.demo_lines)
+            self.demo_ids = [task_id for task_id in shown if task_id in known]
+        taken = set(self.demo_ids)
+        self.task_pool = [i for k in order if (i := self.train_ids[k]) not in taken]
         if len(self.task_pool) < config.tasks:
             self.task_pool = list(self.train_ids)
         self.rng = np.random.default_rng([config.seed, _TASKS])
@@ -289,6 +298,10 @@ class Trainer:
 
     def demonstrations(self) -> list[Segment]:
         """The demonstrations' sequences, made on first use and the same at every call."""
+        if self._demos is None and self.demo_lines:
+            self.at.demo_steps = sum(demo.steps for demo in self.demo_lines)
+            codec = next(iter(self.policies.values()))
+            self._demos = self._repeated(segments_of_demos(self.demo_lines, codec))
         if self._demos is None:
             config = self.config
             episodes = demonstrate(
@@ -305,14 +318,14 @@ class Trainer:
                 history=config.memory,
             )
             self.at.demo_steps = sum(e.steps for e in episodes)
-            self._demos = [
-                segment
-                for episode in episodes
-                if episode.error is None
-                for segment in episode.segments
-                for _ in range(config.warm_planner_repeats if segment.role == "planner" else 1)
-            ]
+            self._demos = self._repeated(
+                [s for episode in episodes if episode.error is None for s in episode.segments]
+            )
         return self._demos
+
+    def _repeated(self, segments: Sequence[Segment]) -> list[Segment]:
+        times = self.config.warm_planner_repeats
+        return [s for s in segments for _ in range(times if s.role == "planner" else 1)]
 
     def segments_by_policy(self) -> dict[str, list[Segment]]:
         """Which demonstrated sequences each policy imitates."""
@@ -398,5 +411,7 @@ class Trainer:
         path = self.run_folder.result(result)
         self.console.print(outcome.table(result))
         self.console.print(f"run: {self.run_folder.folder}   result: {path}")
+        if (page := self.run_folder.report()) is not None:
+            self.console.print(f"report: {page}")
         self.run_folder.close()
         return result

@@ -33,6 +33,7 @@ __all__ = [
     "mark",
     "read_blueprint",
     "read_command",
+    "resolve",
     "scene",
     "visible",
 ]
@@ -40,6 +41,17 @@ __all__ = [
 #: The styles by name; "auto" is compact for tiny models and chat for all others.
 Style = Literal["auto", "compact", "compact-gather", "chat", "verl-agent"]
 STYLES: tuple[str, ...] = ("auto", "compact", "compact-gather", "chat", "verl-agent")
+
+
+def resolve(style: str, *, tiny: bool = False) -> str:
+    """The style that a name stands for: "auto" is compact for tiny models, chat for all others.
+
+    Raises:
+        ValueError: There is no such style.
+    """
+    if style not in STYLES:
+        raise ValueError(f"prompt={style!r}: choose one of {', '.join(STYLES)}")
+    return ("compact" if tiny else "chat") if style == "auto" else style
 
 
 def make(
@@ -64,11 +76,10 @@ def make(
     Raises:
         ValueError: There is no such style.
     """
-    if style not in STYLES:
-        raise ValueError(f"prompt={style!r}: choose one of {', '.join(STYLES)}")
+    style = resolve(style, tiny=tiny)
     if style == "compact-gather":
         return CompactPrompts(gather=True)
-    if style == "compact" or (style == "auto" and tiny):
+    if style == "compact":
         return CompactPrompts()
     benchmark = benchmark_of(env_id)
     if style == "verl-agent":

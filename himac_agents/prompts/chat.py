@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from himac_agents.policy import Message
+from himac_agents.prompts.protocol import PlainCommands
 from himac_agents.prompts.reading import read_command
 from himac_agents.prompts.scene import scene
 from himac_agents.prompts.wording import offered, wording
@@ -16,7 +17,7 @@ _THINK = "First think briefly between <think> and </think>. Then answer. "
 
 
 @dataclass(frozen=True, slots=True)
-class ChatPrompts:
+class ChatPrompts(PlainCommands):
     """For instruction-tuned models: the rules in a system message, admissible commands listed.
 
     The rules say how the environment's commands are written, and in which forms its sub-goals are
@@ -61,8 +62,9 @@ class ChatPrompts:
         """See `Prompts.segment`."""
         words = wording(self.benchmark)
         rules = (
-            f"You act in {words.world}, to achieve one sub-goal. {self._think}Answer with exactly "
-            f"one command between <action> and </action>: {words.commands}."
+            f"You act in {words.world}. Achieve the sub-goal that you are given. {self._think}"
+            "Answer with exactly one command between <action> and </action>: "
+            f"{words.commands}."
         )
         if self.sub_done:
             rules += f" Answer with {SUB_DONE} alone as soon as the sub-goal is achieved."
@@ -140,7 +142,7 @@ class ChatPrompts:
     def _rules_of_play(self) -> str:
         words = wording(self.benchmark)
         return (
-            f"You act in {words.world}, to solve a task. {self._think}Answer with exactly one "
+            f"You act in {words.world}. Solve the task. {self._think}Answer with exactly one "
             f"command between <action> and </action>: {words.commands}."
         )
 
