@@ -108,6 +108,9 @@ class TrainConfig:
 
     # Demonstrated tasks of the training split.
     demos: int = 500
+    # A file of demonstrations (`himac demos`) to start from instead of making them: then `demos`,
+    # `expert` and the noise are without effect.
+    demo_file: str = ""
     # Who demonstrates: "explorer" searches honestly, "oracle" knows where everything is.
     expert: Literal["explorer", "oracle"] = "explorer"
     # Chance that a demonstrated command is a random admissible one: the demonstrator errs.
