@@ -25,6 +25,7 @@ from himac_agents.policies.hf import HFPolicy
 from himac_agents.policy import Message, Prompt, Sampling, TokenBatch
 from himac_agents.prompts import ChatPrompts
 from himac_agents.rollout import EnvPool, collect
+from himac_agents.settings import read_pairs, write_pairs
 
 LORA = Lora(rank=4, alpha=8)
 
@@ -232,6 +233,30 @@ def test_one_command_from_a_local_folder(kind: str, folder: Path, tmp_path: Path
     agent = load_agent(run)
     assert agent.planner is not None
     assert (agent.planner.policy is agent.executor.policy) == (kind == "whole")
+
+
+def test_what_the_cache_cannot_do_is_refused(tmp_path: Path) -> None:
+    folder = save_text_model(tmp_path, layers=2)
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {"use_sliding_window": True, "sliding_window": 32, "max_window_layers": 1}
+    settings["layer_types"] = ["full_attention", "sliding_attention"]
+    (folder / "config.json").write_text(json.dumps(settings))
+    policy = HFPolicy.load(folder, device="cpu")
+    assert policy.generate([Prompt((), [5] * 20)], Sampling(0.0, 8))
+    with pytest.raises(ValueError, match="sliding window of 32"):
+        policy.generate([Prompt((), [5] * 30)], Sampling(0.0, 8))
+    settings["layer_types"] = ["full_attention", "linear_attention"]
+    with pytest.raises(ValueError, match="linear_attention"):
+        policy.model.config.layer_types = settings["layer_types"]
+        HFPolicy(policy.model, policy.tokenizer)
+
+
+def test_mappings_on_the_command_line() -> None:
+    words = ["image=true", "max_steps=6", "data=generated", "room=[6, 7]", "seed=-1.5"]
+    values = {"image": True, "max_steps": 6, "data": "generated", "room": [6, 7], "seed": -1.5}
+    assert read_pairs(words) == values and read_pairs(write_pairs(values)) == values
+    with pytest.raises(ValueError, match="KEY=VALUE"):
+        read_pairs(["image"])
 
 
 def test_errors_teach(tmp_path: Path) -> None:
