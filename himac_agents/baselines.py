@@ -48,7 +48,9 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
             checkpoint.restore_optimizer(newest, name, learner.optimizer)
     segments = trainer.segments_by_policy()
     streams = {
-        name: Supervision(segments[name], config.warm_tokens, config.seed + 3).batches(steps)
+        name: Supervision(segments[name], config.warm_tokens, config.seed + 3).batches(
+            sum(trainer.supervises(name, step) for step in range(steps))
+        )
         for name in policies
     }
     saved, agree = spent, trainer.team.agree
@@ -57,7 +59,8 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
         wave = 0.55 + 0.45 * math.cos(math.pi * along)
         lr = config.warm_lr * min(1.0, (steps + 1) / 50) * wave
         for name, stream in streams.items():
-            learners[name].imitate(next(stream), lr)
+            if trainer.supervises(name, steps):
+                learners[name].imitate(next(stream), lr)
         steps += 1
         spent += time.process_time() - began
         if trainer.team.leads and spent - saved >= SAVE_EVERY:

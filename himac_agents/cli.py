@@ -24,6 +24,7 @@ from himac_agents.commands import (
     play,
     report,
     site,
+    study,
     train,
 )
 from himac_envs import __version__
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A preset's values are the defaults of the options: they are known only once the
             # preset is.
             return train.main(args[1:])
+        if args[:2] == ["bench", "methods"]:
+            return study.main(args[2:])
         if args[:1] == ["data"]:
             return data.main(args[1:])
         status = tyro.extras.subcommand_cli_from_dict(

@@ -72,7 +72,8 @@ class TrainConfig:
 
     # -- prompts ---------------------------------------------------------------------------------
 
-    # Style: "compact" (few words), "chat", "verl-agent" (that project's flat prompt), or "auto":
+    # Style: "compact" (few words), "compact-gather" (what matches the task is repeated behind each
+    # observation, not marked in it), "chat", "verl-agent" (that project's flat prompt), or "auto":
     # compact for tiny models, chat for all others.
     prompt: Style = "auto"
     # What the executor remembers on a hierarchical environment: its sub-goal's "segment", which is
@@ -121,6 +122,9 @@ class TrainConfig:
     warm_lr: float = 3e-3
     # How often a demonstrated blueprint is seen for each time that a sub-goal's execution is.
     warm_planner_repeats: int = 2
+    # With separate parameters: the planner's supervised steps for each of the executor's. Its texts
+    # are few and short: at 1 it may learn them by heart, their mistakes included.
+    warm_planner_share: float = 1.0
     # Padded tokens in a supervised step.
     warm_tokens: int = 2048
 
@@ -221,9 +225,9 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("demo_noise", "plan_noise"):
+        for name in ("demo_noise", "plan_noise", "warm_planner_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name}={getattr(self, name)}: a chance lies between 0 and 1")
+                raise ValueError(f"{name}={getattr(self, name)}: it lies between 0 and 1")
         if self.prompt not in STYLES:
             raise ValueError(f"prompt={self.prompt!r}: choose one of {', '.join(STYLES)}")
         if self.executor_history not in ("segment", "episode"):

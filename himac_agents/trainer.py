@@ -144,15 +144,7 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Everything that is still to be done; returns what `result.json` holds."""
         config = self.config
-        self.warm_start()
-        if "warm_start" not in self.at.evaluations:
-            self._evaluate("warm_start")
-            for name, policy in self.policies.items():
-                if self.team.leads:
-                    policy.save_pretrained(self.run_folder.folder / "warm_start" / name)
-            for learner in self.learners.values():
-                learner.begin_reinforcement()
-            self.save()
+        self.begin()
         self._load_reference()
         with self._bar(config.traits.title, config.iterations, self.at.iteration) as tick:
             while self.at.iteration < config.iterations and not self._spent():
@@ -164,6 +156,18 @@ class Trainer:
             self.save()
         return self._finish()
 
+    def begin(self) -> None:
+        """The warm start, its evaluation and the first checkpoint; nothing where that is done."""
+        self.warm_start()
+        if "warm_start" not in self.at.evaluations:
+            self._evaluate("warm_start")
+            for name, policy in self.policies.items():
+                if self.team.leads:
+                    policy.save_pretrained(self.run_folder.folder / "warm_start" / name)
+            for learner in self.learners.values():
+                learner.begin_reinforcement()
+            self.save()
+
     def warm_start(self, until: int | None = None) -> None:
         """Supervision on the expert's demonstrations, up to step `until` (None: to its end)."""
         config, at = self.config, self.at
@@ -174,7 +178,9 @@ class Trainer:
             for learner in self.learners.values():
                 learner.begin_supervision()
         streams = {
-            name: Supervision(segments, config.warm_tokens, config.seed).batches(at.warm)
+            name: Supervision(segments, config.warm_tokens, config.seed).batches(
+                sum(self.supervises(name, step) for step in range(at.warm))
+            )
             for name, segments in self.segments_by_policy().items()
         }
         began, cpu, losses = time.perf_counter(), time.process_time(), []
@@ -182,7 +188,8 @@ class Trainer:
             while at.warm < last:
                 lr = cosine(at.warm, config.warm_steps, config.warm_lr)
                 for name, stream in streams.items():
-                    losses.append(self.learners[name].imitate(next(stream), lr))
+                    if self.supervises(name, at.warm):
+                        losses.append(self.learners[name].imitate(next(stream), lr))
                 at.warm += 1
                 if at.warm % 50 == 0 or at.warm == last:
                     loss = float(np.mean(losses))
@@ -193,6 +200,11 @@ class Trainer:
         at.warm_cpu_seconds += time.process_time() - cpu
         for policy in self.policies.values():
             policy.forget()
+
+    def supervises(self, name: str, step: int) -> bool:
+        """Whether a policy takes part in a supervised step: a planner of its own not in each."""
+        share = self.config.warm_planner_share if name == "planner" else 1.0
+        return int((step + 1) * share) > int(step * share)
 
     def _spent(self) -> bool:
         """Whether a budget is used up; asked between iterations, so the last one may exceed it."""

@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 #: The styles by name; "auto" is compact for tiny models and chat for all others.
-Style = Literal["auto", "compact", "chat", "verl-agent"]
-STYLES: tuple[str, ...] = ("auto", "compact", "chat", "verl-agent")
+Style = Literal["auto", "compact", "compact-gather", "chat", "verl-agent"]
+STYLES: tuple[str, ...] = ("auto", "compact", "compact-gather", "chat", "verl-agent")
 
 
 def resolve(style: str, *, tiny: bool = False) -> str:
@@ -70,6 +70,8 @@ def make(
         ValueError: There is no such style.
     """
     style = resolve(style, tiny=tiny)
+    if style == "compact-gather":
+        return CompactPrompts(gather=True)
     if style == "compact":
         return CompactPrompts()
     benchmark = benchmark_of(env_id)

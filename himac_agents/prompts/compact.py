@@ -8,7 +8,7 @@ from typing import Any
 
 from himac_agents.policy import Message
 from himac_agents.prompts.reading import read_command
-from himac_agents.prompts.scene import mark, scene
+from himac_agents.prompts.scene import gather, mark, scene
 from himac_envs.blueprint import Blueprint
 
 
@@ -23,10 +23,13 @@ class CompactPrompts:
             in the sub-goal (flat: in the instruction) too. This is the exact-match feature of
             reading comprehension: a model of 0.2M parameters takes very long to learn by itself
             that two words are the same.
+        gather: Instead of the stars, repeat those names behind the observation. Less text, and
+            learned with far fewer demonstrations.
     """
 
     remind: bool = False
     mark: bool = True
+    gather: bool = False
 
     def plan(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.plan`."""
@@ -73,6 +76,8 @@ class CompactPrompts:
         return Message("user", f"{text}\n{task}" if self.remind else text)
 
     def _marked(self, text: str, task: str) -> str:
+        if self.gather:
+            return gather(text, task)
         return mark(text, task) if self.mark else text
 
     def read(self, answer: str) -> str:
