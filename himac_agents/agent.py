@@ -17,6 +17,14 @@ from himac_agents.policy import Codec, Completion, Image, Message, Policy, Promp
 from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint, visible
 from himac_envs.blueprint import Blueprint
 
+#: A command as it is written, and as the environment takes it.
+Offer = tuple[str, str]
+
+
+def meant(said: str, offers: Sequence[Offer]) -> str:
+    """The command behind what was written: itself where no offer is written like that."""
+    return next((command for written, command in offers if written == said), said)
+
 
 def shown(messages: Sequence[Message], observation: Mapping[str, Any]) -> list[Message]:
     """The messages, the last one with the observation's picture where there is one."""
@@ -144,6 +152,8 @@ class Executor:
         sampling: How its answers are drawn.
         constrained: Whether its answers are bound to the admissible commands. Otherwise it writes
             freely, and what the environment does not understand costs a step.
+        history: On a flat environment: None for the whole episode as one conversation, or how many
+            steps back it remembers; each step is then a conversation of its own.
         sees: What it remembers on a hierarchical environment: its "segment", as in the paper, or
             the whole "episode", sub-goals before included.
         keep_thoughts: Whether it reads, at its next step, what it thought (`<think>`) at this one.
@@ -153,8 +163,10 @@ class Executor:
     prompts: Prompts = field(default_factory=CompactPrompts)
     sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 16))
     constrained: bool = False
+    history: int | None = None
     sees: Literal["segment", "episode"] = "segment"
     keep_thoughts: bool = False
+    _past: list[tuple[str, str]] = field(default_factory=list, init=False, repr=False)
     _context: Context | None = field(default=None, init=False, repr=False)
     _first: str = field(default="", init=False, repr=False)
     _endings: list[str] = field(default_factory=list, init=False, repr=False)
@@ -166,11 +178,14 @@ class Executor:
         A new segment begins with each episode and each sub-goal, and forgets what came before.
         """
         text = str(observation["text"])
+        task = str(observation.get("subgoal") or info["goal"])
         segment = (info["task_id"], observation.get("blueprint"), observation.get("subgoal_index"))
         fresh = info["step"] == 0 and observation.get("subgoal_index", 0) == 0
         if fresh:
-            self._first, self._endings = text, []
-        if self._context is None or segment != self._segment or fresh:
+            self._first, self._endings, self._past = text, [], []
+        if self.remembers(observation):
+            self._context = self.recall(observation, info, self._first, self._past)
+        elif self._context is None or segment != self._segment or fresh:
             if not fresh:
                 self._endings.append(text)
             self._segment = segment
@@ -179,28 +194,61 @@ class Executor:
                 observation, info, self._first, self._endings, before=before
             )
         else:
-            task = str(observation.get("subgoal") or info["goal"])
             (message,) = shown([self.prompts.observe(text, task, info)], observation)
             self._context.hear(message)
-        choices = self.choices(info, self._context.codec)
-        prompt = self._context.prompt(choices=choices)
+        offers = self.offers(task, info)
+        prompt = self._context.prompt(choices=self.choices(offers, self._context.codec))
         (completion,) = self.policy.generate([prompt], self.sampling)
         start = len(self._context.token_ids)
         self._context.say(completion)
         if not self.keep_thoughts:
             self._context.drop_thought(start)
-        return self.prompts.read(completion.text)
+        said = self.prompts.read(completion.text)
+        self._past.append((text, said))
+        return meant(said, offers)
 
     def __call__(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
         """The same: what `himac_envs.hierarchy.PlannerView` asks of an executor."""
         return self.act(observation, info)
 
-    def choices(self, info: dict[str, Any], codec: Codec | None) -> list[tuple[int, ...]] | None:
+    def offers(self, task: str, info: dict[str, Any]) -> list[Offer]:
+        """What may be chosen now, as it is written and as the environment takes it."""
+        prompts = self.prompts
+        return [(prompts.phrase(c, info), c) for c in prompts.commands(task, info)]
+
+    def choices(
+        self, offers: Sequence[Offer], codec: Codec | None
+    ) -> list[tuple[int, ...]] | None:
         """The answers that are allowed now, as token ids; None where any is."""
         if not self.constrained or codec is None:
             return None
-        write = self.prompts.write_command
-        return [codec.encode_reply(write(c)) for c in info["admissible"]] or None
+        return [codec.encode_reply(written) for written, _ in offers] or None
+
+    def remembers(self, observation: dict[str, Any]) -> bool:
+        """Whether each step is a conversation of its own here."""
+        return self.history is not None and "subgoal" not in observation
+
+    def recall(
+        self,
+        observation: dict[str, Any],
+        info: dict[str, Any],
+        first: str,
+        past: Sequence[tuple[str, str]],
+        codec: Codec | None = None,
+    ) -> Context:
+        """The context of one step of a flat agent with a short memory.
+
+        Args:
+            observation: The environment's.
+            info: The environment's.
+            first: The episode's first observation.
+            past: (observation, command) pairs of all steps so far; the last `history` are read.
+            codec: See `open`.
+        """
+        kept = list(past[-self.history :]) if self.history else []
+        text = str(observation["text"])
+        messages = self.prompts.recall(first, str(info["goal"]), kept, text, info)
+        return Context("executor", shown(messages, observation), codec or codec_of(self.policy))
 
     def open(
         self,

@@ -21,11 +21,26 @@ from himac_agents.rollout import EnvPool
 
 def make_pool(config: TrainConfig, *, flat: bool) -> EnvPool:
     """The environments of a run."""
+    name = config.flat_env if flat else config.env
     arguments = config.env_arguments()
-    if flat:
-        return EnvPool(lambda: gym.make(config.flat_env, **arguments), config.lanes)
-    budget = config.subgoal_budget or None
-    return EnvPool(lambda: gym.make(config.env, subgoal_budget=budget, **arguments), config.lanes)
+    if not flat:
+        arguments.update(hierarchy_arguments(config))
+    return EnvPool(lambda: gym.make(name, **arguments), config.lanes)
+
+
+def hierarchy_arguments(config: TrainConfig) -> dict[str, Any]:
+    """What a run's settings ask of the hierarchical environment, where they differ from its own.
+
+    An agent is to be evaluated with what it was trained with.
+    """
+    found: dict[str, Any] = {}
+    if config.subgoal_budget:
+        found["subgoal_budget"] = config.subgoal_budget
+    if config.replans:
+        found["replans"] = config.replans
+    if not config.traits.sub_done:
+        found["sub_done"] = False
+    return found
 
 
 def make_prompts(config: TrainConfig) -> Prompts:
@@ -36,6 +51,7 @@ def make_prompts(config: TrainConfig) -> Prompts:
         tiny=config.policy == "tiny",
         think=config.think,
         pixels=bool(config.env_kwargs.get("image")),
+        sub_done=config.traits.sub_done,
     )
 
 
@@ -86,10 +102,11 @@ def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) ->
         prompts,
         command,
         config.constrained,
+        history=config.memory,
+        sees=config.executor_history,
         keep_thoughts=config.keep_thoughts,
     )
-    executor.sees = config.executor_history
-    if config.method != "himac":
+    if not config.traits.hierarchical:
         return HiMACAgent(None, executor)
     plan = Sampling(config.temperature, config.max_blueprint_tokens)
     return HiMACAgent(
@@ -132,8 +149,10 @@ def load_agent(
             "(config.json): give the folder that `himac train` printed at its end"
         )
     config = config.replace(**settings)
-    agent = config.replace(method="grpo" if flat else "himac")
-    return assemble(agent, policies, make_prompts(config))
+    if flat == config.traits.hierarchical:
+        # One policy plays both roles, so that it can be tried in the other kind of environment.
+        config = config.replace(method="grpo" if flat else "himac")
+    return assemble(config, policies, make_prompts(config))
 
 
 def forget(agent: HiMACAgent) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from himac_agents import outcome
+from himac_agents import checkpoint, outcome
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.assembly import assemble, load_policy
 from himac_agents.demonstrations import Supervision
@@ -17,36 +17,60 @@ from himac_agents.learner import Learner
 from himac_agents.policies.scripted import Expert, ScriptedPolicy
 from himac_agents.trainer import Trainer
 
+#: CPU seconds between the checkpoints of further supervision.
+SAVE_EVERY = 60.0
+
 
 def further_supervision(trainer: Trainer) -> dict[str, Any]:
-    """The warm start, trained on for the wall time that co-evolution took, on the same data.
+    """The warm start, trained on for the CPU time that reinforcement took, on the same data.
 
-    The learning rate rises to the warm start's peak again and decays along the same cosine, by
-    the share of the time that has passed.
+    CPU time of the process (all threads), so that a shared machine does not bend the comparison;
+    checkpoints and evaluation are not counted. The learning rate rises to the warm start's peak
+    again and decays along the same cosine, by the share of the time that has passed. Goes on where
+    an interrupted one stopped.
     """
-    config, budget = trainer.config, trainer.at.learn_seconds
-    folder = trainer.run_folder.folder / "warm_start"
+    config, budget = trainer.config, max(trainer.at.learn_cpu_seconds, 1e-9)
+    folder = trainer.run_folder.folder / "supervised"
+    newest = checkpoint.latest(folder) if any(folder.glob("step-*")) else None
+    source = newest or trainer.run_folder.folder / "warm_start"
     policies = {
-        n: load_policy(folder / n, config.policy, seed=config.seed, config=config)
+        n: load_policy(source / n, config.policy, seed=config.seed, config=config)
         for n in trainer.policies
     }
     learners = {name: Learner(policy, config) for name, policy in policies.items()}
     for learner in learners.values():
         learner.begin_supervision()
+    steps, spent = 0, 0.0
+    if newest is not None:
+        state = checkpoint.read_state(newest)["state"]
+        steps, spent = int(state["steps"]), float(state["cpu_seconds"])
+        for name, learner in learners.items():
+            checkpoint.restore_optimizer(newest, name, learner.optimizer)
     segments = trainer.segments_by_policy()
-    began, steps = time.perf_counter(), 0
     streams = {
-        name: Supervision(segments[name], config.warm_tokens, config.seed + 3).batches()
+        name: Supervision(segments[name], config.warm_tokens, config.seed + 3).batches(
+            sum(trainer.supervises(name, step) for step in range(steps))
+        )
         for name in policies
     }
-    agree = trainer.team.agree
-    while (along := agree((time.perf_counter() - began) / max(budget, 1e-9))) < 1.0:
-        lr = config.warm_lr * min(1.0, (steps + 1) / 50) * (0.55 + 0.45 * math.cos(math.pi * along))
+    saved, agree = spent, trainer.team.agree
+    while (along := agree(spent / budget)) < 1.0:
+        began = time.process_time()
+        wave = 0.55 + 0.45 * math.cos(math.pi * along)
+        lr = config.warm_lr * min(1.0, (steps + 1) / 50) * wave
         for name, stream in streams.items():
-            learners[name].imitate(next(stream), lr)
+            if trainer.supervises(name, steps):
+                learners[name].imitate(next(stream), lr)
         steps += 1
+        spent += time.process_time() - began
+        if trainer.team.leads and spent - saved >= SAVE_EVERY:
+            saved = spent
+            optimizers = {name: learner.optimizer for name, learner in learners.items()}
+            done = {"steps": steps, "cpu_seconds": spent}
+            checkpoint.save(folder, steps, done, policies, optimizers, keep=1)
     agent = assemble(config, policies, trainer.prompts)
-    return {**trainer.evaluate(agent), "seconds": round(budget, 1), "supervised_steps": steps}
+    found = trainer.evaluate(agent)
+    return {**found, "cpu_seconds": round(spent, 3), "supervised_steps": steps}
 
 
 def flat_grpo(trainer: Trainer) -> dict[str, Any]:

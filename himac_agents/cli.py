@@ -1,4 +1,4 @@
-"""The command line: ``himac list | play | train | eval | data | bench | report | site | doctor``.
+"""The command line: ``himac list | play | train | eval | demos | data | bench | report | ...``.
 
 Each command is a function of `himac_agents.commands`, imported only when it runs, so that
 ``himac list`` never waits for torch.
@@ -17,12 +17,14 @@ from rich.markup import escape
 from himac_agents.commands import (
     bench,
     data,
+    demos,
     doctor,
     evaluation,
     listing,
     play,
     report,
     site,
+    study,
     train,
 )
 from himac_envs import __version__
@@ -33,6 +35,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "play": play.run,
     "train": train.run,
     "eval": evaluation.run,
+    "demos": demos.run,
     "data": data.run,
     "bench": bench.run,
     "report": report.run,
@@ -60,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             # A preset's values are the defaults of the options: they are known only once the
             # preset is.
             return train.main(args[1:])
+        if args[:2] == ["bench", "methods"]:
+            return study.main(args[2:])
         if args[:1] == ["data"]:
             return data.main(args[1:])
         status = tyro.extras.subcommand_cli_from_dict(

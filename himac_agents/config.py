@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from himac_agents.prompts import STYLES, Style
+from himac_agents.methods import METHODS, Method, MethodName
+from himac_agents.prompts import STYLES, Style, VerlAgentPrompts
+from himac_agents.settings import Pairs
 from himac_envs import registry
 
-Method = Literal["himac", "grpo"]
 Baseline = Literal["supervised", "grpo", "demonstrator", "oracle"]
 
 
@@ -27,24 +28,31 @@ class TrainConfig:
 
     # -- what is learned -------------------------------------------------------------------------
 
-    # "himac" (a planner above an executor) or "grpo" (one flat agent).
-    method: Method = "himac"
+    # "himac" and its ablations (a planner above an executor), or one flat agent ("grpo", "rloo",
+    # "gigpo"); see himac_agents/methods.py.
+    method: MethodName = "himac"
     # The hierarchical environment.
     env: str = "HiMAC-ALFWorld-v0"
-    # The same tasks without a hierarchy: for the flat method and the flat baseline.
+    # The same tasks without a hierarchy: for the flat methods and the flat baseline.
     flat_env: str = "HiMAC-ALFWorld-Flat-v0"
     # Further keyword arguments of both environments; a value "$HIMAC_DATA/..." reads the variable.
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    env_kwargs: Pairs = field(default_factory=dict)
     # Seed of everything: weights, demonstrations, task choice, sampling.
     seed: int = 0
     # Steps after which the environment ends a sub-goal by itself; 0 leaves that to the executor.
     subgoal_budget: int = 0
+    # How often the planner is asked again once its last sub-goal has ended and the task is not
+    # solved. The further blueprints are part of the world; only "himac-joint" learns from them.
+    replans: int = 0
+    # What a flat agent reads at each step: the "episode" so far as one conversation, or the
+    # instruction and its last so many steps (each step is then a training sequence of its own).
+    history: Literal["episode"] | int = "episode"
 
     # -- the policy ------------------------------------------------------------------------------
 
     # "tiny" (built from scratch) or "hf" (a local transformers model).
     policy: Literal["tiny", "hf"] = "tiny"
-    # Name or folder of the model, for policy = "hf".
+    # Name or folder of the model; policy = "hf" needs one.
     model: str = ""
     # One model in both roles, as in the paper; false gives each role its own.
     share_parameters: bool = True
@@ -65,7 +73,8 @@ class TrainConfig:
 
     # -- prompts ---------------------------------------------------------------------------------
 
-    # Style: "compact" (few words), "chat", "verl-agent" (that project's flat prompt), or "auto":
+    # Style: "compact" (few words), "compact-gather" (what matches the task is repeated behind each
+    # observation, not marked in it), "chat", "verl-agent" (that project's flat prompt), or "auto":
     # compact for tiny models, chat for all others.
     prompt: Style = "auto"
     # What the executor remembers on a hierarchical environment: its sub-goal's "segment", which is
@@ -93,12 +102,15 @@ class TrainConfig:
     # reasoning models are used; each step with a thought is then a training sequence of its own.
     keep_thoughts: bool = False
     # Arguments for the model's chat template, such as { enable_thinking = false }.
-    template_options: dict[str, Any] = field(default_factory=dict)
+    template_options: Pairs = field(default_factory=dict)
 
     # -- warm start: supervision on demonstrations -------------------------------------------------
 
     # Demonstrated tasks of the training split.
     demos: int = 500
+    # A file of demonstrations (`himac demos`) to start from instead of making them: then `demos`,
+    # `expert` and the noise are without effect.
+    demo_file: str = ""
     # Who demonstrates: "explorer" searches honestly, "oracle" knows where everything is.
     expert: Literal["explorer", "oracle"] = "explorer"
     # Chance that a demonstrated command is a random admissible one: the demonstrator errs.
@@ -111,23 +123,37 @@ class TrainConfig:
     warm_lr: float = 3e-3
     # How often a demonstrated blueprint is seen for each time that a sub-goal's execution is.
     warm_planner_repeats: int = 2
+    # With separate parameters: the planner's supervised steps for each of the executor's. Its texts
+    # are few and short: at 1 it may learn them by heart, their mistakes included.
+    warm_planner_share: float = 1.0
     # Padded tokens in a supervised step.
     warm_tokens: int = 2048
 
     # -- reinforcement learning --------------------------------------------------------------------
 
-    # Co-evolution iterations: each is phase A, then phase B.
+    # Iterations at most: each is phase A, then phase B (flat and joint methods: one phase).
     iterations: int = 20
-    # Learning ends early once so many steps of tasks were taken; 0 sets no bound.
+    # Learning ends with the iteration in which so many steps of tasks were taken; 0 sets no bound.
     max_env_steps: int = 0
+    # Learning ends with the iteration in which so many tokens were written; 0 sets no bound.
+    max_tokens: int = 0
     # Tasks drawn for an iteration.
     tasks: int = 16
-    # M: blueprints sampled a task in phase A.
+    # M: blueprints sampled a task in phase A (and in "himac-joint").
     blueprints: int = 8
-    # N: executions of z* sampled a task in phase B.
+    # N: executions of z* sampled a task in phase B; episodes a task in flat methods.
     executions: int = 8
+    # The executor is greedy in phase A, as in the paper: one execution then tells what a blueprint
+    # is worth with this executor, and equal blueprints are executed once. False: it samples.
+    greedy_execution: bool = True
+    # Phase A comes with every k-th iteration; in between, the executor practises on the planner's
+    # most likely blueprints.
+    planner_every: int = 1
     # Executor updates an iteration, each on fresh executions of z*.
     executor_updates: int = 1
+    # Up to so many times, groups without any credit ("dead") are replaced by groups of newly drawn
+    # tasks; what they cost counts as work.
+    resample_dead: int = 0
     # The executor's credit: "trajectory" (the paper's), "option" (a sub-goal at a time) or "both".
     executor_advantage: Literal["trajectory", "option", "both"] = "option"
     # While learning, end an execution with its first failed sub-goal, as not solved: what follows
@@ -136,8 +162,12 @@ class TrainConfig:
     # What a step takes off an achieved sub-goal's value, for the option-level advantage. Above 0,
     # search luck looks like skill wherever all executions succeed and the deviation is divided by.
     step_cost: float = 0.0
-    # Divide advantages by the group's standard deviation.
+    # Divide advantages by the group's standard deviation ("rloo" never does).
     advantage_std: bool = True
+    # GiGPO: what a reward one step later is worth.
+    gigpo_discount: float = 0.95
+    # GiGPO: the weight of a step's advantage beside its episode's.
+    gigpo_weight: float = 1.0
     # What an unparsable blueprint loses.
     format_penalty: float = 0.1
     # Learning rate.
@@ -172,7 +202,7 @@ class TrainConfig:
     eval_episodes: int = 500
     # Environments that play at the same time.
     lanes: int = 128
-    # What is measured beside the result: "supervised" (the warm start trained on for the same wall
+    # What is measured beside the result: "supervised" (the warm start trained on for the same CPU
     # time), "grpo" (flat, as many environment steps), "demonstrator", "oracle".
     baselines: tuple[Baseline, ...] = ()
     # Iterations between checkpoints.
@@ -191,22 +221,34 @@ class TrainConfig:
             "epochs",
             "lanes",
             "least_minibatch",
+            "planner_every",
+            "executor_updates",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("demo_noise", "plan_noise"):
+        for name in ("demo_noise", "plan_noise", "warm_planner_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name}={getattr(self, name)}: a chance lies between 0 and 1")
+                raise ValueError(f"{name}={getattr(self, name)}: it lies between 0 and 1")
         if self.prompt not in STYLES:
             raise ValueError(f"prompt={self.prompt!r}: choose one of {', '.join(STYLES)}")
         if self.executor_history not in ("segment", "episode"):
             raise ValueError(
                 f"executor_history={self.executor_history!r}: choose segment or episode"
             )
+        for name in ("subgoal_budget", "replans", "max_env_steps", "max_tokens", "resample_dead"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
+        if self.history != "episode" and (isinstance(self.history, str) or self.history < 0):
+            raise ValueError(f'history={self.history!r}: "episode", or a number of steps')
+        if self.method not in METHODS:
+            raise ValueError(f"method={self.method!r}: choose one of {', '.join(METHODS)}")
+        if not self.traits.sub_done and not self.subgoal_budget:
+            raise ValueError(
+                f"method={self.method!r} ends sub-goals after a fixed number of steps: set it "
+                "with subgoal_budget"
+            )
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: sampling needs more than 0")
-        if self.policy == "hf" and not self.model:
-            raise ValueError("policy='hf' needs model=<a name or a folder>")
         if self.lora_rank < 0 or self.lora_alpha <= 0 or not self.lora_targets:
             raise ValueError("lora_rank is 0 or more, lora_alpha above 0, lora_targets not empty")
         if self.lora_rank and self.policy != "hf":
@@ -215,6 +257,21 @@ class TrainConfig:
             if not self.lora_rank:
                 raise ValueError("separate_adapters needs lora_rank > 0")
             object.__setattr__(self, "share_parameters", False)
+
+    @property
+    def traits(self) -> Method:
+        """What the method does: who plans, what is compared, who is updated when."""
+        return METHODS[self.method]
+
+    @property
+    def memory(self) -> int | None:
+        """`history` as `Executor` takes it: None for the whole episode.
+
+        verl-agent's prompt is one of its own at each step, with a memory of two unless told else.
+        """
+        if self.history != "episode":
+            return int(self.history)
+        return VerlAgentPrompts.memory if self.prompt == "verl-agent" else None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "the configuration") -> TrainConfig:
@@ -230,6 +287,8 @@ class TrainConfig:
                 hint = f" Did you mean {' or '.join(near)}?" if near else ""
                 raise ValueError(f"{where}: unknown setting {key!r}.{hint}")
             default = getattr(cls(), key)
+            if key == "history" and isinstance(value, int) and not isinstance(value, bool):
+                continue
             if isinstance(default, float) and isinstance(value, int):
                 continue
             if isinstance(default, tuple) and isinstance(value, list):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.batching import by_length, token_batch
@@ -13,6 +14,9 @@ from himac_agents.policies.scripted import Expert, ScriptedPolicy
 from himac_agents.policy import Codec, TokenBatch
 from himac_agents.prompts import Prompts
 from himac_agents.rollout import EnvPool, collect
+
+#: Distinguishes the choice of demonstrated tasks from a run's other draws.
+_DEMOS = 1
 
 
 def demonstrate(
@@ -27,6 +31,7 @@ def demonstrate(
     seed: int = 0,
     flat: bool = False,
     constrained: bool = False,
+    history: int | None = None,
     transcripts: bool = False,
 ) -> list[Episode]:
     """An expert's episodes, in the words and (with a codec) the tokens of the agent to be.
@@ -43,18 +48,37 @@ def demonstrate(
         flat: Play without a planner.
         constrained: Note what each command was chosen from, for an agent that is bound to the
             admissible commands.
+        history: What the agent remembers on a flat environment; see `Executor`.
         transcripts: Keep texts.
     """
     policy = ScriptedPolicy(expert, seed=seed, noise=noise, plan_noise=plan_noise, prompts=prompts)
-    executor = Executor(policy, prompts, constrained=constrained)
+    executor = Executor(policy, prompts, constrained=constrained, history=history)
     agent = HiMACAgent(None if flat else Planner(policy, prompts), executor)
     tasks = [Task(task_id, group=i) for i, task_id in enumerate(task_ids)]
     return collect(agent, pool, tasks, codec=codec, transcripts=transcripts)
 
 
-def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
-    """Everything that is read and written in episodes with transcripts: for a tokenizer."""
-    found: list[str] = [" *"]
+def demonstration_order(count: int, seed: int) -> NDArray[np.int64]:
+    """The order in which a split's tasks are taken for demonstrations: the first are shown.
+
+    Args:
+        count: Tasks of the split.
+        seed: The run's.
+    """
+    return np.random.default_rng([seed, _DEMOS]).permutation(count)
+
+
+def texts_of(
+    episodes: Sequence[Episode], prompts: Prompts, history: int | None = None
+) -> list[str]:
+    """Everything that is read and written in episodes with transcripts: for a tokenizer.
+
+    Args:
+        episodes: What was played.
+        prompts: The agent's style.
+        history: What the agent remembers on a flat environment; see `Executor`.
+    """
+    found: list[str] = prompts.words(episodes[0].transcript[0][1]) if episodes else []
     for episode in episodes:
         first = episode.transcript[0][1]
         found += [m.text for m in prompts.plan(first, episode.goal)]
@@ -67,8 +91,14 @@ def texts_of(episodes: Sequence[Episode], prompts: Prompts) -> list[str]:
                 for m in prompts.segment(first, text, ())
             ]
         found += sorted(episode.offers)
-        for action, observation in episode.transcript[1:]:
-            found += [action, observation]
+        steps = zip(episode.turns(), episode.transcript[1:], strict=False)
+        for step, (turn, (action, seen)) in enumerate(steps):
+            said = turn.text if turn.role == "executor" else action
+            found += [said, prompts.observe(seen, "", {}).text]
+            if history and step == 0:
+                past, info = [(first, said)], {"step": 1, "admissible": []}
+                recalled = prompts.recall(first, episode.goal, past, seen, info)
+                found += [m.text for m in recalled]
     return found
 
 

@@ -43,6 +43,7 @@ class Turn:
         reward: What the environment paid for it.
         invalid: Whether the environment did not understand it.
         allowed: For each output id what it was drawn from; empty where any id was allowed.
+        anchor: The observation that it answered (GiGPO compares turns with the same one).
         advantage: What it was learned with, once it was.
         observation: What the environment answered.
         frame: What the environment then showed, where it shows pictures (see `traces.picture`).
@@ -62,6 +63,7 @@ class Turn:
     reward: float = 0.0
     invalid: bool = False
     allowed: tuple[tuple[int, ...], ...] = ()
+    anchor: str = ""
     advantage: float | None = None
     observation: str = ""
     frame: Any = None
@@ -93,7 +95,9 @@ class Turn:
 
 @dataclass(slots=True)
 class Segment:
-    """One conversation: the planner's, or the executor's on one sub-goal.
+    """One conversation: the planner's, the executor's on one sub-goal, or a flat agent's.
+
+    A flat agent with a short memory begins a new one at each step.
 
     Attributes:
         role: The level.

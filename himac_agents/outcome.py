@@ -10,6 +10,7 @@ from rich.table import Table
 
 from himac_agents.config import TrainConfig
 from himac_agents.evaluate import EvalResult, paired_difference
+from himac_agents.methods import METHODS
 
 
 def record(result: EvalResult) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
         gains["over_flat_grpo"] = _difference(baselines["grpo"]["final"], final)
     return {
         "method": config.method,
-        "env": config.env if config.method == "himac" else config.flat_env,
+        "env": config.env if config.traits.hierarchical else config.flat_env,
         "split": config.eval_split,
         "seed": config.seed,
         "warm_start": warm,
@@ -55,7 +56,9 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
             "demonstrated_steps": at["demo_steps"],
             "supervised_steps": at["warm"],
             "warm_start_seconds": round(at["warm_seconds"], 1),
+            "warm_start_cpu_seconds": round(at["warm_cpu_seconds"], 3),
             "learning_seconds": round(at["learn_seconds"], 1),
+            "learning_cpu_seconds": round(at["learn_cpu_seconds"], 3),
         },
         "note": config.note,
     }
@@ -75,11 +78,11 @@ def table(result: Mapping[str, Any]) -> Table:
     shown = Table(title=f"{result['env']}, {warm['episodes']} held-out tasks ({result['split']})")
     for heading in ("agent", "success, temperature 1", "95% interval", "greedy"):
         shown.add_column(heading, justify="left" if heading == "agent" else "right")
-    name = {"himac": "HiMAC", "grpo": "flat GRPO"}[result["method"]]
+    name = METHODS[result["method"]].title
     _row(shown, "warm start", warm)
     _row(shown, name, final)
     if "supervised" in beside:
-        _row(shown, "further supervision, same time", beside["supervised"])
+        _row(shown, "further supervision, same CPU time", beside["supervised"])
     if "grpo" in beside:
         _row(shown, "flat warm start", beside["grpo"]["warm_start"])
         _row(shown, "flat GRPO, same env steps", beside["grpo"]["final"])
@@ -92,7 +95,8 @@ def table(result: Mapping[str, Any]) -> Table:
         f"gain at temperature 1: {100 * gain['mean']:+.1f} points, paired 95% interval "
         f"{100 * low:+.1f} to {100 * high:+.1f}; greedy "
         f"{100 * result['gain']['greedy']['mean']:+.1f}; {result['work']['env_steps']:,} "
-        f"environment steps; warm start {result['work']['warm_start_seconds']:.0f} s, learning "
+        f"environment steps, {result['work']['tokens']:,} tokens; warm start "
+        f"{result['work']['warm_start_seconds']:.0f} s, learning "
         f"{result['work']['learning_seconds']:.0f} s"
     )
     return shown

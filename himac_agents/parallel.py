@@ -14,14 +14,17 @@ the null team: nothing is sent, nothing is computed differently.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from himac_envs.task import MissingDependencyError
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -123,6 +126,8 @@ class ProcessTeam(Team):
 
     def add_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """See `Team.add_gradients`. A parameter that no process has a gradient for keeps none."""
+        import torch
+
         parameters = list(parameters)
         device = parameters[0].device
         known = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
@@ -144,6 +149,8 @@ class ProcessTeam(Team):
             self._add(bucket)
 
     def _add(self, tensors: Sequence[torch.Tensor]) -> None:
+        import torch
+
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         self._dist.all_reduce(flat)
         for tensor, part in zip(
@@ -153,6 +160,8 @@ class ProcessTeam(Team):
 
     def add_array(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Team.add_array`."""
+        import torch
+
         device = "cuda" if self._dist.get_backend() == "nccl" else "cpu"
         tensor = torch.as_tensor(values.copy(), device=device)
         self._dist.all_reduce(tensor)
@@ -168,10 +177,18 @@ _ALONE = Team()
 
 def team() -> Team:
     """The team of this process: the null team unless `join` found others."""
-    dist = torch.distributed
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        return ProcessTeam()
-    return _ALONE
+    dist = _distributed()
+    return ProcessTeam() if dist is not None and dist.get_world_size() > 1 else _ALONE
+
+
+def _distributed() -> Any:
+    """torch.distributed where a group has been formed, else None; imports nothing for it.
+
+    Playing and evaluating need no torch: a remote or a scripted agent has none to wait for.
+    """
+    dist = sys.modules.get("torch.distributed")
+    ready = dist is not None and dist.is_available() and dist.is_initialized()
+    return dist if ready else None
 
 
 def join() -> Team:
@@ -180,7 +197,9 @@ def join() -> Team:
     Raises:
         MissingDependencyError: There is a launcher and accelerate is not installed.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and _distributed() is None:
+        import torch
+
         try:
             from accelerate import PartialState
         except ImportError as error:
@@ -191,5 +210,6 @@ def join() -> Team:
 
 def leave() -> None:
     """Closes what `join` opened."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    dist = _distributed()
+    if dist is not None:
+        dist.destroy_process_group()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 
-from himac_agents.agent import Context, HiMACAgent, codec_of, shown
+from himac_agents.agent import Context, HiMACAgent, Offer, codec_of, meant, shown
 from himac_agents.episodes import Episode, Segment, Task, Turn
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
 from himac_agents.prompts import read_blueprint
@@ -191,9 +192,12 @@ class _Lane:
         self.context: Context
         self.before: Context | None = None
         self.first = ""
+        self.text = ""
         self.endings: list[str] = []
+        self.past: list[tuple[str, str]] = []
         self.choices: list[tuple[int, ...]] | None = None
-        self.offered: list[str] = []
+        self.offers: list[Offer] = []
+        self.info: dict[str, Any] = {}
         try:
             self.env = pool[slot]
             observation, info = self.env.reset(options={"task_id": task.task_id})
@@ -220,31 +224,47 @@ class _Lane:
         """The question for the policy."""
         return self.context.prompt(self.slot, self.env, self.choices)
 
+    def _as_written(self, command: str) -> str:
+        """A command as a later prompt is to show it: as it was written, where that is special."""
+        prompts = self.agent.executor.prompts
+        written = prompts.phrase(command, self.info)
+        return command if written == prompts.write_command(command) else written
+
     def _offer(self, info: dict[str, Any]) -> None:
         """Notes the commands that the executor may choose from, where it is bound to them."""
-        bound = self.asks == "executor"
-        self.choices = self.agent.executor.choices(info, self.context.codec) if bound else None
-        self.offered = info["admissible"]
+        self.choices, self.offers, self.info = None, [], info
+        if self.asks == "executor":
+            executor, wanted = self.agent.executor, self.episode.segments[-1].subgoal
+            self.offers = executor.offers(wanted or self.episode.goal, info)
+            self.choices = executor.choices(self.offers, self.context.codec)
         if self.keeps:
-            self.episode.offers.update(info["admissible"])
+            self.episode.offers.update(written for written, _ in self.offers)
 
     def _turn_to(self, observation: dict[str, Any], info: dict[str, Any]) -> None:
         """Opens the segment that the environment's phase calls for."""
         agent = self.agent
+        self.text = str(observation["text"])
         if observation.get("phase", 1) == 0:
             if agent.planner is None:
                 raise ValueError("a hierarchical environment needs an agent with a planner")
             self.asks = "planner"
-            messages = agent.planner.prompts.plan(str(observation["text"]), str(info["goal"]))
+            # Asked again (`replans`), it also reads how its sub-goals ended.
+            goal = "\n".join([*self.endings, str(info["goal"])])
+            messages = agent.planner.prompts.plan(self.first, goal)
             codec = self.codec or codec_of(agent.planner.policy)
             self.context = Context("planner", shown(messages, observation), codec)
             segment = Segment("planner", self.episode.task.group)
         else:
-            self.asks = "executor"
-            self.context = agent.executor.open(
-                observation, info, self.first, self.endings, self.codec, self.before
-            )
-            self.before = self.context
+            self.asks, executor = "executor", agent.executor
+            if executor.remembers(observation):
+                self.context = executor.recall(
+                    observation, info, self.first, self.past, self.codec
+                )
+            else:
+                self.context = executor.open(
+                    observation, info, self.first, self.endings, self.codec, self.before
+                )
+                self.before = self.context
             subgoal = str(observation.get("subgoal", ""))
             index = int(observation.get("subgoal_index", 0))
             segment = Segment("executor", self.episode.task.group, subgoal, index)
@@ -261,8 +281,13 @@ class _Lane:
         segment = self.episode.segments[-1]
         segment.temperature = temperature
         start = len(self.context.token_ids)
-        ids = self.context.say(completion)
         planning = self.asks == "planner"
+        if not planning and not completion.token_ids:
+            # A scripted player does not know how a command is written in this very place.
+            command = self.agent.executor.prompts.read(completion.text)
+            if (written := self._as_written(command)) != command:
+                completion = replace(completion, text=written)
+        ids = self.context.say(completion)
         if planning:
             blueprint = read_blueprint(completion.text, self.episode.goal)
             self.episode.blueprint = blueprint
@@ -270,10 +295,11 @@ class _Lane:
             action = blueprint.render()
         elif self.choices is not None and ids in self.choices:
             # The command itself: its text may hold words that the model's vocabulary lacks.
-            action = self.offered[self.choices.index(ids)]
+            action = self.offers[self.choices.index(ids)][1]
         else:
-            action = self.agent.executor.prompts.read(completion.text)
+            action = meant(self.agent.executor.prompts.read(completion.text), self.offers)
         turn = Turn(segment, start, ids, completion.logprobs, completion.text, action)
+        turn.anchor = self.text
         turn.allowed, turn.written = completion.allowed, completion.written
         turn.images = len(segment.images)
         if self.choices is not None and not completion.allowed:
@@ -290,18 +316,20 @@ class _Lane:
         episode = self.episode
         episode.reward += float(reward)
         episode.steps = int(info["step"])
+        self.past.append((self.text, self._as_written(action)))
+        self.text = str(observation["text"])
         if self.keeps:
-            episode.transcript.append((action, str(observation["text"])))
+            episode.transcript.append((action, self.text))
         option = info.get("option")
         if option is not None:
-            self.endings.append(str(observation["text"]))
+            self.endings.append(self.text)
             segment.option = option
             episode.options.append(option)
         failed = option is not None and option["achieved"] is False
         if terminated or truncated or (failed and self.stops):
             self.asks = None
             episode.success, episode.score = bool(info["won"]), float(info["score"])
-        elif planning or option is not None:
+        elif planning or option is not None or self.agent.executor.remembers(observation):
             self._turn_to(observation, info)
         else:
             prompts = self.agent.executor.prompts
@@ -309,7 +337,7 @@ class _Lane:
             if not self.agent.executor.keep_thoughts:
                 turn.sequence = self.context.drop_thought(start)
                 segment.token_ids = self.context.token_ids
-            message = prompts.observe(str(observation["text"]), wanted, info)
+            message = prompts.observe(self.text, wanted, info)
             self.context.hear(*shown([message], observation))
             self._offer(info)
 

@@ -7,7 +7,7 @@ measured. Everything random comes from generators that are saved with each check
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents import checkpoint, outcome, parallel
@@ -29,20 +28,22 @@ from himac_agents.assembly import (
     make_pool,
     make_prompts,
 )
-from himac_agents.coevolution import Iteration, flat_iteration, himac_iteration
+from himac_agents.coevolution import Iteration, Setting, iterate
 from himac_agents.config import TrainConfig
-from himac_agents.demonstrations import Supervision, demonstrate, texts_of
+from himac_agents.demo_files import demos_for, segments_of_demos
+from himac_agents.demonstrations import Supervision, demonstrate, demonstration_order, texts_of
 from himac_agents.episodes import Segment
 from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
 from himac_agents.policies.tiny import TinyPolicy, TinySize
+from himac_agents.progress import Bar
 from himac_agents.run import Run, UnwrittenRun
 from himac_agents.traces import Sample
 
 __all__ = ["Progressed", "Trainer", "load_agent"]
 
 #: Streams of random numbers that a run draws from its seed.
-_TASKS, _DEMOS, _TEXTS, _WEIGHTS = range(4)
+_TASKS, _CHOICES = 0, 2  # 1 belongs to `demonstration_order`
 
 
 @dataclass
@@ -56,7 +57,9 @@ class Progressed:
         tokens: Tokens written while learning.
         demo_steps: Steps of tasks in the demonstrations.
         warm_seconds: Wall time of supervision.
-        learn_seconds: Wall time of co-evolution, rollouts included.
+        warm_cpu_seconds: CPU time of supervision, all threads together.
+        learn_seconds: Wall time of reinforcement learning, rollouts included.
+        learn_cpu_seconds: CPU time of the same.
         lines: Lines of `metrics.jsonl`.
         rng: State of the trainer's generator.
         evaluations: Results so far, by name, with what a paired comparison needs.
@@ -69,6 +72,8 @@ class Progressed:
     demo_steps: int = 0
     warm_seconds: float = 0.0
     learn_seconds: float = 0.0
+    warm_cpu_seconds: float = 0.0
+    learn_cpu_seconds: float = 0.0
     lines: int = 0
     rng: dict[str, Any] = field(default_factory=dict)
     evaluations: dict[str, Any] = field(default_factory=dict)
@@ -98,21 +103,29 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
+        if config.policy == "hf" and not config.model:
+            raise ValueError("policy='hf' needs model=<a name or a folder>")
         self.team = parallel.join()
         if config.tasks < self.team.size:
             raise ValueError(f"tasks={config.tasks}: {self.team.size} processes need one each")
         self.console = console or Console(stderr=True)
         if not self.team.leads:
             self.console = Console(quiet=True)
-        self.flat = config.method != "himac"
+        self.flat = not config.traits.hierarchical
         self.prompts = make_prompts(config)
         self.pool = make_pool(config, flat=self.flat)
         self.train_ids = self.pool.task_ids("train")
         self.eval_ids = spread(self.pool.task_ids(config.eval_split), config.eval_episodes)
-        order = np.random.default_rng([config.seed, _DEMOS]).permutation(len(self.train_ids))
+        order = demonstration_order(len(self.train_ids), config.seed)
         # Demonstrated tasks and tasks to learn on are apart where there are enough of both.
         self.demo_ids = [self.train_ids[i] for i in order[: config.demos]]
-        self.task_pool = [self.train_ids[i] for i in order[config.demos :]]
+        self.demo_lines = demos_for(config)
+        if self.demo_lines:
+            known = set(self.train_ids)
+            shown = dict.fromkeys(demo.task_id for demo in self.demo_lines)
+            self.demo_ids = [task_id for task_id in shown if task_id in known]
+        taken = set(self.demo_ids)
+        self.task_pool = [i for k in order if (i := self.train_ids[k]) not in taken]
         if len(self.task_pool) < config.tasks:
             self.task_pool = list(self.train_ids)
         self.rng = np.random.default_rng([config.seed, _TASKS])
@@ -133,6 +146,20 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Everything that is still to be done; returns what `result.json` holds."""
         config = self.config
+        self.begin()
+        self._load_reference()
+        with Bar(self.console, config.traits.title, config.iterations, self.at.iteration) as tick:
+            while self.at.iteration < config.iterations and not self._spent():
+                tick(self._iterate())
+                if self.at.iteration % config.checkpoint_every == 0:
+                    self.save()
+        if "final" not in self.at.evaluations:
+            self._evaluate("final")
+            self.save()
+        return self._finish()
+
+    def begin(self) -> None:
+        """The warm start, its evaluation and the first checkpoint; nothing where that is done."""
         self.warm_start()
         if "warm_start" not in self.at.evaluations:
             self._evaluate("warm_start")
@@ -142,16 +169,6 @@ class Trainer:
             for learner in self.learners.values():
                 learner.begin_reinforcement()
             self.save()
-        self._load_reference()
-        with self._bar("co-evolution", config.iterations, self.at.iteration) as tick:
-            while self.at.iteration < config.iterations and not self._spent():
-                tick(self._iterate())
-                if self.at.iteration % config.checkpoint_every == 0:
-                    self.save()
-        if "final" not in self.at.evaluations:
-            self._evaluate("final")
-            self.save()
-        return self._finish()
 
     def warm_start(self, until: int | None = None) -> None:
         """Supervision on the expert's demonstrations, up to step `until` (None: to its end)."""
@@ -163,15 +180,18 @@ class Trainer:
             for learner in self.learners.values():
                 learner.begin_supervision()
         streams = {
-            name: Supervision(segments, config.warm_tokens, config.seed).batches(at.warm)
+            name: Supervision(segments, config.warm_tokens, config.seed).batches(
+                sum(self.supervises(name, step) for step in range(at.warm))
+            )
             for name, segments in self.segments_by_policy().items()
         }
-        began, losses = time.perf_counter(), []
-        with self._bar("warm start", config.warm_steps, at.warm) as tick:
+        began, cpu, losses = time.perf_counter(), time.process_time(), []
+        with Bar(self.console, "warm start", config.warm_steps, at.warm) as tick:
             while at.warm < last:
                 lr = cosine(at.warm, config.warm_steps, config.warm_lr)
                 for name, stream in streams.items():
-                    losses.append(self.learners[name].imitate(next(stream), lr))
+                    if self.supervises(name, at.warm):
+                        losses.append(self.learners[name].imitate(next(stream), lr))
                 at.warm += 1
                 if at.warm % 50 == 0 or at.warm == last:
                     loss = float(np.mean(losses))
@@ -179,28 +199,48 @@ class Trainer:
                     self.run_folder.log("warm_start", at.warm, {"loss": loss, "lr": lr})
                     tick({"loss": loss}, at.warm)
         at.warm_seconds += time.perf_counter() - began
+        at.warm_cpu_seconds += time.process_time() - cpu
         for policy in self.policies.values():
             policy.forget()
 
+    def supervises(self, name: str, step: int) -> bool:
+        """Whether a policy takes part in a supervised step: a planner of its own not in each."""
+        share = self.config.warm_planner_share if name == "planner" else 1.0
+        return int((step + 1) * share) > int(step * share)
+
     def _spent(self) -> bool:
-        most = self.config.max_env_steps
-        return 0 < most <= self.at.env_steps
+        """Whether a budget is used up; asked between iterations, so the last one may exceed it."""
+        budgets = (
+            (self.config.max_env_steps, self.at.env_steps),
+            (self.config.max_tokens, self.at.tokens),
+        )
+        return any(0 < most <= used for most, used in budgets)
+
+    def _draw(self, count: int, rng: np.random.Generator) -> list[str]:
+        index = rng.choice(len(self.task_pool), count, replace=count > len(self.task_pool))
+        return [self.task_pool[i] for i in index]
 
     def _iterate(self) -> dict[str, float]:
         config, at = self.config, self.at
-        began = time.perf_counter()
-        index = self.rng.choice(len(self.task_pool), config.tasks, replace=False)
-        task_ids = self.team.share([self.task_pool[i] for i in self.team.agree(index)])
+        began, cpu = time.perf_counter(), time.process_time()
+        drawn = self.team.agree(self._draw(config.tasks, self.rng))
+        task_ids = self.team.share(drawn)
         self.team.reseed(self._generators(), config.seed, at.iteration)
         done = self._iteration(task_ids).pooled(self.team, len(task_ids))
         at.iteration += 1
         at.env_steps += done.env_steps
         at.tokens += done.tokens
-        seconds = time.perf_counter() - began
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
         at.learn_seconds += seconds
+        at.learn_cpu_seconds += cpu_seconds
         for phase, metrics in done.metrics.items():
-            work = {"env_steps_total": at.env_steps, "tokens_total": at.tokens}
-            self.run_folder.log(phase, at.iteration, {**metrics, **work, "seconds": seconds})
+            work = {
+                "env_steps_total": at.env_steps,
+                "tokens_total": at.tokens,
+                "seconds": seconds,
+                "cpu_seconds": cpu_seconds,
+            }
+            self.run_folder.log(phase, at.iteration, {**metrics, **work})
         if at.iteration % config.checkpoint_every == 0:
             # Of different groups, so that four tasks are seen and not one four times.
             few = done.episodes[:: max(1, len(done.episodes) // 4)][:4]
@@ -209,14 +249,20 @@ class Trainer:
         return {"success": last["success"], "dead groups": last["dead_groups"]}
 
     def _iteration(self, task_ids: Sequence[str]) -> Iteration:
-        config, learners = self.config, self.learners
-        if self.flat:
-            return flat_iteration(
-                config, self.agent, self.pool, learners["policy"], task_ids, self.rng
-            )
-        planner = learners.get("policy") or learners["planner"]
-        executor = learners.get("policy") or learners["executor"]
-        return himac_iteration(config, self.agent, self.pool, planner, executor, task_ids, self.rng)
+        learners = self.learners
+        # What only this process chooses, it chooses by numbers of its own.
+        own = np.random.default_rng([self.config.seed, _CHOICES, self.at.iteration, self.team.rank])
+        setting = Setting(
+            self.config,
+            self.agent,
+            self.pool,
+            planner=learners.get("policy") or learners["planner"],
+            executor=learners.get("policy") or learners["executor"],
+            draw=lambda count: self._draw(count, own),
+            choices=own,
+            rng=self.rng,
+        )
+        return iterate(setting, task_ids, self.at.iteration)
 
     # -- parts -----------------------------------------------------------------------------------
 
@@ -245,12 +291,17 @@ class Trainer:
                 transcripts=True,
             ),
             self.prompts,
+            config.memory if self.flat else None,
         )
         size = TinySize(config.hidden, config.layers, config.heads, config.feedforward)
         return {name: TinyPolicy.build(texts, size, seed=config.seed) for name in names}
 
     def demonstrations(self) -> list[Segment]:
         """The demonstrations' sequences, made on first use and the same at every call."""
+        if self._demos is None and self.demo_lines:
+            self.at.demo_steps = sum(demo.steps for demo in self.demo_lines)
+            codec = next(iter(self.policies.values()))
+            self._demos = self._repeated(segments_of_demos(self.demo_lines, codec))
         if self._demos is None:
             config = self.config
             episodes = demonstrate(
@@ -264,16 +315,17 @@ class Trainer:
                 seed=config.seed + 2,
                 flat=self.flat,
                 constrained=config.constrained,
+                history=config.memory,
             )
             self.at.demo_steps = sum(e.steps for e in episodes)
-            self._demos = [
-                segment
-                for episode in episodes
-                if episode.error is None
-                for segment in episode.segments
-                for _ in range(config.warm_planner_repeats if segment.role == "planner" else 1)
-            ]
+            self._demos = self._repeated(
+                [s for episode in episodes if episode.error is None for s in episode.segments]
+            )
         return self._demos
+
+    def _repeated(self, segments: Sequence[Segment]) -> list[Segment]:
+        times = self.config.warm_planner_repeats
+        return [s for s in segments for _ in range(times if s.role == "planner" else 1)]
 
     def segments_by_policy(self) -> dict[str, list[Segment]]:
         """Which demonstrated sequences each policy imitates."""
@@ -359,44 +411,7 @@ class Trainer:
         path = self.run_folder.result(result)
         self.console.print(outcome.table(result))
         self.console.print(f"run: {self.run_folder.folder}   result: {path}")
+        if (page := self.run_folder.report()) is not None:
+            self.console.print(f"report: {page}")
         self.run_folder.close()
         return result
-
-    def _bar(self, title: str, total: int, done: int) -> _Bar:
-        return _Bar(self.console, title, total, done)
-
-
-class _Bar:
-    """A progress bar that shows the latest metrics; silent where there is no terminal."""
-
-    def __init__(self, console: Console, title: str, total: int, done: int) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[shown]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._console, self._title, self._total = console, title, total
-        self._id = self._progress.add_task(title, total=total, completed=done, shown="")
-
-    def __enter__(self) -> Callable[..., None]:
-        self._progress.start()
-        return self._tick
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def _tick(self, values: dict[str, float], completed: int | None = None) -> None:
-        shown = "  ".join(f"{key} {value:.3f}" for key, value in values.items())
-        if completed is None:
-            self._progress.advance(self._id)
-        else:
-            self._progress.update(self._id, completed=completed)
-        self._progress.update(self._id, shown=shown)
-        task = self._progress.tasks[0]
-        if not self._console.is_terminal and task.completed % max(1, self._total // 10) == 0:
-            count = f"{task.completed:.0f}/{self._total}"
-            self._console.print(f"{self._title} {count}  {shown}")

@@ -25,13 +25,15 @@ def run(
 ) -> int:
     """Measure speed against the original, interleaved in one run (CPU time, median of 5).
 
+    `himac bench methods` compares what methods learn instead: see `himac bench methods --help`.
+
     Args:
         name: alfworld, webshop, sokoban or train (beside TRL).
         quick: Fewer repetitions.
         output: Also write the figures to this file.
     """
     if name not in BENCHES:
-        raise ValueError(f"no benchmark {name!r}: choose one of {', '.join(BENCHES)}")
+        raise ValueError(f"no benchmark {name!r}: choose one of {', '.join(BENCHES)}, methods")
     figures = importlib.import_module(BENCHES[name]).run(quick=quick)
     if output is not None:
         output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

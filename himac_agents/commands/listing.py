@@ -33,6 +33,8 @@ def run(
     console.print(table)
     presets = sorted(p.stem for p in (registry.root() / "presets").glob("*.toml"))
     console.print(f"\nTraining presets (himac train NAME): {', '.join(presets) or 'none'}")
+    protocols = sorted(p.stem for p in (registry.root() / "presets" / "eval").glob("*.toml"))
+    console.print(f"Evaluation presets (himac eval --preset NAME): {', '.join(protocols)}")
     for name in names:
         folder = data.installed(name)
         where = str(folder) if folder else f"not installed (himac data get {name})"

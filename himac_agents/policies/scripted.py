@@ -81,17 +81,25 @@ class ScriptedPolicy:
         if self.expert == "random" or self.rng.random() < self.noise:
             choices = list(task._admissible())
             return str(choices[int(self.rng.integers(len(choices)))]) if choices else "look"
+        # Where the executor cannot end its sub-goal, it waits for the end of the budget.
+        ends = option is not None and getattr(env, "sub_done", True)
+        over = SUB_DONE if ends else self._idle(task)
         subgoal = None if option is None else option.subgoal
         now = (env.task_id, getattr(env, "options_begun", 0))
         running = self._running.get(id(env))
-        if running is None or running[0] != now or (option is not None and option.steps == 0):
-            running = (now, self._expert(task, subgoal))
-            self._running[id(env)] = running
         try:
-            return next(running[1], SUB_DONE if option is not None else "look")
+            if running is None or running[0] != now or (option is not None and option.steps == 0):
+                running = (now, self._expert(task, subgoal))
+                self._running[id(env)] = running
+            return next(running[1], over)
         except ValueError:
             # The expert does not know this sub-goal, or it cannot be reached from here.
-            return SUB_DONE if option is not None else "look"
+            return over
+
+    def _idle(self, task: Any) -> str:
+        """A command that does little: "look" where it is understood, else the first possible."""
+        choices = list(task._admissible())
+        return "look" if "look" in choices or not choices else str(choices[0])
 
     def _expert(self, task: Any, subgoal: str | None) -> Iterator[str]:
         if subgoal is not None and subgoal == clean(task._goal()):

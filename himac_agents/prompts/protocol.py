@@ -87,3 +87,42 @@ class Prompts(Protocol):
     def write_command(self, command: str) -> str:
         """A command as this style's executor is to write it (for demonstrations)."""
         ...
+
+    def commands(self, task: str, info: dict[str, Any]) -> Sequence[str]:
+        """The commands that may be chosen now, for an agent that is after `task`."""
+        ...
+
+    def phrase(self, command: str, info: dict[str, Any]) -> str:
+        """A command as it is written in this very place; see `write_command`."""
+        ...
+
+    def words(self, first: str) -> list[str]:
+        """Words that the style itself writes, for a tokenizer.
+
+        Args:
+            first: The first observation of an episode: it tells the environment.
+        """
+        ...
+
+
+class PlainCommands:
+    """For styles that write commands alike everywhere, and offer what the environment offers."""
+
+    __slots__ = ()
+
+    def write_command(self, command: str) -> str:
+        """The command itself."""
+        return command
+
+    def commands(self, task: str, info: dict[str, Any]) -> Sequence[str]:
+        """See `Prompts.commands`: the admissible ones."""
+        found: Sequence[str] = info.get("admissible", ())
+        return found
+
+    def phrase(self, command: str, info: dict[str, Any]) -> str:
+        """See `Prompts.phrase`: as everywhere."""
+        return self.write_command(command)
+
+    def words(self, first: str) -> list[str]:
+        """See `Prompts.words`."""
+        return [" *"]

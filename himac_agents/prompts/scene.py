@@ -32,3 +32,14 @@ def mark(text: str, task: str) -> str:
     """`text` with a star behind each numbered name whose word stands in `task`."""
     wanted = set(_WORDS.findall(task))
     return _NAME.sub(lambda m: f"{m[0]} *" if m[1] in wanted else m[0], text)
+
+
+def gather(text: str, task: str) -> str:
+    """`text`, and behind it each numbered name whose word stands in `task`, with a star before it.
+
+    The same information as `mark`, in one place: what is to be copied stands at the end, next to
+    where the command begins.
+    """
+    wanted = set(_WORDS.findall(task))
+    found = dict.fromkeys(m[0] for m in _NAME.finditer(text) if m[1] in wanted)
+    return text + "".join(f" * {name}" for name in found)

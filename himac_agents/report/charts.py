@@ -112,16 +112,19 @@ def interval_chart(
     values = scales.finite(v for p in points for v in (p.y, p.low, p.high))
     if not values:
         return frame.empty()
+    space = 24 + max(
+        text_width(" / ".join(write(p.y, x_format) for p in row.points)) for row in rows
+    )
     left = min(0.45 * width, 24 + max(text_width(row.label) for row in rows))
     low, high = scales.bounds(values, x_range)
     low, high = scales.widen(low, high, x_range)
-    scale = Scale(low, high, left, width - 92)
+    scale = Scale(low, high, left, width - space)
     bottom = top + row_height * len(rows)
     for value in scales.ticks(low, high):
         at = scale(value)
         frame.parts.append(stroke(at, top, at, bottom, "grid"))
         frame.text(at, bottom + 16, write(value, x_format), anchor="middle")
-    frame.text((left + width - 92) / 2, bottom + 36, x_label, anchor="middle")
+    frame.text((left + width - space) / 2, bottom + 36, x_label, anchor="middle")
     for number, row in enumerate(rows):
         y = top + row_height * (number + 0.5)
         if row.heading:
@@ -132,7 +135,8 @@ def interval_chart(
         for place, point in enumerate(drawn):
             frame.interval(point, scale, y + 7 * (place - (len(drawn) - 1) / 2), x_format)
         if drawn:
-            frame.text(width - 80, y + 4, " / ".join(write(p.y, x_format) for p in drawn), "ink")
+            said = " / ".join(write(p.y, x_format) for p in drawn)
+            frame.text(width - 4, y + 4, said, "ink", anchor="end")
     return frame.svg()
 
 

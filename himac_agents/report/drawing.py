@@ -103,7 +103,7 @@ class Frame:
         y_label: str,
     ) -> None:
         """Grid, ticks and names; sets the scales."""
-        marks = scales.ticks(y_ends[0], y_ends[1], max(2, self.height // 64))
+        marks = scales.ticks(y_ends[0], y_ends[1], max(2, self.height // 56))
         left = 14 + max((text_width(write(v, y_format), 11) for v in marks), default=20)
         left += 18 if y_label else 0
         top = (56 if self.legend else 36) if self.standalone else 10

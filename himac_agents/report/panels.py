@@ -118,12 +118,14 @@ def learning_curve(family: Family) -> Card:
 def evaluations(family: Family) -> Card:
     """Every evaluation and baseline of the family, as intervals."""
     rows: list[Row] = []
+    methods = {run.method for group in family.groups for run in group.runs}
     for group in family.groups:
         rows.append(Row(_seeds(group), heading=True))
         for name in group.evaluation_names():
             found = [e for run in group.runs for e in run.evaluations if e.name == name]
             rows.append(Row(_spoken(name), _points(pool(found), group.colour)))
-        beside = [e for run in group.runs for e in run.baselines]
+        # A baseline whose own run is in the report has a heading of its own.
+        beside = [e for run in group.runs for e in run.baselines if e.name not in methods]
         for name in dict.fromkeys(e.name for e in beside):
             pooled = pool([e for e in beside if e.name == name])
             rows.append(Row(_spoken(name), _points(pooled, 7)))

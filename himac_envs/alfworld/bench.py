@@ -215,7 +215,7 @@ def _print(figures: dict[str, Any]) -> None:
 
     table = Table(title=f"ALFWorld ({figures['data']}): CPU time, median, interleaved")
     for column in ("", "here", "original", "times faster", "promised"):
-        table.add_column(column, justify="right" if column else "left")
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for row, bar in BARS.items():
         theirs = figures["original"].get(row)
         table.add_row(
@@ -226,7 +226,7 @@ def _print(figures: dict[str, Any]) -> None:
             f"{bar:,}",
         )
     for row, bar in BATCH_BARS.items():
-        table.add_row(row, f"{figures['rates'][row]:,.0f} steps/s", "", "", f"{bar:,} steps/s")
+        table.add_row(row, f"{figures['rates'][row]:,.0f}/s", "", "", f"{bar:,}/s")
     if figures["index"]:
         first, again = figures["index"]["first"], figures["index"]["again"]
         table.add_row("index of the archives", _time(first), "", "", "1,500 ms")

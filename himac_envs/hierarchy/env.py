@@ -87,6 +87,8 @@ class HierarchicalEnv(gym.Env[Observation, str]):
     ``max_subgoals``: sub-goals kept of a blueprint (None: 8, more where the tasks are long).
     ``subgoal_budget``: steps after which the next sub-goal begins by itself (None: only by
     ``<sub_done>``). ``replans``: how often a finished blueprint is followed by another phase plan.
+    ``sub_done``: False takes ``<sub_done>`` away (it is then no more than an invalid command), so
+    that sub-goals end by ``subgoal_budget`` alone.
 
     ## Version History
     v0: first release.
@@ -101,6 +103,7 @@ class HierarchicalEnv(gym.Env[Observation, str]):
         max_subgoals: int | None = None,
         subgoal_budget: int | None = None,
         replans: int = 0,
+        sub_done: bool = True,
     ) -> None:
         if max_subgoals is None:
             max_subgoals = task.default_max_subgoals
@@ -110,10 +113,13 @@ class HierarchicalEnv(gym.Env[Observation, str]):
             raise ValueError(f"subgoal_budget={subgoal_budget}: use None for no budget")
         if replans < 0:
             raise ValueError(f"replans={replans}: must be 0 or more")
+        if not sub_done and subgoal_budget is None:
+            raise ValueError("sub_done=False needs subgoal_budget: else no sub-goal would end")
         self.task = task
         self.max_subgoals = int(max_subgoals)
         self.subgoal_budget = subgoal_budget
         self.replans = int(replans)
+        self.sub_done = bool(sub_done)
         self.metadata = dict(task.metadata)
         self.action_space: FreeText = FreeText()
         self.observation_space: spaces.Dict = spaces.Dict(
@@ -172,7 +178,8 @@ class HierarchicalEnv(gym.Env[Observation, str]):
             raise gym.error.ResetNeeded("the episode is over (or has not begun): call reset()")
         if self._phase == PLAN:
             return self._plan(action)
-        if isinstance(action, str) and action.strip() == SUB_DONE and not self._tail:
+        ends = self.sub_done and not self._tail
+        if ends and isinstance(action, str) and action.strip() == SUB_DONE:
             return self._silent({"option": self._end("done")})
         return self.primitive(action)
 
@@ -263,7 +270,9 @@ class HierarchicalEnv(gym.Env[Observation, str]):
         return self._observe(dict(self._last)), 0.0, False, False, info
 
     def _offer(self, admissible: list[str]) -> list[str]:
-        return [] if self._phase == PLAN else [*admissible, SUB_DONE]
+        if self._phase == PLAN:
+            return []
+        return [*admissible, SUB_DONE] if self.sub_done else list(admissible)
 
     def _keep(self, observation: Observation, info: Info) -> None:
         self._last = dict(observation)
@@ -373,6 +382,7 @@ def make_hierarchical(
     max_subgoals: int | None = None,
     subgoal_budget: int | None = None,
     replans: int = 0,
+    sub_done: bool = True,
     **kwargs: Any,
 ) -> HierarchicalEnv:
     """Build the environment behind a hierarchical id.
@@ -382,9 +392,14 @@ def make_hierarchical(
         max_subgoals: See `HierarchicalEnv`.
         subgoal_budget: See `HierarchicalEnv`.
         replans: See `HierarchicalEnv`.
+        sub_done: See `HierarchicalEnv`.
         **kwargs: For the task.
     """
     made = cast(TaskEnv, load_entry_point(task)(**kwargs))
     return HierarchicalEnv(
-        made, max_subgoals=max_subgoals, subgoal_budget=subgoal_budget, replans=replans
+        made,
+        max_subgoals=max_subgoals,
+        subgoal_budget=subgoal_budget,
+        replans=replans,
+        sub_done=sub_done,
     )

@@ -184,7 +184,7 @@ class OptionView(_View):
         duration = 0
         while True:
             command = self.executor(self._observation, self._info)
-            ends = isinstance(command, str) and command.strip() == SUB_DONE
+            ends = isinstance(command, str) and command.strip() == SUB_DONE and self.env.sub_done
             if ends and duration == 0 and self._free == 0:
                 observation, reward, terminated, truncated, info = self.env.primitive(SUB_DONE)
                 self._observation, self._info = observation, info

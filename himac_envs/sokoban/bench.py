@@ -307,7 +307,8 @@ def _compile_seconds() -> dict[str, float]:
 def _print(figures: dict[str, Any]) -> None:
     table = Table(title="Sokoban, units a CPU second", title_justify="left", box=None)
     for column in ("what", "ours", "gym-sokoban", "ratio", "promised"):
-        table.add_column(column, justify="left" if column == "what" else "right")
+        first = column == "what"
+        table.add_column(column, justify="left" if first else "right", no_wrap=first)
     for name, rate in figures["rates"].items():
         beside, bar = BARS.get(name, ("", 0.0))
         reference = figures["reference"].get(beside)

@@ -245,7 +245,7 @@ def _print_table(results: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title="WebShop: rates per second of CPU time")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     columns = [{**r, **{f"{k}/s": v for k, v in r["steps/s"].items()}} for r in results.values()]
     for column in columns:
         table.add_column(f"{column['products']:,} products", justify="right")

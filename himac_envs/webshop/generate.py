@@ -22,6 +22,8 @@ from himac_envs.webshop.store import cache_root, compiled, key_of
 #: Raised whenever the same tables and seed would give other products.
 _REVISION = 1
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#: Coined words: logarithm of how many there are.
+_LOG_RANKS = math.log(400_000)
 
 
 @lru_cache(maxsize=1)
@@ -43,6 +45,8 @@ class ShopGenerator:
         self._tables = _card()[0] if tables is None else tables
         shop = self._tables["shop"]
         self._shop: Mapping[str, Any] = shop
+        words = self._tables["words"]
+        self._syllables: list[str] = words["brand_first"] + words["brand_middle"]
         self.seed = int(shop["seed"] if seed is None else seed)
         self.default_size = int(shop["products"])
         self._kinds: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = [
@@ -158,12 +162,11 @@ class ShopGenerator:
 
     def _coined(self, rng: random.Random) -> str:
         """Return a made-up word; a few are common, most are rare."""
-        rank = int(math.exp(rng.uniform(0, math.log(400_000))))
-        syllables = self._tables["words"]["brand_first"] + self._tables["words"]["brand_middle"]
+        syllables, count = self._syllables, len(self._syllables)
+        rank = int(math.exp(_LOG_RANKS * rng.random())) + count
         word = ""
-        rank += len(syllables)
         while rank:
-            rank, place = divmod(rank, len(syllables))
+            rank, place = divmod(rank, count)
             word += syllables[place]
         return word
 

@@ -10,8 +10,9 @@ from toy import FruitEnv
 from himac_agents import losses
 from himac_agents.agent import HiMACAgent
 from himac_agents.batching import by_length, rows, segments_of, token_batch
-from himac_agents.coevolution import Iteration, executor_credit, himac_iteration, phase_a
+from himac_agents.coevolution import Iteration, Setting, iterate, phase_a
 from himac_agents.config import TrainConfig
+from himac_agents.credit import executor_credit
 from himac_agents.demonstrations import Supervision, demonstrate, texts_of
 from himac_agents.episodes import Episode, Task
 from himac_agents.learner import Learner, cosine
@@ -156,7 +157,8 @@ def test_an_iteration_books_its_work_and_plans_once_for_equal_blueprints(
     agent, pool = HiMACAgent.shared(policy), _pool()
     learner = Learner(policy, CONFIG)
     rng = np.random.default_rng(0)
-    done = himac_iteration(CONFIG, agent, pool, learner, learner, pool.task_ids("train")[:4], rng)
+    setting = Setting(CONFIG, agent, pool, learner, learner, lambda n: [], rng, rng)
+    done = iterate(setting, pool.task_ids("train")[:4])
     assert set(done.metrics) == {"planner", "executor"}
     assert done.env_steps > 0 and done.tokens > 0
     assert len(done.episodes) == 16
@@ -169,12 +171,13 @@ def test_phase_a_moves_no_executor_and_keeps_the_best_blueprint(texts: list[str]
     planner, executor = (TinyPolicy.build(texts, TinySize(32, 2, 2, 64), seed=s) for s in (0, 1))
     agent = HiMACAgent.shared(planner)
     agent.executor.policy = executor
-    pool, done = _pool(), Iteration({}, [])
+    pool = _pool()
     before = _weights(executor)
-    best = phase_a(
-        CONFIG, agent, pool, Learner(planner, CONFIG), pool.task_ids("train")[:3],
-        np.random.default_rng(0), done,
+    setting = Setting(
+        CONFIG, agent, pool, Learner(planner, CONFIG), Learner(executor, CONFIG),
+        lambda n: [], np.random.default_rng(0), np.random.default_rng(0),
     )  # fmt: skip
+    best = phase_a(setting, pool.task_ids("train")[:3], Iteration())
     assert all(torch.equal(a, b) for a, b in zip(before, _weights(executor), strict=True))
     assert [t.group for t in best] == [0, 1, 2] and all(t.blueprint for t in best)
 
@@ -186,17 +189,17 @@ def test_options_after_a_failure_get_no_credit(policy: TinyPolicy) -> None:
     agent.executor.constrained = True
     episodes = collect(agent, pool, [Task(t, i // 6, plan) for i, t in enumerate(ids)])
     config = CONFIG.replace(executor_advantage="option")
-    segments, credit, metrics = executor_credit(config, episodes)
+    credit = executor_credit(config, episodes)
     owner = {id(s): e for e in episodes for s in e.segments}
     seen_failure: set[int] = set()
-    for segment, value in zip(segments, credit, strict=True):
+    for segment in credit.segments:
         episode = owner[id(segment)]
         if id(episode) in seen_failure:
-            assert value == 0.0
+            assert not any(credit.of(segment))
         if segment.option is not None and segment.option["achieved"] is False:
             seen_failure.add(id(episode))
-    assert seen_failure and 0 <= metrics["dead_options"] <= 1
-    assert len(credit) == len(segments_of(episodes, "executor"))
+    assert seen_failure and 0 <= credit.metrics["dead_options"] <= 1
+    assert credit.segments == segments_of(episodes, "executor")
 
 
 def test_supervision_is_resumable_and_sees_every_sequence(episodes: list[Episode]) -> None:

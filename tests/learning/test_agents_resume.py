@@ -20,8 +20,8 @@ from himac_envs.hierarchy import HierarchicalEnv
 QUIET = Console(quiet=True)
 
 
-def _hierarchical(subgoal_budget: int | None = None, **kwargs: Any) -> HierarchicalEnv:
-    return HierarchicalEnv(FruitEnv(max_steps=12, **kwargs), subgoal_budget=subgoal_budget)
+def _hierarchical(**kwargs: Any) -> HierarchicalEnv:
+    return HierarchicalEnv(FruitEnv(max_steps=12), **kwargs)
 
 
 def _flat(**kwargs: Any) -> FruitEnv:
@@ -79,13 +79,17 @@ def test_resuming_equals_going_straight_bit_for_bit(change: dict[str, Any], tmp_
     assert [x["step"] for x in lines if x["phase"] == phase] == [1, 2, 3, 4]
 
 
-def test_resuming_amid_the_warm_start(tmp_path: Path) -> None:
-    straight = Trainer(CONFIG, tmp_path / "straight", console=QUIET)
+@pytest.mark.parametrize("change", [{}, {"share_parameters": False, "warm_planner_share": 0.4}])
+def test_resuming_amid_the_warm_start(change: dict[str, Any], tmp_path: Path) -> None:
+    config = CONFIG.replace(**change)
+    straight = Trainer(config, tmp_path / "straight", console=QUIET)
     straight.warm_start()
-    part = Trainer(CONFIG, tmp_path / "part", console=QUIET)
+    updates = {name: learner.updates for name, learner in straight.learners.items()}
+    assert updates == ({"planner": 12, "executor": 30} if change else {"policy": 30})
+    part = Trainer(config, tmp_path / "part", console=QUIET)
     part.warm_start(until=13)
     part.save()
-    resumed = Trainer(CONFIG, tmp_path / "part", resume=True, console=QUIET)
+    resumed = Trainer(config, tmp_path / "part", resume=True, console=QUIET)
     assert resumed.at.warm == 13
     resumed.warm_start()
     assert _equal(_weights(straight), _weights(resumed))

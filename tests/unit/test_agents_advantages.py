@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from himac_agents import advantages
 
@@ -61,6 +63,55 @@ def test_gigpo_equals_grpo_when_no_state_repeats() -> None:
     expected = advantages.grpo(returns, groups)
     for own, one in zip(found, expected, strict=True):
         assert own.tolist() == pytest.approx([one] * len(own))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.booleans())
+def test_gigpo_equals_grpo_whenever_no_state_repeats(data: st.DataObject, std: bool) -> None:
+    """Any returns, groups, lengths, rewards, discount, weight: only repeats make a difference."""
+    count = data.draw(st.integers(1, 8))
+    finite = st.floats(-10, 10, allow_nan=False)
+    returns = data.draw(st.lists(finite, min_size=count, max_size=count))
+    groups = data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))
+    lengths = data.draw(st.lists(st.integers(0, 6), min_size=count, max_size=count))
+    rewards = [data.draw(st.lists(finite, min_size=n, max_size=n)) for n in lengths]
+    # The same words in different tasks are different states: anchors are compared in their group.
+    anchors = [[(groups[:i].count(groups[i]), t) for t in range(n)] for i, n in enumerate(lengths)]
+    found = advantages.gigpo(
+        returns, groups, rewards, anchors, discount=data.draw(st.floats(0, 1)),
+        weight=data.draw(st.floats(0, 3)), std=std,
+    )  # fmt: skip
+    expected = advantages.grpo(returns, groups, std=std)
+    for own, one, n in zip(found, expected, lengths, strict=True):
+        assert own.tolist() == [one] * n
+    one = next((i for i, n in enumerate(lengths) if n), None)
+    if one is not None and len({r for r in rewards[one]}) > 1:
+        # The other way round: an episode that revisits a state is told apart step by step.
+        anchors[one] = ["here"] * lengths[one]
+        again = advantages.gigpo(returns, groups, rewards, anchors, discount=0.0, std=std)
+        assert len(set(again[one].tolist())) > 1
+
+
+def test_gigpo_with_deviations_by_hand() -> None:
+    # Returns 1 and 0: mean 1/2, deviation 1/2. At "s" the rewards to go are 0.95 * 1 and 0: mean
+    # 0.475, deviation 0.475. The step's advantage counts half.
+    found = advantages.gigpo([1, 0], [0, 0], [[0, 1], [0, 0]], [["s", "x"], ["s", "y"]], weight=0.5)
+    one, step = 0.5 / (0.5 + 1e-6), 0.475 / (0.475 + 1e-6)
+    assert found[0].tolist() == pytest.approx([one + 0.5 * step, one], abs=1e-12)
+    assert found[1].tolist() == pytest.approx([-one - 0.5 * step, -one], abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.booleans())
+def test_option_level_sums_to_zero_in_each_group(data: st.DataObject, std: bool) -> None:
+    count = data.draw(st.integers(1, 20))
+    values = data.draw(st.lists(st.floats(0, 1), min_size=count, max_size=count))
+    groups = data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
+    began = data.draw(st.lists(st.booleans(), min_size=count, max_size=count))
+    found = advantages.option_level(values, groups, began, std=std)
+    assert not found[~np.asarray(began)].any()
+    for group in set(groups):
+        assert abs(found[np.asarray(groups) == group].sum()) < 1e-6
 
 
 def test_option_values() -> None:

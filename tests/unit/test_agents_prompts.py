@@ -12,6 +12,7 @@ from himac_agents.prompts import (
     MAX_COMMAND,
     ChatPrompts,
     CompactPrompts,
+    make,
     mark,
     read_blueprint,
     read_command,
@@ -125,6 +126,17 @@ def test_the_executor_reads_its_sub_goal_and_how_earlier_ones_ended_but_not_the_
         assert "secret" not in text
         assert "secret" in "\n".join(m.text for m in style.plan(first, "put a secret in fridge."))
     assert all(c not in string.whitespace for c in SUB_DONE)
+
+
+def test_what_matches_the_task_can_be_gathered_behind_the_observation() -> None:
+    prompts = CompactPrompts(gather=True)
+    seen = "On the shelf 1, you see a mug 2, a cup 1, and a mug 3. The mug 2 is hot."
+    text = prompts.observe(seen, "find and take a mug", {}).text
+    assert text == seen + " * mug 2 * mug 3", "each name once, in its order, and no others"
+    assert prompts.observe(seen, "find and take a pan", {}).text == seen
+    ending = prompts.segment("a room", "put the mug in/on the shelf", [seen])[0].text
+    assert " * shelf 1 * mug 2 * mug 3\n" in ending
+    assert make("compact-gather", tiny=True) == prompts
 
 
 def test_names_that_the_task_mentions_are_marked_and_no_others() -> None:

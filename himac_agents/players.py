@@ -1,0 +1,145 @@
+"""Agents by name: scripted ones, runs, saved models and remote models, and mixtures of two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from himac_agents import prompts
+from himac_agents.agent import Executor, HiMACAgent, Planner
+from himac_agents.config import TrainConfig
+from himac_agents.policies.api import APIPolicy, Endpoint
+from himac_agents.policies.scripted import ScriptedPolicy
+from himac_agents.policy import Sampling
+from himac_envs.task import MissingDependencyError
+
+SCRIPTED = ("oracle", "explorer", "random")
+#: The longest answers of models that no settings come with.
+DEFAULT_TOKENS = 512
+
+
+@dataclass
+class Players:
+    """Makes agents by their names.
+
+    Attributes:
+        env: The environment that will be played.
+        flat: Whether it is a flat one.
+        seed: Seeds sampling and scripted players.
+        endpoint: Where "api" is.
+        prompt: The style for models that bring none of their own ("auto": chat).
+        think: Ask such models for reasoning in `<think>` tags.
+        sees: What such an executor remembers: "segment" or "episode".
+        max_command_tokens: The longest command of such models; 0: 512.
+        max_blueprint_tokens: The longest blueprint, likewise.
+        settings: Settings that replace those of runs too (see `TrainConfig`).
+        pixels: Whether observations come with pictures.
+    """
+
+    env: str
+    flat: bool
+    seed: int = 0
+    endpoint: Endpoint | None = None
+    prompt: str = "auto"
+    think: bool = False
+    sees: str = "segment"
+    max_command_tokens: int = 0
+    max_blueprint_tokens: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    pixels: bool = False
+    _made: dict[str, HiMACAgent] = field(default_factory=dict, init=False, repr=False)
+
+    def make(
+        self, agent: str, planner: str | None = None, executor: str | None = None
+    ) -> HiMACAgent:
+        """An agent, with another's planner or executor where one is named.
+
+        Args:
+            agent: "oracle", "explorer", "random", "api", a run's folder or a saved model's.
+            planner: Who plans instead.
+            executor: Who acts instead.
+
+        Raises:
+            ValueError: A planner was named for a flat environment, or nothing tells where "api" is.
+            FileNotFoundError: A name is none of these.
+            MissingDependencyError: A package that such an agent needs is not installed.
+        """
+        if self.flat:
+            if planner is not None:
+                raise ValueError(f"{self.env} is flat: it has no place for a planner")
+            return self._agent(executor or agent)
+        above, below = self._agent(planner or agent), self._agent(executor or agent)
+        if above.planner is None:
+            raise ValueError(f"{planner or agent} has no planner, which {self.env} needs")
+        return HiMACAgent(above.planner, below.executor)
+
+    def _agent(self, name: str) -> HiMACAgent:
+        if name not in self._made:
+            kinds: dict[str, Callable[[str], HiMACAgent]] = {
+                **dict.fromkeys(SCRIPTED, self._scripted),
+                "api": self._remote,
+            }
+            self._made[name] = kinds.get(name, self._local)(name)
+        return self._made[name]
+
+    def _scripted(self, name: str) -> HiMACAgent:
+        policy = ScriptedPolicy(name, seed=self.seed)  # type: ignore[arg-type]
+        return HiMACAgent.flat(policy) if self.flat else HiMACAgent.shared(policy)
+
+    def _remote(self, name: str) -> HiMACAgent:
+        if self.endpoint is None:
+            raise ValueError("a remote model needs its name: --model NAME [--base-url URL]")
+        policy = APIPolicy(self.endpoint, seed=self.seed)
+        style = prompts.make(self.prompt, self.env, think=self.think, pixels=self.pixels)
+        command = Sampling(1.0, self.max_command_tokens or DEFAULT_TOKENS)
+        executor = Executor(policy, style, command)
+        executor.sees = "episode" if self.sees == "episode" else "segment"
+        if isinstance(style, prompts.VerlAgentPrompts):
+            executor.history = style.memory
+        plan = replace(command, max_tokens=self.max_blueprint_tokens or DEFAULT_TOKENS)
+        return HiMACAgent(None if self.flat else Planner(policy, style, plan), executor)
+
+    def _local(self, name: str) -> HiMACAgent:
+        folder = Path(name)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"no agent {name!r}: give a run's folder, a saved policy's folder, "
+                f"or one of {', '.join(SCRIPTED)}, api"
+            )
+        try:
+            import torch  # noqa: F401
+        except ImportError as error:
+            raise MissingDependencyError("torch", "a trained agent", "agents") from error
+        from himac_agents.assembly import load_agent
+        from himac_agents.policies.tiny import is_tiny
+
+        settings = dict(self.settings)
+        if not (folder / "config.toml").is_file() and (folder / "config.json").is_file():
+            # A saved model brings no settings of its own.
+            settings = {"env": self.env, "think": self.think, "executor_history": self.sees}
+            if not is_tiny(folder):
+                settings |= {
+                    "prompt": self.prompt,
+                    "max_command_tokens": self.max_command_tokens or DEFAULT_TOKENS,
+                    "max_blueprint_tokens": self.max_blueprint_tokens or DEFAULT_TOKENS,
+                }
+            settings |= self.settings
+        return load_agent(folder, flat=self.flat, seed=self.seed, **settings)
+
+
+def settings_of(name: str) -> TrainConfig | None:
+    """The settings of a run's folder; None where the name is something else."""
+    path = Path(name) / "config.toml"
+    return TrainConfig.from_toml(path) if path.is_file() else None
+
+
+def hierarchy_of(name: str) -> dict[str, Any]:
+    """What a run's executor was trained with and is to be evaluated with: budgets, replans."""
+    settings = settings_of(name)
+    if settings is None:
+        return {}
+    from himac_agents.assembly import hierarchy_arguments
+
+    return hierarchy_arguments(settings)

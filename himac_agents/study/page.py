@@ -1,0 +1,210 @@
+"""The page of results: tables and figures from what `results` wrote, none of it by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from himac_agents.checkpoint import write_atomically
+from himac_agents.methods import METHODS
+from himac_agents.report.charts import Mark, Row, interval_chart
+from himac_agents.study.plan import Study
+from himac_agents.study.results import pooled
+
+Run = Mapping[str, Any]
+#: A study with its recorded cells.
+Recorded = tuple[Study, Mapping[str, Mapping[str, Any]]]
+
+#: Colours of the chart's points, as indices into its palette.
+_WARM, _FINAL, _SUPERVISED = 7, 0, 1
+
+
+def write_page(path: Path, studies: Sequence[Recorded]) -> Path:
+    """Writes the page and, in a folder of its name beside it, a figure a cell.
+
+    Args:
+        path: The Markdown file, e.g. `docs/results.md`.
+        studies: Each study with its recorded cells (see `results.read_all`).
+
+    Returns:
+        `path`.
+    """
+    figures = path.parent / path.stem
+    figures.mkdir(parents=True, exist_ok=True)
+    parts = [_OPENING]
+    for study, cells in studies:
+        if cells:
+            parts.append(f"## The {study.name} study\n\n{study.summary}\n")
+        for name in [n for n in study.cells if n in cells]:
+            figure = figures / f"{study.name}-{name}.svg"
+            write_atomically(figure, draw(cells[name]) + "\n")
+            parts.append(section(cells[name], f"{path.stem}/{figure.name}"))
+    if len(parts) == 1:
+        parts.append("Nothing has been recorded yet: run `himac bench methods`.\n")
+    write_atomically(path, "\n".join(parts))
+    return path
+
+
+_OPENING = """# Results
+
+This page is written by `himac bench methods --report-only` from the files in `registry/results`;
+those are written by the runs themselves.
+
+How to read it. **Warm start** is supervision on a scripted expert's demonstrations; the methods of
+a cell that have the same roles share one a seed. Then each method learns until it has taken the
+same number of environment steps. **Success** is on held-out tasks, sampled at temperature 1 as in
+training, and greedily beside it. Intervals are Wilson's 95% intervals over the tasks of all seeds
+together; the seeds' own figures stand in the second table. **Gain** is the difference from the warm
+start on the same tasks, with a 95% bootstrap interval. **Further supervision** trains the same warm
+start on the same demonstrations for as many CPU seconds as HiMAC learned.
+"""
+
+
+def section(cell: Mapping[str, Any], figure: str) -> str:
+    """One cell: what was run, the figure, the tables."""
+    runs: list[Run] = cell["runs"]
+    episodes = int(cell["episodes"])
+    lines = [
+        f"### {cell['cell']}: {cell['env']}",
+        "",
+        f"Preset `{cell['preset']}`, {episodes} tasks of the split `{cell['split']}`, "
+        f"{int(cell['max_env_steps']):,} environment steps a run. Command: `{cell['command']}`.",
+        "",
+        f"![Success before and after learning, {cell['cell']}]({figure})",
+        "",
+        *_methods_table(runs, episodes),
+        "",
+        *_runs_table(runs),
+        "",
+        *_paired_lines(cell.get("paired", [])),
+    ]
+    if cell.get("missing"):
+        lines += [f"**Not finished yet:** {', '.join(cell['missing'])}.", ""]
+    lines += [f"Machine and code: {'; '.join(sorted(set(_origins(runs))))}.", ""]
+    return "\n".join(lines)
+
+
+def _origins(runs: Iterable[Run]) -> Iterable[str]:
+    for run in runs:
+        if "machine" in run:
+            yield (
+                f"{run['machine']}, one thread a run, torch {run['torch']}, himac "
+                f"{run['version']} at {run['commit'] or 'no commit'}"
+            )
+
+
+def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by method, in the order of `METHODS`."""
+    found = {name: [r for r in runs if r["method"] == name] for name in METHODS}
+    return {str(name): rows for name, rows in found.items() if rows}
+
+
+def _methods_table(runs: Sequence[Run], episodes: int) -> list[str]:
+    lines = [
+        "| method | seeds | warm start | after learning | greedy: warm start | after | "
+        "env steps | tokens | CPU s |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for method, rows in by_method(runs).items():
+        warm, final = [r["warm_start"] for r in rows], [r["final"] for r in rows]
+        work = [r["work"] for r in rows]
+        lines.append(
+            f"| {METHODS[method].title} | {len(rows)} | {_pooled(warm, episodes)} | "  # type: ignore[index]
+            f"**{_pooled(final, episodes)}** | {_pooled(warm, episodes, 'greedy')} | "
+            f"{_pooled(final, episodes, 'greedy')} | {_mean(work, 'env_steps')} | "
+            f"{_mean(work, 'tokens')} | {_mean(work, 'learning_cpu_seconds')} |"
+        )
+        beside = [r["supervised"] for r in rows if "supervised" in r]
+        if beside:
+            lines.append(
+                f"| {METHODS[method].title}: further supervision instead | {len(beside)} | "  # type: ignore[index]
+                f"{_pooled(warm, episodes)} | {_pooled(beside, episodes)} | "
+                f"{_pooled(warm, episodes, 'greedy')} | {_pooled(beside, episodes, 'greedy')} | "
+                f"0 | 0 | {_mean(beside, 'cpu_seconds')} |"
+            )
+    return lines
+
+
+def _runs_table(runs: Sequence[Run]) -> list[str]:
+    lines = [
+        "| run | warm start | after | gain | greedy gain | further supervision | over it |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for method, rows in by_method(runs).items():
+        for run in rows:
+            beside = run.get("supervised")
+            shown = "" if beside is None else f"{_percent(beside['success'])} " \
+                f"({_percent(beside['greedy'])} greedy)"  # fmt: skip
+            over = _difference(run["over_supervised"]) if "over_supervised" in run else ""
+            lines.append(
+                f"| {METHODS[method].title}, seed {run['seed']} | "  # type: ignore[index]
+                f"{_percent(run['warm_start']['success'])} | {_percent(run['final']['success'])} | "
+                f"{_difference(run['gain'])} | {_difference(run['greedy_gain'])} | "
+                f"{shown} | {over} |"
+            )
+    return lines
+
+
+def _paired_lines(paired: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not paired:
+        return []
+    lines = [
+        "HiMAC minus the other method, after learning, on the same tasks:",
+        "",
+        "| against | seed | temperature 1 | greedy |",
+        "|---|--:|--:|--:|",
+    ]
+    for row in paired:
+        lines.append(
+            f"| {METHODS[row['against']].title} | {row['seed']} | "
+            f"{_difference(row['difference'])} | {_difference(row['greedy_difference'])} |"
+        )
+    return [*lines, ""]
+
+
+def draw(cell: Mapping[str, Any]) -> str:
+    """The cell's figure: warm start, end and further supervision of every method."""
+    episodes, rows = int(cell["episodes"]), []
+    for method, runs in by_method(cell["runs"]).items():
+        points = [_mark("warm start", [r["warm_start"] for r in runs], episodes, _WARM, True)]
+        beside = [r["supervised"] for r in runs if "supervised" in r]
+        if beside:
+            points.append(_mark("further supervision", beside, episodes, _SUPERVISED, True))
+        points.append(_mark("after learning", [r["final"] for r in runs], episodes, _FINAL, False))
+        rows.append(Row(METHODS[method].title, points))  # type: ignore[index]
+    return interval_chart(
+        rows,
+        title=f"{cell['env']}: warm start (grey), further supervision (orange), "
+        "after learning (blue)",
+        x_label="held-out success at temperature 1, 95% intervals, seeds together",
+        standalone=True,
+        width=720,
+    )
+
+
+def _mark(
+    label: str, scores: Sequence[Mapping[str, Any]], episodes: int, colour: int, hollow: bool
+) -> Mark:
+    value, low, high = pooled(scores, episodes)
+    return Mark(label, 0.0, value, low, high, colour, hollow)
+
+
+def _pooled(scores: Sequence[Mapping[str, Any]], episodes: int, key: str = "success") -> str:
+    value, low, high = pooled(scores, episodes, key)
+    return f"{_percent(value)} [{_percent(low)}, {_percent(high)}]"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    low, high = found["ci95"]
+    return f"{100 * found['mean']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> str:
+    found = [row[key] for row in rows if key in row]
+    return f"{mean(found):,.0f}" if found else ""

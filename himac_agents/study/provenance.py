@@ -1,0 +1,75 @@
+"""Where figures come from: the version, the commit and the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from himac_envs import __version__, registry
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def checkout() -> Path | None:
+    """The source checkout that this code runs from; None in an installed wheel."""
+    return _ROOT if (_ROOT / "pyproject.toml").is_file() and _in_checkout() else None
+
+
+def _in_checkout() -> bool:
+    return registry.root() == _ROOT / "registry"
+
+
+def provenance() -> dict[str, Any]:
+    """What a reader needs to run the same again: plain values."""
+    return {
+        "version": __version__,
+        "commit": commit(),
+        "machine": machine(),
+        "python": platform.python_version(),
+        "torch": _installed("torch"),
+        "transformers": _installed("transformers"),
+    }
+
+
+def commit() -> str:
+    """The checkout's commit, with "+" behind it where tracked files differ; "" without one."""
+    if checkout() is None:
+        return ""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "himac_agents",
+                       "himac_envs", "registry/presets", "registry/studies")  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head + ("+" if changed else "")
+
+
+def machine() -> str:
+    """The processor and the number of cores."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def _git(*args: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(_ROOT), *args], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,179 @@
+"""From the `result.json` of runs to `registry/results/STUDY-CELL.toml`, and back.
+
+The files are written by `himac bench methods`, never by hand. Each holds what was measured, under
+which settings and budgets, on which machine, from which commit, and the command that does it again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from himac_agents.checkpoint import write_atomically
+from himac_agents.evaluate import paired_difference
+from himac_agents.measure import wilson
+from himac_agents.study.plan import Job, Study
+
+HEADER = "# Written by `himac bench methods`; edits are overwritten.\n"
+
+
+def collect_results(study: Study, out: Path, jobs: Sequence[Job] = ()) -> dict[str, dict[str, Any]]:
+    """What the finished runs below `out` found, by cell; cells without any are left out."""
+    found: dict[str, dict[str, Any]] = {}
+    jobs = [job for job in jobs or study.jobs() if job.kind == "learn"]
+    for cell in study.cells:
+        mine = [job for job in jobs if job.cell == cell]
+        finished = [
+            (job, json.loads(_result(job, out).read_text(encoding="utf-8")))
+            for job in mine
+            if _result(job, out).is_file()
+        ]
+        if not finished:
+            continue
+        first = finished[0][0]
+        rows = [_row(job, result, job.folder(out)) for job, result in finished]
+        found[cell] = {
+            "study": study.name,
+            "cell": cell,
+            "preset": study.cells[cell].preset,
+            "env": first.config.env,
+            "flat_env": first.config.flat_env,
+            "split": first.config.eval_split,
+            "episodes": first.config.eval_episodes,
+            "max_env_steps": first.config.max_env_steps,
+            "command": f"himac bench methods --setting {study.name} --cells {cell}",
+            "missing": [
+                job.name.removeprefix("runs/") for job in mine if not _result(job, out).is_file()
+            ],
+            "runs": rows,
+            "paired": _paired(finished),
+        }
+    return found
+
+
+def _result(job: Job, out: Path) -> Path:
+    return job.folder(out) / "result.json"
+
+
+def _row(job: Job, result: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": job.method, "seed": job.seed}
+    row["warm_start"] = score(result["warm_start"])
+    row["final"] = score(result["final"])
+    row["gain"] = result["gain"]["temperature_1"]
+    row["greedy_gain"] = result["gain"]["greedy"]
+    row["work"] = dict(result["work"])
+    for name, entry in result["baselines"].items():
+        if "outcomes" in entry:
+            row[name] = score(entry)
+            row[name] |= {k: entry[k] for k in ("supervised_steps", "cpu_seconds") if k in entry}
+    if "over_further_supervision" in result["gain"]:
+        row["over_supervised"] = result["gain"]["over_further_supervision"]
+    path = folder / "provenance.json"
+    if path.is_file():
+        row |= json.loads(path.read_text(encoding="utf-8"))
+    return row
+
+
+def score(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Success at temperature 1 and greedy, with Wilson's 95% intervals."""
+    found: dict[str, Any] = {"success": entry["success"], "ci95": entry["ci95"]}
+    if "greedy" in entry:
+        found["greedy"] = entry["greedy"]["success"]
+        found["greedy_ci95"] = entry["greedy"]["ci95"]
+    return found
+
+
+def _paired(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """HiMAC against each other method at the end, on the same tasks, a row a seed."""
+    rows: list[dict[str, Any]] = []
+    ends = {(job.method, job.seed): result["final"] for job, result in finished}
+    for (method, seed), final in ends.items():
+        ours = ends.get(("himac", seed))
+        if method == "himac" or ours is None:
+            continue
+        row: dict[str, Any] = {"against": method, "seed": seed}
+        for name, a, b in (
+            ("difference", final, ours),
+            ("greedy_difference", final["greedy"], ours["greedy"]),
+        ):
+            mean, low, high = paired_difference(
+                np.asarray(a["outcomes"], dtype=float), np.asarray(b["outcomes"], dtype=float)
+            )
+            row[name] = {"mean": round(mean, 6), "ci95": [round(low, 6), round(high, 6)]}
+        rows.append(row)
+    return rows
+
+
+def pooled(scores: Sequence[Mapping[str, Any]], episodes: int, key: str = "success") -> tuple[
+    float, float, float
+]:  # fmt: skip
+    """Success over several seeds' evaluations together, with Wilson's 95% interval.
+
+    The interval is over tasks; how far the seeds lie apart is told beside it.
+    """
+    wins = sum(round(s[key] * episodes) for s in scores)
+    low, high = wilson(wins, episodes * len(scores))
+    return wins / (episodes * len(scores)), low, high
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> Path:
+    """Writes one cell's file; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{content['study']}-{content['cell']}.toml"
+    write_atomically(path, HEADER + to_toml(content))
+    return path
+
+
+def read_all(folder: Path, study: str) -> dict[str, dict[str, Any]]:
+    """Every cell of a study that is recorded in `folder`.
+
+    Raises:
+        ValueError: A file is not valid TOML.
+    """
+    found = {}
+    for path in sorted(folder.glob(f"{study}-*.toml")):
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path}: not valid TOML: {error}") from error
+        if content.get("study") == study:
+            found[str(content["cell"])] = content
+    return found
+
+
+def to_toml(content: Mapping[str, Any]) -> str:
+    """Plain values as TOML: lists of tables become [[name]], other tables stand in a line."""
+    lines = []
+    tables: list[str] = []
+    for key, value in content.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for row in value:
+                tables += ["", f"[[{key}]]", *(f"{k} = {_value(v)}" for k, v in row.items())]
+        else:
+            lines.append(f"{key} = {_value(value)}")
+    return "\n".join([*lines, *tables]) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(v) for v in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is no result")
+        return repr(value)
+    if isinstance(value, int):
+        return str(value)
+    return json.dumps(str(value), ensure_ascii=False)

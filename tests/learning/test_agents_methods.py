@@ -1,0 +1,184 @@
+"""Every method, end to end: one iteration moves weights, budgets end runs, ablations ablate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torch
+from rich.console import Console
+from toy import FruitEnv
+
+from himac_agents import baselines, checkpoint
+from himac_agents.config import TrainConfig
+from himac_agents.demonstrations import Supervision
+from himac_agents.methods import METHODS, MethodName
+from himac_agents.outcome import table
+from himac_agents.policy import TokenBatch
+from himac_agents.trainer import Trainer, load_agent
+from himac_envs.blueprint import SUB_DONE
+from himac_envs.hierarchy import HierarchicalEnv
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ids() -> Any:
+    def hierarchical(**kwargs: Any) -> HierarchicalEnv:
+        return HierarchicalEnv(FruitEnv(max_steps=12), **kwargs)
+
+    def flat() -> FruitEnv:
+        return FruitEnv(max_steps=12)
+
+    gym.register("Berry-v0", entry_point=hierarchical, disable_env_checker=True)
+    gym.register("Berry-Flat-v0", entry_point=flat, disable_env_checker=True)
+    yield
+    del gym.registry["Berry-v0"], gym.registry["Berry-Flat-v0"]
+
+
+CONFIG = TrainConfig(
+    env="Berry-v0", flat_env="Berry-Flat-v0", expert="oracle", demos=8, warm_steps=10,
+    warm_tokens=256, hidden=32, layers=1, heads=2, feedforward=64, tasks=4, blueprints=3,
+    executions=4, iterations=1, eval_episodes=4, lanes=16, checkpoint_every=1, constrained=True,
+    max_command_tokens=8, max_blueprint_tokens=24, threads=1, least_minibatch=8,
+    stop_at_failure=False,
+)  # fmt: skip
+
+#: Generated ALFWorld, as small as it goes. Free writing and a price on nonsense, so that returns
+#: differ within groups long before anything is solved.
+ALFWORLD = CONFIG.replace(
+    env="HiMAC-ALFWorld-v0", flat_env="HiMAC-ALFWorld-Flat-v0", tasks=5, blueprints=4,
+    env_kwargs={"data": "generated", "max_steps": 6, "reward": "verl-agent"}, warm_steps=120,
+    expert="explorer", constrained=False, lanes=32, demos=20, executor_advantage="both",
+    executions=6,
+)  # fmt: skip
+
+
+def _config(method: MethodName, base: TrainConfig = CONFIG, **changes: Any) -> TrainConfig:
+    if method == "himac-no-subdone":
+        changes = {"subgoal_budget": 3, **changes}
+    return base.replace(method=method, **changes)
+
+
+def _begun(config: TrainConfig, folder: Path) -> Trainer:
+    trainer = Trainer(config, folder, console=QUIET)
+    trainer.warm_start()
+    for learner in trainer.learners.values():
+        learner.begin_reinforcement()
+    return trainer
+
+
+def _weights(trainer: Trainer) -> list[torch.Tensor]:
+    return [p.detach().clone() for x in trainer.policies.values() for p in x.parameters()]
+
+
+def _moved(before: list[torch.Tensor], trainer: Trainer) -> bool:
+    return any(not torch.equal(a, b) for a, b in zip(before, _weights(trainer), strict=True))
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_whole_run_of_each_method(method: MethodName, tmp_path: Path) -> None:
+    result = Trainer(_config(method), tmp_path, console=QUIET).run()
+    assert result["method"] == method
+    assert list(table(result).columns[0].cells)[1] == METHODS[method].title
+    hierarchical = METHODS[method].hierarchical
+    assert result["env"] == ("Berry-v0" if hierarchical else "Berry-Flat-v0")
+    assert result["work"]["env_steps"] > 0 and result["work"]["tokens"] > 0
+    assert result["work"]["learning_cpu_seconds"] > 0
+    agent = load_agent(tmp_path, flat=not hierarchical)
+    assert (agent.planner is None) == (not hierarchical)
+
+
+@pytest.mark.parametrize("method", [*METHODS, "gigpo, a short memory"])
+def test_each_method_moves_weights_on_alfworld(method: str, tmp_path: Path) -> None:
+    name, short, _ = method.partition(", a short memory")
+    history: int | str = 2 if short else "episode"
+    trainer = _begun(_config(name, ALFWORLD, history=history), tmp_path)  # type: ignore[arg-type]
+    before = _weights(trainer)
+    done = trainer._iteration(trainer.task_pool[:5])
+    assert _moved(before, trainer)
+    expected = ["flat"] if trainer.flat else ["planner", "executor"]
+    assert list(done.metrics) == (["joint"] if name == "himac-joint" else expected)
+    for metrics in done.metrics.values():
+        assert metrics.get("logprob_gap", 0.0) < 1e-4
+    if short:
+        for episode in done.episodes:
+            assert all(len(s.turns) == 1 for s in episode.segments)
+            assert len(episode.segments) == episode.steps
+
+
+def test_separate_parameters_are_both_moved_at_once_without_co_evolution(tmp_path: Path) -> None:
+    trainer = _begun(_config("himac-joint", share_parameters=False), tmp_path)
+    before = {n: [p.detach().clone() for p in x.parameters()] for n, x in trainer.policies.items()}
+    done = trainer._iteration(trainer.task_pool[:4])
+    assert set(done.metrics) == {"planner", "joint"}
+    for name, policy in trainer.policies.items():
+        after = policy.parameters()
+        assert any(not torch.equal(a, b) for a, b in zip(before[name], after, strict=True)), name
+
+
+@pytest.mark.parametrize("bound", ["max_env_steps", "max_tokens", "iterations"])
+def test_a_run_ends_with_its_budget(bound: str, tmp_path: Path) -> None:
+    """With the iteration that used it up: none is begun after that, none is left out before."""
+    config = _config("grpo", iterations=50, eval_episodes=1, warm_steps=1).replace(**{bound: 3})
+    if bound != "iterations":
+        one = config.replace(iterations=1)
+        used = Trainer(one, tmp_path / "one", console=QUIET).run()["work"][bound[4:]]
+        # One more than the first iteration takes: the second has to be begun, and no third.
+        config = config.replace(**{bound: used + 1})
+    result = Trainer(config, tmp_path / "run", console=QUIET).run()
+    assert result["work"]["iterations"] == (3 if bound == "iterations" else 2)
+
+
+def test_without_sub_done_nobody_ever_says_it(tmp_path: Path) -> None:
+    config = _config("himac-no-subdone", blueprints=2)
+    trainer = _begun(config, tmp_path)
+    segments = trainer.demonstrations()
+    done = trainer._iteration(trainer.task_pool[:4])
+    commands = [t for s in segments if s.role == "executor" for t in s.turns]
+    commands += [t for e in done.episodes for t in e.turns()]
+    assert commands and SUB_DONE not in {turn.action for turn in commands}
+    ended = [o for e in done.episodes for o in e.options]
+    assert {o["reason"] for o in ended} <= {"budget", "terminated", "truncated"}
+    assert all(o["steps"] == 3 for o in ended if o["reason"] == "budget")
+    # Not even a policy that writes freely can use it: it is no more than an invalid command.
+    env = gym.make("Berry-v0", sub_done=False, subgoal_budget=3).unwrapped
+    env.reset(options={"task_id": "train:00"})
+    _, _, _, _, info = env.step("- get the apple\n- get the plum")
+    assert SUB_DONE not in info["admissible"]
+    observation, _, _, _, info = env.step(SUB_DONE)
+    assert info["invalid"] and info["step"] == 1 and observation["subgoal_index"] == 0
+    with pytest.raises(ValueError, match="subgoal_budget"):
+        TrainConfig(method="himac-no-subdone")
+
+
+def test_further_supervision_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(_config("himac"), tmp_path, console=QUIET)
+    trainer.run()
+    trainer.at.learn_cpu_seconds = 0.2
+    monkeypatch.setattr(baselines, "SAVE_EVERY", 0.0)
+    real, begins = checkpoint.save, []
+
+    def save_and_stop(folder: Path, step: int, *args: Any, **kwargs: Any) -> None:
+        real(folder, step, *args, **kwargs)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    class Watched(Supervision):
+        def batches(self, start: int = 0) -> Iterator[TokenBatch]:
+            begins.append(start)
+            return super().batches(start)
+
+    monkeypatch.setattr(checkpoint, "save", save_and_stop)
+    monkeypatch.setattr(baselines, "Supervision", Watched)
+    with pytest.raises(KeyboardInterrupt):
+        baselines.further_supervision(trainer)
+    monkeypatch.setattr(baselines, "SAVE_EVERY", 60.0)
+    found = baselines.further_supervision(trainer)
+    assert begins == [0, 2] and found["supervised_steps"] > 2
+    assert 0.2 <= found["cpu_seconds"] < 5.0

@@ -1,0 +1,243 @@
+"""Studies: shared warm starts, resuming, dead workers, results and the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from himac_agents.commands import study as command
+from himac_agents.config import TrainConfig
+from himac_agents.study import page, results
+from himac_agents.study.driver import Driver
+from himac_agents.study.plan import Job, Study
+
+HERE = Path(__file__).resolve().parent
+
+IDS = '''
+import gymnasium as gym
+from toy import FruitEnv
+from himac_envs.hierarchy import HierarchicalEnv
+
+def hierarchical(subgoal_budget=None, replans=0, **kwargs):
+    return HierarchicalEnv(
+        FruitEnv(max_steps=12, **kwargs), subgoal_budget=subgoal_budget, replans=replans
+    )
+
+gym.register("Fruit-v0", entry_point=hierarchical, disable_env_checker=True)
+gym.register("Fruit-Flat-v0", entry_point=FruitEnv, kwargs={"max_steps": 12},
+             disable_env_checker=True)
+'''
+
+CONFIG = TrainConfig(
+    env="fruit_ids:Fruit-v0", flat_env="fruit_ids:Fruit-Flat-v0", expert="oracle", demos=8,
+    warm_steps=10, warm_tokens=256, hidden=32, layers=2, heads=2, feedforward=64, tasks=3,
+    blueprints=3, executions=4, iterations=3, eval_episodes=5, lanes=16, checkpoint_every=1,
+    constrained=True, max_command_tokens=8, max_blueprint_tokens=24, threads=1, note="a toy",
+)  # fmt: skip
+
+CARD = """
+summary = "A toy."
+seeds = [0]
+[cells.fruit]
+preset = "{preset}"
+flat = {{ warm_steps = 14 }}
+[[runs]]
+cells = ["fruit"]
+methods = ["himac", "himac-joint", "grpo"]
+[methods.himac]
+baselines = ["supervised"]
+"""
+
+
+@pytest.fixture
+def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "fruit_ids.py").write_text(IDS)
+    monkeypatch.syspath_prepend(str(modules))
+    monkeypatch.syspath_prepend(str(HERE.parent))
+    preset = tmp_path / "preset.toml"
+    preset.write_text(CONFIG.to_toml())
+    path = tmp_path / "toy.toml"
+    path.write_text(CARD.format(preset=preset))
+    return path
+
+
+def test_methods_of_the_same_roles_share_a_warm_start(card: Path) -> None:
+    jobs = Study.load(str(card)).jobs()
+    assert [job.name for job in jobs] == [
+        "warm/fruit-hierarchical-seed0",
+        "runs/fruit-himac-seed0",
+        "runs/fruit-himac-joint-seed0",
+        "warm/fruit-flat-seed0",
+        "runs/fruit-grpo-seed0",
+    ]
+    assert jobs[1].config.baselines == ("supervised",)
+    assert jobs[2].config.baselines == ()
+    assert [job.config.warm_steps for job in jobs] == [10, 10, 10, 14, 14]
+    assert [job.name for job in Study.load(str(card)).jobs(methods=["grpo"])] == [
+        "warm/fruit-flat-seed0",
+        "runs/fruit-grpo-seed0",
+    ]
+
+
+def test_cards_that_cannot_be_run_say_why(card: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no method 'ppo'"):
+        Study.load(str(card)).jobs(methods=["ppo"])
+    with pytest.raises(FileNotFoundError, match="there are"):
+        Study.load("medium")
+    text = card.read_text()
+    card.write_text(text.replace('cells = ["fruit"]', 'cells = ["vegetable"]'))
+    with pytest.raises(ValueError, match="unknown cells: vegetable"):
+        Study.load(str(card))
+    card.write_text(text.replace("seeds = [0]", ""))
+    with pytest.raises(ValueError, match="needs `summary`, `seeds`"):
+        Study.load(str(card))
+    card.write_text(text + "[methods.himac-joint]\ndemos = 3\n")
+    with pytest.raises(ValueError, match="changes demos, so it cannot share"):
+        Study.load(str(card)).jobs()
+
+
+def _options(card: Path, out: Path, **more: Any) -> command.Options:
+    return command.Options(
+        setting=str(card), out=out, jobs=2, results=out / "results", page=out / "page.md", **more
+    )
+
+
+def test_a_study_runs_resumes_after_a_kill_and_reports(card: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    # A first driver is killed, with its workers, once the first run is under way.
+    code = (
+        "import sys; from pathlib import Path; from himac_agents.commands import study as c;"
+        f"c.run(c.Options(setting={str(card)!r}, out=Path({str(out)!r}), jobs=1, "
+        "methods=('himac',), results=Path(sys.argv[1]), page=Path(sys.argv[2])))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(out / "results"), str(out / "page.md")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    )
+    run = out / "runs" / "fruit-himac-seed0"
+    while process.poll() is None and len(list(run.glob("checkpoints/step-*"))) < 2:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (run / "config.toml").is_file()
+    warm = out / "warm" / "fruit-hierarchical-seed0" / "ready.json"
+    made = warm.stat().st_mtime_ns
+
+    assert command.run(_options(card, out)) == 0
+    assert warm.stat().st_mtime_ns == made, "a finished warm start is not made again"
+    lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines if x["phase"] == "executor"] == [1, 2, 3]
+    recorded = tomllib.loads((out / "results" / "toy-fruit.toml").read_text())
+    assert recorded["missing"] == []
+    rows = {row["method"]: row for row in recorded["runs"]}
+    assert set(rows) == {"himac", "himac-joint", "grpo"}
+    assert rows["himac"]["warm_start"] == rows["himac-joint"]["warm_start"]
+    found = json.loads((run / "result.json").read_text())
+    assert rows["himac"]["final"]["success"] == found["final"]["success"]
+    assert rows["himac"]["supervised"]["success"] == found["baselines"]["supervised"]["success"]
+    assert rows["himac"]["work"]["env_steps"] == found["work"]["env_steps"] > 0
+    for key in ("version", "machine", "torch"):
+        assert rows["grpo"][key]
+    assert {row["against"] for row in recorded["paired"]} == {"himac-joint", "grpo"}
+
+    # The page is made of what was recorded, and of nothing else.
+    shown = (out / "page.md").read_text()
+    assert "flat GRPO" in shown and "further supervision instead" in shown
+    assert (out / "page" / "toy-fruit.svg").read_text().startswith("<svg")
+    (out / "page.md").unlink()
+    (out / "runs").rename(out / "elsewhere")
+    assert command.run(_options(card, out, report_only=True)) == 0
+    assert (out / "page.md").read_text() == shown
+    (out / "elsewhere").rename(out / "runs")
+
+    # Other settings in the same folder are refused, and the other runs are left alone.
+    preset = tmp_path / "preset.toml"
+    preset.write_text(CONFIG.replace(lr=1e-5).to_toml())
+    driver = Driver(Study.load(str(card)).jobs(methods=["grpo"]), out, report=lambda line: None)
+    failed = driver.run()
+    assert "begun with other settings (lr)" in failed["warm/fruit-flat-seed0"]
+    assert "left out" in failed["runs/fruit-grpo-seed0"]
+
+
+def test_a_dead_worker_is_reported_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [
+        Job("warm", cell, "himac", 0, CONFIG) for cell in ("a", "b", "c")
+    ] + [
+        Job("learn", cell, "himac", 0, CONFIG, f"warm/{cell}-hierarchical-seed0")
+        for cell in ("a", "b", "c")
+    ]  # fmt: skip
+    began: list[str] = []
+    lock = threading.Lock()
+
+    def execute(self: Driver, job: Job) -> int:
+        with lock:
+            began.append(job.name)
+        self._log(job).parent.mkdir(parents=True, exist_ok=True)
+        self._log(job).write_text("ValueError: out of fruit\n")
+        return -9 if job.cell == "b" else 0
+
+    monkeypatch.setattr(Driver, "_execute", execute)
+    lines: list[str] = []
+    finished: list[str] = []
+    driver = Driver(jobs, tmp_path, 2, lines.append, lambda job: finished.append(job.name))
+    failed = driver.run()
+    assert set(failed) == {"warm/b-hierarchical-seed0", "runs/b-himac-seed0"}
+    assert "signal 9: ValueError: out of fruit" in failed["warm/b-hierarchical-seed0"]
+    assert "left out" in failed["runs/b-himac-seed0"]
+    assert sorted(finished) == sorted(j.name for j in jobs if j.cell != "b")
+    assert len(began) == len(set(began)) == 5
+    with pytest.raises(ValueError, match="at least one"):
+        Driver(jobs, tmp_path, 0)
+
+
+def test_results_survive_the_way_to_a_file_and_back(tmp_path: Path) -> None:
+    score = {"success": 0.5, "ci95": [0.25, 0.75], "greedy": 1.0, "greedy_ci95": [0.7, 1.0]}
+    difference = {"mean": 0.25, "ci95": [0.1, 0.4]}
+    row = {
+        "method": "himac", "seed": 0, "warm_start": {**score, "success": 0.25}, "final": score,
+        "gain": difference, "greedy_gain": difference,
+        "work": {"env_steps": 7, "tokens": 9, "learning_cpu_seconds": 1.5},
+    }  # fmt: skip
+    content = {
+        "study": "toy", "cell": "fruit", "preset": "p", "env": 'An "env"', "split": "test",
+        "episodes": 8, "max_env_steps": 5, "command": "himac", "missing": ["fruit-grpo-seed0"],
+        "runs": [row, {**row, "seed": 1}], "paired": [],
+    }  # fmt: skip
+    results.write(tmp_path, content)
+    assert results.read_all(tmp_path, "toy") == {"fruit": content}
+    assert results.read_all(tmp_path, "other") == {}
+    text = page.section(content, "f.svg")
+    assert "Not finished yet:** fruit-grpo-seed0" in text
+    assert "50.0 [28.0, 72.0]" in text, "both seeds' 16 tasks together, by Wilson"
+    assert results.pooled([score, score], 8)[0] == 0.5
+    with pytest.raises(ValueError, match="is no result"):
+        results.to_toml({"x": float("nan")})
+
+
+def test_every_study_of_the_registry_can_be_run() -> None:
+    for name in ("small", "full"):
+        study = Study.load(name)
+        jobs = study.jobs()
+        assert study.summary and jobs
+        for job in jobs:
+            assert job.config.max_env_steps > 0, "methods are compared at equal environment steps"
+            assert job.config.note
+        held = {dataclasses.replace(j.config, method="himac", seed=0, baselines=()).to_toml()
+                for j in jobs if j.cell == jobs[0].cell}  # fmt: skip
+        assert held

@@ -1,0 +1,144 @@
+"""`himac eval`: who plays, what is played, and what is written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from himac_agents.cli import main
+from himac_agents.players import Players
+from himac_agents.prompts import VerlAgentPrompts
+from himac_agents.protocols import Protocol, names
+from himac_agents.testing import ChatServer
+from himac_envs.registry import env_cards
+
+
+def _eval(tmp_path: Path, *args: str) -> dict[str, Any]:
+    file = tmp_path / "folder" / "result.json"
+    assert main(["eval", *args, "--json", str(file)]) == 0
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+def test_planner_and_executor_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = tmp_path / "records.jsonl"
+    found = _eval(
+        tmp_path, "HiMAC-ALFWorld-v0", "--planner", "oracle", "--executor", "random",
+        "--episodes", "4", "--seeds", "0", "1", "--max-steps", "12", "--records", str(lines),
+    )  # fmt: skip
+    assert found["success"] < 0.5 and found["episodes"] == 8 and found["tasks"] == 4
+    assert found["blueprint_valid"] == 1.0 and found["subgoals"] >= 2, "the oracle planned"
+    assert found["env_steps"] <= 8 * 12 and found["planner"] == "oracle"
+    records = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert len(records) == 8 and {r["seed"] for r in records} == {0, 1}
+    assert sum(r["steps"] for r in records) == found["env_steps"]
+    shown = capsys.readouterr().out
+    assert "oracle + random" in shown and "95% interval" in shown
+
+
+def test_every_protocol_is_about_environments_that_exist() -> None:
+    found = names()
+    assert {"verl-agent-alfworld", "verl-agent-webshop", "verl-agent-sokoban"} <= set(found)
+    for name in found:
+        protocol = Protocol.preset(name)
+        assert env_cards()[protocol.env].kind == "hierarchical" and protocol.about
+        assert env_cards()[protocol.flat_env].kind == "flat"
+    webshop = Protocol.preset("verl-agent-webshop")
+    assert (webshop.episodes, webshop.env_kwargs["max_steps"]) == (500, 15)
+
+
+def test_a_protocol_is_played_and_options_replace_its_values(tmp_path: Path) -> None:
+    found = _eval(tmp_path, "--preset", "verl-agent-sokoban", "--episodes", "3")
+    assert found["env"] == "HiMAC-Sokoban-Flat-v0" and found["temperature"] == 0.4
+    assert found["success"] == 1.0 and found["return"] == 10.0, "verl-agent's reward"
+    found = _eval(tmp_path, "--preset", "verl-agent-sokoban", "--episodes", "3", "--flat", "False")
+    assert found["env"] == "HiMAC-Sokoban-v0" and found["sub_done_precision"] in (None, 1.0)
+    assert found["subgoals"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([], "--preset"),
+        (["--preset", "verl-agent-chess"], "verl-agent-sokoban"),
+        (["HiMAC-WebShop-v0", "--preset", "verl-agent-sokoban"], "HiMAC-Sokoban-v0"),
+        (["HiMAC-ALFWorld-Flat-v0", "--planner", "oracle"], "no place for a planner"),
+        (["HiMAC-ALFWorld-v0", "--policy", "api"], "--model"),
+        (["HiMAC-ALFWorld-v0", "--agent", "api", "--model", "m", "--base-url", "here"], "http"),
+        (["HiMAC-ALFWorld-v0", "--agent", "api", "--model", "m", "--options", "x"], "JSON"),
+        (["HiMAC-ALFWorld-v0", "--seeds", "1", "1"], "different"),
+        (["HiMAC-ALFWorld-v0", "--prompt", "haiku"], "verl-agent"),
+        (["--preset", "verl-agent-webshop"], "himac data get webshop"),
+    ],
+)
+def test_errors_teach(
+    args: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("HIMAC_HOME", str(tmp_path))
+    assert main(["eval", *args]) == 1
+    error = capsys.readouterr().err
+    assert says in error.replace("\n", " ") and "Traceback" not in error
+
+
+def test_a_remote_model_plays_through_the_command_line(tmp_path: Path) -> None:
+    pytest.importorskip("httpx")
+
+    def answer(request: dict[str, Any]) -> str:
+        return "<think>It is near.</think><action>UP</action>"
+
+    with ChatServer(answer) as server:
+        found = _eval(
+            tmp_path, "--preset", "verl-agent-sokoban", "--policy", "api", "--model", "tiny-chat",
+            "--base-url", server.url, "--episodes", "2", "--max-steps", "4", "--price-out", "1",
+        )  # fmt: skip
+    assert found["errors"] == 0 and found["invalid_actions"] == 0 and found["env_steps"] <= 8
+    assert found["usage"]["tiny-chat"]["answers"] == found["env_steps"] == len(server.requests)
+    assert found["usage"]["tiny-chat"]["cost"] > 0
+    last = server.requests[-1]
+    assert last["temperature"] == 0.4 and last["max_tokens"] == 512
+    # One prompt a decision, with a memory of two steps.
+    assert len(last["messages"]) == 1
+    text = last["messages"][0]["content"]
+    assert "Action: 'up'" in text and text.count("[Observation") == 2 and "<think>" in text
+
+
+def test_without_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'transformers'):\n"
+        "            raise ImportError('blocked: ' + name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "from himac_agents.cli import main\n"
+        "sys.exit(main(['eval', 'HiMAC-Sokoban-v0', '--episodes', '2', '--agent', sys.argv[1]]))\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run([*command, "oracle"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "100.0" in done.stdout, done.stderr
+    run = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and "himac[agents]" in run.stderr
+
+
+def test_players_keep_to_what_they_are_told() -> None:
+    pytest.importorskip("httpx")
+    from himac_agents.policies.api import Endpoint
+
+    players = Players(
+        "HiMAC-WebShop-v0", False, endpoint=Endpoint("m"), prompt="verl-agent", sees="episode"
+    )
+    agent = players.make("oracle", executor="api")
+    assert agent.planner is not None and agent.planner.policy is not agent.executor.policy
+    assert agent.executor.sees == "episode" and agent.executor.sampling.max_tokens == 512
+    assert isinstance(agent.executor.prompts, VerlAgentPrompts)
+    assert agent.executor.prompts.benchmark == "webshop"
+    assert players.make("api").planner.policy is players.make("api").executor.policy  # type: ignore[union-attr]

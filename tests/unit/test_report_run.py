@@ -1,0 +1,197 @@
+"""From an episode to its record to the page: what a run keeps for its readers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from rich.console import Console
+from toy import FruitEnv
+
+from himac_agents.agent import HiMACAgent
+from himac_agents.config import TrainConfig
+from himac_agents.episodes import Episode, Segment, Task, Turn
+from himac_agents.policies.scripted import ScriptedPolicy
+from himac_agents.report.page import render
+from himac_agents.report.runs import read_run
+from himac_agents.rollout import EnvPool, collect
+from himac_agents.run import Run
+from himac_agents.traces import MAX_EPISODE, MAX_TEXT, Sample, describe, picture, png_uri
+from himac_envs.hierarchy import HierarchicalEnv
+
+
+def _episode(observations: list[str], frames: list[Any] | None = None) -> Episode:
+    segment = Segment("executor", 0, "look", 0)
+    for k, text in enumerate(observations):
+        turn = Turn(segment, 0, (1, 2), (-0.5, 0.0), f"go {k} ", f"go {k}")
+        turn.allowed = ((1, 3), (2,))
+        turn.observation = text
+        turn.frame = None if frames is None else frames[k]
+        segment.turns.append(turn)
+    return Episode(Task("t", 3), [segment], goal="find it", first="a room")
+
+
+def test_a_record_holds_what_was_read_written_and_credited() -> None:
+    episode = _episode(["a hall", "a yard"])
+    episode.segments[0].turns[0].advantage = 0.123456
+    found = json.loads(json.dumps(describe(episode, "train", 7)))
+    assert (found["first"], found["goal"], found["step"]) == ("a room", "find it", 7)
+    first, second = found["segments"][0]["turns"]
+    assert first["text"] == "go 0 " and first["action"] == "go 0"
+    assert first["observation"] == "a hall" and first["advantage"] == 0.1235
+    # The second token was the only one allowed: nothing was decided at it.
+    assert first["logprob"] == -0.5 and first["tokens"] == 2
+    assert "advantage" not in second and "cut" not in found and "frame" not in found
+
+
+def test_a_record_is_bounded_and_says_what_is_missing() -> None:
+    episode = _episode(["x" * (MAX_TEXT + 1)] * 3 + ["y" * 3_999] * 60)
+    found = describe(episode, "train", 1)
+    turns = found["segments"][0]["turns"]
+    assert turns[0]["observation"].endswith("… [1 more characters]")
+    assert found["cut"]["shortened"] == 3
+    kept = [t for t in turns if "observation" in t]
+    assert len(kept) + found["cut"]["left_out"] == len(turns) == 63
+    assert 0 < found["cut"]["left_out"] < 20
+    assert len(json.dumps(found)) < MAX_EPISODE + 20_000
+    assert turns[-1]["action"] == "go 62"  # what was done is kept, whatever was seen
+
+
+def test_images_become_small_pngs() -> None:
+    image = np.zeros((500, 320, 3), dtype=np.uint8)
+    image[:, :, 0] = np.arange(500)[:, None] % 251
+    uri = png_uri(image)
+    data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", data[16:24])
+    assert (width, height) == (80, 125)
+    begin = data.index(b"IDAT")
+    (size,) = struct.unpack(">I", data[begin - 4 : begin])
+    rows = zlib.decompress(data[begin + 4 : begin + 4 + size])
+    pixels = np.frombuffer(rows, np.uint8).reshape(height, 1 + 3 * width)[:, 1:]
+    assert (pixels.reshape(height, width, 3) == image[::4, ::4]).all()
+    frames = [image, None, "##\n@."]
+    turns = describe(_episode(["a", "b", "c"], frames), "train", 1)["segments"][0]["turns"]
+    assert turns[0]["frame"] == uri and "frame" not in turns[1] and turns[2]["frame"] == "##\n@."
+
+
+def test_sokoban_is_kept_as_boards() -> None:
+    pool = EnvPool(lambda: gym.make("HiMAC-Sokoban-v0", split="test"), 2)
+    agent = HiMACAgent.shared(ScriptedPolicy("oracle"))
+    tasks = [Task(t) for t in pool.task_ids("test")[:2]]
+    for episode in collect(agent, pool, tasks):
+        found = describe(episode, "evaluation/final", 0)
+        boards = [found["frame"]]
+        boards += [t["frame"] for s in found["segments"] for t in s["turns"] if "frame" in t]
+        assert all(len(b.split("\n")) == 6 and sum(c in "@+" for c in b) == 1 for b in boards)
+        assert "$" in boards[0] and episode.success and "*" in boards[-1]
+        moves = [t for s in found["segments"] for t in s["turns"] if s["role"] == "executor"]
+        assert len(moves) >= episode.steps > 0
+
+
+def test_a_player_on_a_target_is_drawn_as_such() -> None:
+    class Room:
+        board = object()
+        room_fixed = np.array([[0, 2, 1, 2, 2]])
+        room_state = np.array([[0, 5, 4, 3, 2]])
+
+    assert picture(Room(), {}) == "#+$*."
+    image = np.zeros((2, 2, 3), np.uint8)
+    assert picture(object(), {"image": image}) is image
+    assert picture(object(), {"text": "x"}) is None
+
+
+def test_candidates_belong_to_their_group_and_one_is_chosen() -> None:
+    pool = EnvPool(lambda: HierarchicalEnv(FruitEnv(max_steps=12)), 4)
+    agent = HiMACAgent.shared(ScriptedPolicy("oracle"))
+    ids = list(pool.task_ids("train"))[:2]
+    plans = collect(agent, pool, [Task(ids[g], g) for g in (0, 0, 1)])
+    offered = [(plan, 1.0, 0.5) for plan in plans]
+    run = collect(agent, pool, [Task(ids[0], 0, plans[0].blueprint)])[0]
+    found = describe(run, "train", 1, offered)["candidates"]
+    assert [c["chosen"] for c in found] == [True, False]
+    assert found[0]["subgoals"] == plans[0].blueprint.texts() and found[0]["advantage"] == 0.5
+    assert "candidates" not in describe(run, "train", 1)
+
+
+def test_a_sample_keeps_a_few_of_either_kind() -> None:
+    sample = Sample(2)
+    for k in range(9):
+        episode = Episode(Task(str(k)))
+        episode.success = k % 3 == 2
+        sample(episode)
+    assert [e.task.task_id for e in sample.episodes] == ["0", "1", "2", "5"]
+
+
+def test_resuming_cuts_the_logs_back_and_mends_a_torn_line(tmp_path: Path) -> None:
+    config = TrainConfig()
+    run = Run(tmp_path / "r", config)
+    for step in (1, 2, 3):
+        run.log("executor", step, {"success": 0.5})
+        run.show("train", step, [_episode(["a"])])
+    run.close()
+    with run.episodes_path.open("a") as file:
+        file.write('{"phase": "train", "ste')
+    again = Run(tmp_path / "r", config, resume=True)
+    again.rewind(2)
+    again.close()
+    assert len(run.metrics_path.read_text().splitlines()) == 2
+    shown = [json.loads(x)["step"] for x in run.episodes_path.read_text().splitlines()]
+    assert shown == [1, 2]
+
+
+@pytest.fixture
+def _fruit() -> Any:
+    gym.register(
+        "FruitReport-v0",
+        entry_point=lambda subgoal_budget=None, **kw: HierarchicalEnv(
+            FruitEnv(max_steps=12, **kw), subgoal_budget=subgoal_budget
+        ),
+        disable_env_checker=True,
+    )
+    yield
+    del gym.registry["FruitReport-v0"]
+
+
+@pytest.mark.usefixtures("_fruit")
+def test_one_iteration_of_learning_and_its_report(tmp_path: Path) -> None:
+    from himac_agents.trainer import Trainer
+
+    config = TrainConfig(
+        env="FruitReport-v0", flat_env="FruitReport-v0", expert="oracle", demos=8, warm_steps=20,
+        warm_tokens=256, hidden=32, layers=1, heads=2, feedforward=32, tasks=3, blueprints=3,
+        executions=3, iterations=1, eval_episodes=5, lanes=16, checkpoint_every=1,
+        constrained=True, max_command_tokens=8, max_blueprint_tokens=24, threads=1,
+    )  # fmt: skip
+    folder = tmp_path / "run"
+    Trainer(config, folder, console=Console(quiet=True)).run()
+    run = read_run(folder)
+    assert run.finished and not run.notes
+    phases = list(dict.fromkeys(e["phase"] for e in run.episodes))
+    assert phases == [
+        "evaluation/warm_start, temperature 1", "evaluation/warm_start, greedy", "train",
+        "evaluation/final, temperature 1", "evaluation/final, greedy",
+    ]  # fmt: skip
+    train = [e for e in run.episodes if e["phase"] == "train"]
+    assert len({e["task_id"] for e in train}) >= 3
+    turns = [t for e in train for s in e["segments"] for t in s["turns"]]
+    assert turns and all("advantage" in t and "observation" in t for t in turns)
+    for episode in train:
+        assert [c["chosen"] for c in episode["candidates"]].count(True) == 1
+    planned = [s for e in run.episodes if e["phase"] != "train" for s in e["segments"]]
+    assert any(s["role"] == "planner" for s in planned)
+    ended = [row for row in run.metrics if "ended_done" in row]
+    shares = ("ended_done", "ended_budget", "ended_terminated", "ended_truncated")
+    assert ended and all(abs(sum(r[k] for k in shares) - 1) < 1e-5 for r in ended)
+    written = (folder / "report.html").read_text()
+    text = render([run])
+    assert written == text
+    assert "FruitReport" in text and "Why options ended" in text
+    assert len(text) < 2_000_000
