@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.batching import by_length, token_batch
@@ -13,6 +14,9 @@ from himac_agents.policies.scripted import Expert, ScriptedPolicy
 from himac_agents.policy import Codec, TokenBatch
 from himac_agents.prompts import Prompts
 from himac_agents.rollout import EnvPool, collect
+
+#: Distinguishes the choice of demonstrated tasks from a run's other draws.
+_DEMOS = 1
 
 
 def demonstrate(
@@ -52,6 +56,16 @@ def demonstrate(
     agent = HiMACAgent(None if flat else Planner(policy, prompts), executor)
     tasks = [Task(task_id, group=i) for i, task_id in enumerate(task_ids)]
     return collect(agent, pool, tasks, codec=codec, transcripts=transcripts)
+
+
+def demonstration_order(count: int, seed: int) -> NDArray[np.int64]:
+    """The order in which a split's tasks are taken for demonstrations: the first are shown.
+
+    Args:
+        count: Tasks of the split.
+        seed: The run's.
+    """
+    return np.random.default_rng([seed, _DEMOS]).permutation(count)
 
 
 def texts_of(

@@ -12,13 +12,15 @@ from himac_agents.config import TrainConfig
 from himac_agents.episodes import Episode
 from himac_agents.files import write_atomically
 from himac_agents.traces import describe
+from himac_envs.task import HiMACError
 
 
 class Run:
     """The folder of one training run, and its logs.
 
     Files: `config.toml`, `metrics.jsonl` (one JSON object a phase), TensorBoard events,
-    `episodes.jsonl` (sampled episodes to look at), `checkpoints/`, `result.json` when finished.
+    `episodes.jsonl` (sampled episodes to look at), `checkpoints/`; when finished also
+    `result.json` and `report.html`.
 
     Args:
         folder: Where; made if absent.
@@ -105,6 +107,20 @@ class Run:
         write_atomically(path, json.dumps(content, indent=2) + "\n")
         return path
 
+    def report(self) -> Path | None:
+        """Writes `report.html`.
+
+        Returns:
+            None where it could not be made: a run that has its result does not fail for that, and
+            `himac report` says what is wrong.
+        """
+        try:
+            from himac_agents.report.page import write_report
+
+            return write_report([self.folder], self.folder / "report.html")[0]
+        except (ImportError, HiMACError, OSError):
+            return None
+
     def close(self) -> None:
         """Closes the logs."""
         if self._board is not None:
@@ -145,6 +161,10 @@ class UnwrittenRun(Run):
     def result(self, content: Mapping[str, Any]) -> Path:
         """Where the result is written."""
         return self.folder / "result.json"
+
+    def report(self) -> Path | None:
+        """Nothing."""
+        return None
 
     def close(self) -> None:
         """Nothing."""

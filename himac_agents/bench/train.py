@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from himac_agents.agent import Executor, HiMACAgent
 from himac_agents.advantages import grpo
+from himac_agents.agent import Executor, HiMACAgent
 from himac_agents.bench.scripted import GOAL, WORDS, ScriptedEnv, Shape, script, worth
 from himac_agents.config import TrainConfig
 from himac_agents.episodes import Task

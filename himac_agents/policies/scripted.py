@@ -87,10 +87,10 @@ class ScriptedPolicy:
         subgoal = None if option is None else option.subgoal
         now = (env.task_id, getattr(env, "options_begun", 0))
         running = self._running.get(id(env))
-        if running is None or running[0] != now or (option is not None and option.steps == 0):
-            running = (now, self._expert(task, subgoal))
-            self._running[id(env)] = running
         try:
+            if running is None or running[0] != now or (option is not None and option.steps == 0):
+                running = (now, self._expert(task, subgoal))
+                self._running[id(env)] = running
             return next(running[1], over)
         except ValueError:
             # The expert does not know this sub-goal, or it cannot be reached from here.

@@ -30,6 +30,7 @@ class ChatPrompts(PlainCommands):
         think: Ask for reasoning in `<think>` tags before each answer.
         pixels: The model sees pictures: the text of an observation, which draws the same in
             characters, is left out (Sokoban).
+        sub_done: The executor ends its sub-goals itself, and is told how.
     """
 
     list_admissible: bool = True
@@ -37,6 +38,7 @@ class ChatPrompts(PlainCommands):
     benchmark: str = ""
     think: bool = False
     pixels: bool = False
+    sub_done: bool = True
 
     def plan(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.plan`."""
@@ -60,10 +62,12 @@ class ChatPrompts(PlainCommands):
         """See `Prompts.segment`."""
         words = wording(self.benchmark)
         rules = (
-            f"You act in {words.world}, to achieve one sub-goal. {self._think}Answer with exactly "
-            f"one command between <action> and </action>: {words.commands}. Answer with {SUB_DONE} "
-            "alone as soon as the sub-goal is achieved."
+            f"You act in {words.world}. Achieve the sub-goal that you are given. {self._think}"
+            "Answer with exactly one command between <action> and </action>: "
+            f"{words.commands}."
         )
+        if self.sub_done:
+            rules += f" Answer with {SUB_DONE} alone as soon as the sub-goal is achieved."
         parts = [f"Sub-goal: {subgoal}"]
         if words.scene:
             parts.insert(0, f"Scene:\n{scene(first)}")
@@ -138,7 +142,7 @@ class ChatPrompts(PlainCommands):
     def _rules_of_play(self) -> str:
         words = wording(self.benchmark)
         return (
-            f"You act in {words.world}, to solve a task. {self._think}Answer with exactly one "
+            f"You act in {words.world}. Solve the task. {self._think}Answer with exactly one "
             f"command between <action> and </action>: {words.commands}."
         )
 

@@ -21,16 +21,6 @@ INCIDENTAL = frozenset(
     }
 )  # fmt: skip
 
-TITLES = {
-    "himac": "HiMAC",
-    "himac-joint": "HiMAC, no co-evolution",
-    "himac-no-subdone": "HiMAC, no <sub_done>",
-    "himac-random-blueprint": "HiMAC, random blueprint",
-    "grpo": "Flat GRPO",
-    "rloo": "Flat RLOO",
-    "gigpo": "Flat GiGPO",
-}
-
 
 @dataclass(frozen=True)
 class Group:
@@ -231,7 +221,7 @@ def _labels(grouped: Sequence[Sequence[RunData]]) -> list[str]:
     """Each group's name; groups of one method are told apart by the settings that differ."""
     labels = []
     for group in grouped:
-        label = TITLES.get(group[0].method, group[0].method)
+        label = group[0].title
         rivals = [g[0] for g in grouped if g[0].method == group[0].method]
         apart = {k: v for k, v in differing(rivals).items() if k not in INCIDENTAL}
         mine = [f"{k}={_short(group[0].settings.get(k))}" for k in apart]

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from himac_agents.files import write_atomically
 from himac_agents.report import theme
 from himac_agents.report.groups import Family, Group, differing, families
 from himac_agents.report.panels import AXES, panel
@@ -47,21 +47,9 @@ def write_report(
     """
     runs = [read_run(path) for path in find_runs(paths)]
     html = render(runs, episodes=episodes)
-    out.parent.mkdir(parents=True, exist_ok=True)
     # What is no valid Unicode (a lone surrogate in a model's answer) becomes a question mark.
-    _place(out, html.encode("utf-8", "replace"))
+    write_atomically(out, html.encode("utf-8", "replace").decode("utf-8"))
     return out, runs
-
-
-def _place(path: Path, content: bytes) -> None:
-    """Writes a file beside its place and renames it into it; a failure leaves nothing behind."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def render(runs: Sequence[RunData], *, episodes: int = EPISODES) -> str:

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from himac_agents.measure import wilson
+from himac_agents.methods import METHODS, Method
 from himac_envs.task import HiMACError
 
-#: Methods without a planner play the flat environment.
-FLAT = ("flat", "grpo", "rloo", "gigpo")
+#: How deep below a given folder runs are looked for, and where not: warm starts that a study's
+#: runs were forked from are no runs of their own.
+DEPTH = 4
+SKIPPED = frozenset({"warm", "warm_start", "checkpoints"})
+_TRAITS: dict[str, Method] = {str(name): method for name, method in METHODS.items()}
 
 
 class RunError(HiMACError):
@@ -79,11 +83,19 @@ class RunData:
         return str(self.settings.get("method", "himac"))
 
     @property
+    def title(self) -> str:
+        """The method's name for readers."""
+        traits = _TRAITS.get(self.method)
+        title = self.method if traits is None else traits.title
+        return title[:1].upper() + title[1:]
+
+    @property
     def env(self) -> str:
         """The id of the environment that was played."""
         if self.result is not None and "env" in self.result:
             return str(self.result["env"])
-        key = "flat_env" if self.method in FLAT else "env"
+        traits = _TRAITS.get(self.method)
+        key = "env" if traits is None or traits.hierarchical else "flat_env"
         return str(self.settings.get(key, self.settings.get("env", "?")))
 
     @property
@@ -221,7 +233,7 @@ class RunData:
 def find_runs(paths: Sequence[Path]) -> list[Path]:
     """The run folders among some folders.
 
-    A folder of runs stands for the runs in it; a run's own flat baseline (a run inside it) is
+    A folder stands for the runs in it and below it; a run's own flat baseline (a run inside it) is
     found with it.
 
     Raises:
@@ -231,13 +243,15 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise RunError(f"{path}: no such folder; `himac report` takes folders of runs")
-        if (path / "config.toml").is_file():
-            inner = [path, *_runs_in(path)]
-        else:
-            inner = [run for child in _runs_in(path) for run in (child, *_runs_in(child))]
+        inner = sorted(
+            settings.parent
+            for depth in range(DEPTH)
+            for settings in path.glob("*/" * depth + "config.toml")
+            if SKIPPED.isdisjoint(settings.relative_to(path).parts)
+        )
         if not inner:
             raise RunError(
-                f"{path}: no run: neither it nor a folder in it holds a config.toml "
+                f"{path}: no run: neither it nor a folder below it holds a config.toml "
                 "(`himac train` makes runs)"
             )
         found += inner
@@ -245,10 +259,6 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     for path in found:
         unique.setdefault(path.resolve(), path)
     return list(unique.values())
-
-
-def _runs_in(folder: Path) -> list[Path]:
-    return sorted(p.parent for p in folder.glob("*/config.toml"))
 
 
 def read_run(path: Path) -> RunData:

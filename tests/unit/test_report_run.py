@@ -190,6 +190,8 @@ def test_one_iteration_of_learning_and_its_report(tmp_path: Path) -> None:
     ended = [row for row in run.metrics if "ended_done" in row]
     shares = ("ended_done", "ended_budget", "ended_terminated", "ended_truncated")
     assert ended and all(abs(sum(r[k] for k in shares) - 1) < 1e-5 for r in ended)
+    written = (folder / "report.html").read_text()
     text = render([run])
+    assert written == text
     assert "FruitReport" in text and "Why options ended" in text
     assert len(text) < 2_000_000

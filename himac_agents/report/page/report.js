@@ -160,7 +160,7 @@
     meta.append(
       el("span", episode.success ? "mark yes" : "mark no", episode.error ? "crashed" : episode.success ? "✓ solved" : "✗ failed"),
       el("span", "", `${episode.env_steps ?? "?"} steps`),
-      el("span", "", episode.phase.startsWith("evaluation") ? episode.phase.replace("evaluation/", "").replace(/_/g, " ") : `iteration ${episode.step}`));
+      el("span", "when", episode.phase.startsWith("evaluation") ? episode.phase.replace("evaluation/", "").replace(/_/g, " ").replace("warm start", "start").replace("final", "end").replace("temperature 1", "T=1") : `iteration ${episode.step}`));
     node.append(meta);
     node.addEventListener("click", () => open(entry, 0));
     entry.row = node;
@@ -251,7 +251,7 @@
           const action = planner ? "wrote a blueprint" : turn.action;
           const kind = turn.invalid ? "a bad" : planner || turn.action === "<sub_done>" ? "a say" : "a";
           node.append(el("span", "i", planner ? "" : number), el("span", kind, action));
-          if (turn.reward) node.append(el("span", turn.reward > 0 ? "pay" : "pay neg", signed(turn.reward, 1)));
+          if (turn.reward) node.append(el("span", turn.reward > 0 ? "pay" : "pay neg", signed(turn.reward).replace(/0$/, "")));
           if (typeof turn.advantage === "number") node.append(adv(turn.advantage));
         }
         node.addEventListener("click", () => { stop(); show(i); });
@@ -269,7 +269,7 @@
       const bar = el("i");
       const value = step.turn && step.turn.advantage;
       if (typeof value === "number" && value) bar.style.background = `color-mix(in srgb,var(${value > 0 ? "--good" : "--bad"}) ${Math.min(80, 20 + Math.abs(value) * 35)}%,var(--fill))`;
-      else if (step.turn && step.turn.invalid) bar.style.background = "var(--bad)";
+      else if (step.turn && step.turn.invalid) bar.style.background = "var(--warn)";
       bar.addEventListener("click", () => { stop(); show(i); });
       scrub.append(bar);
     });
@@ -311,14 +311,38 @@
       if (turn.frame) frames.append(picture(turn.frame, "after"));
       box.append(frames);
     }
-    if (seen !== undefined) section(box, "What it saw", el("pre", "text", seen));
+    if (seen !== undefined) section(box, "What it saw", observed(seen, turn.action));
     if (turn.text !== undefined && turn.text !== turn.action) {
       const two = el("div", "two");
       two.append(section(el("div"), "What it wrote", el("pre", "text wrote", turn.text)), section(el("div"), "What was sent", el("pre", "text sent", turn.action)));
       box.append(two);
     } else section(box, "What it wrote and what was sent", el("pre", "text wrote", turn.action));
-    if (turn.observation !== undefined) section(box, "What came back", el("pre", "text", turn.observation));
+    if (turn.observation !== undefined) section(box, "What came back", observed(turn.observation));
     if (seen === undefined && turn.observation === undefined) box.append(el("p", "fine", "Observations were not kept in this run."));
+  };
+
+  // A web shop's page, whose parts are joined by [SEP], is laid out; what was clicked is marked.
+  // Everything else is shown as it was read.
+  const observed = (text, action) => {
+    const parts = text.split(/ ?\[SEP\] ?/);
+    if (parts.length < 4) return el("pre", "text", text);
+    const clicked = (/^click\[(.*)\]$/i.exec((action || "").trim()) || [])[1];
+    const is = (part) => clicked !== undefined && part.trim().toLowerCase() === clicked.trim().toLowerCase();
+    const page = el("div", "text shop");
+    for (let i = 0; i < parts.length; i++) {
+      const mark = is(parts[i]) ? " hit" : "";
+      if (/^B[0-9A-Z]{9}$/.test(parts[i]) && i + 2 < parts.length && parts[i + 2].startsWith("$")) {
+        const item = el("div", `item${mark}`);
+        item.append(el("code", "", parts[i]), el("span", "", parts[i + 1]), el("b", "", parts[i + 2]));
+        page.append(item);
+        i += 2;
+      } else if (/^instruction:?$/i.test(parts[i]) && i + 1 < parts.length) {
+        page.append(el("div", "wish", parts[i + 1]));
+        i += 1;
+      } else if (parts[i].length > 60) page.append(el("div", "wish", parts[i]));
+      else if (parts[i]) page.append(el("span", `bit${mark}`, parts[i]));
+    }
+    return page;
   };
 
   const drawCandidates = (box, episode) => {
