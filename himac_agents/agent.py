@@ -14,8 +14,16 @@ from typing import Any, Literal
 import numpy as np
 
 from himac_agents.policy import Codec, Completion, Image, Message, Policy, Prompt, Role, Sampling
-from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint, visible
+from himac_agents.prompts import CompactPrompts, Prompts, visible
 from himac_envs.blueprint import Blueprint
+
+#: A command as it is written, and as the environment takes it.
+Offer = tuple[str, str]
+
+
+def meant(said: str, offers: Sequence[Offer]) -> str:
+    """The command behind what was written: itself where no offer is written like that."""
+    return next((command for written, command in offers if written == said), said)
 
 
 def shown(messages: Sequence[Message], observation: Mapping[str, Any]) -> list[Message]:
@@ -127,7 +135,8 @@ class Planner:
         messages = self.prompts.plan(str(observation["text"]), str(info["goal"]))
         context = Context("planner", shown(messages, observation), codec_of(self.policy))
         (completion,) = self.policy.generate([context.prompt()], self.sampling)
-        return read_blueprint(completion.text, str(info["goal"]))
+        first, goal = str(observation["text"]), str(info["goal"])
+        return self.prompts.read_plan(completion.text, first, goal)
 
     def __call__(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
         """The blueprint as text: what `himac_envs.hierarchy.ExecutorView` asks of a planner."""
@@ -170,6 +179,7 @@ class Executor:
         A new segment begins with each episode and each sub-goal, and forgets what came before.
         """
         text = str(observation["text"])
+        task = str(observation.get("subgoal") or info["goal"])
         segment = (info["task_id"], observation.get("blueprint"), observation.get("subgoal_index"))
         fresh = info["step"] == 0 and observation.get("subgoal_index", 0) == 0
         if fresh:
@@ -185,30 +195,35 @@ class Executor:
                 observation, info, self._first, self._endings, before=before
             )
         else:
-            task = str(observation.get("subgoal") or info["goal"])
             (message,) = shown([self.prompts.observe(text, task, info)], observation)
             self._context.hear(message)
-        choices = self.choices(info, self._context.codec)
-        prompt = self._context.prompt(choices=choices)
+        offers = self.offers(task, info)
+        prompt = self._context.prompt(choices=self.choices(offers, self._context.codec))
         (completion,) = self.policy.generate([prompt], self.sampling)
         start = len(self._context.token_ids)
         self._context.say(completion)
         if not self.keep_thoughts:
             self._context.drop_thought(start)
-        command = self.prompts.read(completion.text)
-        self._past.append((text, command))
-        return command
+        said = self.prompts.read(completion.text)
+        self._past.append((text, said))
+        return meant(said, offers)
 
     def __call__(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
         """The same: what `himac_envs.hierarchy.PlannerView` asks of an executor."""
         return self.act(observation, info)
 
-    def choices(self, info: dict[str, Any], codec: Codec | None) -> list[tuple[int, ...]] | None:
+    def offers(self, task: str, info: dict[str, Any]) -> list[Offer]:
+        """What may be chosen now, as it is written and as the environment takes it."""
+        prompts = self.prompts
+        return [(prompts.phrase(c, info), c) for c in prompts.commands(task, info)]
+
+    def choices(
+        self, offers: Sequence[Offer], codec: Codec | None
+    ) -> list[tuple[int, ...]] | None:
         """The answers that are allowed now, as token ids; None where any is."""
         if not self.constrained or codec is None:
             return None
-        write = self.prompts.write_command
-        return [codec.encode_reply(write(c)) for c in info["admissible"]] or None
+        return [codec.encode_reply(written) for written, _ in offers] or None
 
     def remembers(self, observation: dict[str, Any]) -> bool:
         """Whether each step is a conversation of its own here."""

@@ -51,6 +51,7 @@ def make_prompts(config: TrainConfig) -> Prompts:
         tiny=config.policy == "tiny",
         think=config.think,
         pixels=bool(config.env_kwargs.get("image")),
+        sub_done=config.traits.sub_done,
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``himac list | play | train | eval | data | bench | report | site | doctor``.
+"""The command line: ``himac list | play | train | eval | demos | data | bench | report | ...``.
 
 Each command is a function of `himac_agents.commands`, imported only when it runs, so that
 ``himac list`` never waits for torch.
@@ -17,6 +17,7 @@ from rich.markup import escape
 from himac_agents.commands import (
     bench,
     data,
+    demos,
     doctor,
     evaluation,
     listing,
@@ -34,6 +35,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "play": play.run,
     "train": train.run,
     "eval": evaluation.run,
+    "demos": demos.run,
     "data": data.run,
     "bench": bench.run,
     "report": report.run,

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from himac_agents.methods import METHODS, Method, MethodName
 from himac_agents.prompts import STYLES, Style, VerlAgentPrompts
+from himac_agents.settings import Pairs
 from himac_envs import registry
 
 Baseline = Literal["supervised", "grpo", "demonstrator", "oracle"]
@@ -35,7 +36,7 @@ class TrainConfig:
     # The same tasks without a hierarchy: for the flat methods and the flat baseline.
     flat_env: str = "HiMAC-ALFWorld-Flat-v0"
     # Further keyword arguments of both environments; a value "$HIMAC_DATA/..." reads the variable.
-    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    env_kwargs: Pairs = field(default_factory=dict)
     # Seed of everything: weights, demonstrations, task choice, sampling.
     seed: int = 0
     # Steps after which the environment ends a sub-goal by itself; 0 leaves that to the executor.
@@ -51,7 +52,7 @@ class TrainConfig:
 
     # "tiny" (built from scratch) or "hf" (a local transformers model).
     policy: Literal["tiny", "hf"] = "tiny"
-    # Name or folder of the model, for policy = "hf".
+    # Name or folder of the model; policy = "hf" needs one.
     model: str = ""
     # One model in both roles, as in the paper; false gives each role its own.
     share_parameters: bool = True
@@ -101,12 +102,15 @@ class TrainConfig:
     # reasoning models are used; each step with a thought is then a training sequence of its own.
     keep_thoughts: bool = False
     # Arguments for the model's chat template, such as { enable_thinking = false }.
-    template_options: dict[str, Any] = field(default_factory=dict)
+    template_options: Pairs = field(default_factory=dict)
 
     # -- warm start: supervision on demonstrations -------------------------------------------------
 
     # Demonstrated tasks of the training split.
     demos: int = 500
+    # A file of demonstrations (`himac demos`) to start from instead of making them: then `demos`,
+    # `expert` and the noise are without effect.
+    demo_file: str = ""
     # Who demonstrates: "explorer" searches honestly, "oracle" knows where everything is.
     expert: Literal["explorer", "oracle"] = "explorer"
     # Chance that a demonstrated command is a random admissible one: the demonstrator errs.
@@ -245,8 +249,6 @@ class TrainConfig:
             )
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: sampling needs more than 0")
-        if self.policy == "hf" and not self.model:
-            raise ValueError("policy='hf' needs model=<a name or a folder>")
         if self.lora_rank < 0 or self.lora_alpha <= 0 or not self.lora_targets:
             raise ValueError("lora_rank is 0 or more, lora_alpha above 0, lora_targets not empty")
         if self.lora_rank and self.policy != "hf":

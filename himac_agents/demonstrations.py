@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.batching import by_length, token_batch
@@ -13,6 +14,9 @@ from himac_agents.policies.scripted import Expert, ScriptedPolicy
 from himac_agents.policy import Codec, TokenBatch
 from himac_agents.prompts import Prompts
 from himac_agents.rollout import EnvPool, collect
+
+#: Distinguishes the choice of demonstrated tasks from a run's other draws.
+_DEMOS = 1
 
 
 def demonstrate(
@@ -54,6 +58,16 @@ def demonstrate(
     return collect(agent, pool, tasks, codec=codec, transcripts=transcripts)
 
 
+def demonstration_order(count: int, seed: int) -> NDArray[np.int64]:
+    """The order in which a split's tasks are taken for demonstrations: the first are shown.
+
+    Args:
+        count: Tasks of the split.
+        seed: The run's.
+    """
+    return np.random.default_rng([seed, _DEMOS]).permutation(count)
+
+
 def texts_of(
     episodes: Sequence[Episode], prompts: Prompts, history: int | None = None
 ) -> list[str]:
@@ -64,24 +78,26 @@ def texts_of(
         prompts: The agent's style.
         history: What the agent remembers on a flat environment; see `Executor`.
     """
-    found: list[str] = [" *"]
+    found: list[str] = prompts.words(episodes[0].transcript[0][1]) if episodes else []
     for episode in episodes:
         first = episode.transcript[0][1]
         found += [m.text for m in prompts.plan(first, episode.goal)]
         found += [m.text for m in prompts.play(first, episode.goal)]
         if episode.blueprint is not None:
-            found.append(prompts.write_blueprint(episode.blueprint))
+            found.append(prompts.draft(episode.blueprint, first, episode.goal))
             found += [
                 m.text
                 for text in episode.blueprint.texts()
                 for m in prompts.segment(first, text, ())
             ]
         found += sorted(episode.offers)
-        for step, (action, observation) in enumerate(episode.transcript[1:]):
-            found += [action, observation]
+        steps = zip(episode.turns(), episode.transcript[1:], strict=False)
+        for step, (turn, (action, seen)) in enumerate(steps):
+            said = turn.text if turn.role == "executor" else action
+            found += [said, prompts.observe(seen, "", {}).text]
             if history and step == 0:
-                past, info = [(first, action)], {"step": 1, "admissible": []}
-                recalled = prompts.recall(first, episode.goal, past, observation, info)
+                past, info = [(first, said)], {"step": 1, "admissible": []}
+                recalled = prompts.recall(first, episode.goal, past, seen, info)
                 found += [m.text for m in recalled]
     return found
 

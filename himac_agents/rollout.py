@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 
-from himac_agents.agent import Context, HiMACAgent, codec_of, shown
+from himac_agents.agent import Context, HiMACAgent, Offer, codec_of, meant, shown
 from himac_agents.episodes import Episode, Segment, Task, Turn
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
-from himac_agents.prompts import read_blueprint
 from himac_agents.traces import picture
 
 
@@ -142,7 +142,9 @@ def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Epi
         ):
             at = len(context.token_ids)
             ids = context.say(completion)
-            blueprint = read_blueprint(completion.text, episode.goal)
+            opening = openings[episode.task.task_id]
+            assert opening is not None
+            blueprint = planner.prompts.read_plan(completion.text, *opening[:2])
             episode.blueprint, episode.blueprint_valid = blueprint, blueprint.valid
             segment = episode.segments[0]
             turn = Turn(segment, at, ids, completion.logprobs, completion.text, blueprint.render())
@@ -195,7 +197,8 @@ class _Lane:
         self.endings: list[str] = []
         self.past: list[tuple[str, str]] = []
         self.choices: list[tuple[int, ...]] | None = None
-        self.offered: list[str] = []
+        self.offers: list[Offer] = []
+        self.info: dict[str, Any] = {}
         try:
             self.env = pool[slot]
             observation, info = self.env.reset(options={"task_id": task.task_id})
@@ -222,13 +225,31 @@ class _Lane:
         """The question for the policy."""
         return self.context.prompt(self.slot, self.env, self.choices)
 
+    def _as_written(self, command: str) -> str:
+        """A command as a later prompt is to show it: as it was written, where that is special."""
+        prompts = self.agent.executor.prompts
+        written = prompts.phrase(command, self.info)
+        return command if written == prompts.write_command(command) else written
+
+    def _rewritten(self, text: str) -> str:
+        """A scripted player's answer, who does not know how things are written in this place."""
+        if self.asks == "planner" and self.agent.planner is not None:
+            prompts, first, goal = self.agent.planner.prompts, self.first, self.episode.goal
+            blueprint = prompts.read_plan(text, first, goal)
+            written = prompts.draft(blueprint, first, goal)
+            return text if written == prompts.write_blueprint(blueprint) else written
+        command = self.agent.executor.prompts.read(text)
+        return text if (written := self._as_written(command)) == command else written
+
     def _offer(self, info: dict[str, Any]) -> None:
         """Notes the commands that the executor may choose from, where it is bound to them."""
-        bound = self.asks == "executor"
-        self.choices = self.agent.executor.choices(info, self.context.codec) if bound else None
-        self.offered = info["admissible"]
+        self.choices, self.offers, self.info = None, [], info
+        if self.asks == "executor":
+            executor, wanted = self.agent.executor, self.episode.segments[-1].subgoal
+            self.offers = executor.offers(wanted or self.episode.goal, info)
+            self.choices = executor.choices(self.offers, self.context.codec)
         if self.keeps:
-            self.episode.offers.update(info["admissible"])
+            self.episode.offers.update(written for written, _ in self.offers)
 
     def _turn_to(self, observation: dict[str, Any], info: dict[str, Any]) -> None:
         """Opens the segment that the environment's phase calls for."""
@@ -271,18 +292,22 @@ class _Lane:
         segment = self.episode.segments[-1]
         segment.temperature = temperature
         start = len(self.context.token_ids)
-        ids = self.context.say(completion)
         planning = self.asks == "planner"
+        if not completion.token_ids:
+            completion = replace(completion, text=self._rewritten(completion.text))
+        ids = self.context.say(completion)
         if planning:
-            blueprint = read_blueprint(completion.text, self.episode.goal)
+            assert self.agent.planner is not None
+            read_plan = self.agent.planner.prompts.read_plan
+            blueprint = read_plan(completion.text, self.first, self.episode.goal)
             self.episode.blueprint = blueprint
             self.episode.blueprint_valid = self.episode.blueprint_valid and blueprint.valid
             action = blueprint.render()
         elif self.choices is not None and ids in self.choices:
             # The command itself: its text may hold words that the model's vocabulary lacks.
-            action = self.offered[self.choices.index(ids)]
+            action = self.offers[self.choices.index(ids)][1]
         else:
-            action = self.agent.executor.prompts.read(completion.text)
+            action = meant(self.agent.executor.prompts.read(completion.text), self.offers)
         turn = Turn(segment, start, ids, completion.logprobs, completion.text, action)
         turn.anchor = self.text
         turn.allowed, turn.written = completion.allowed, completion.written
@@ -301,7 +326,7 @@ class _Lane:
         episode = self.episode
         episode.reward += float(reward)
         episode.steps = int(info["step"])
-        self.past.append((self.text, action))
+        self.past.append((self.text, self._as_written(action)))
         self.text = str(observation["text"])
         if self.keeps:
             episode.transcript.append((action, self.text))

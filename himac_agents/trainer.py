@@ -7,7 +7,7 @@ measured. Everything random comes from generators that are saved with each check
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents import checkpoint, outcome, parallel
@@ -31,18 +30,20 @@ from himac_agents.assembly import (
 )
 from himac_agents.coevolution import Iteration, Setting, iterate
 from himac_agents.config import TrainConfig
-from himac_agents.demonstrations import Supervision, demonstrate, texts_of
+from himac_agents.demo_files import demos_for, segments_of_demos
+from himac_agents.demonstrations import Supervision, demonstrate, demonstration_order, texts_of
 from himac_agents.episodes import Segment
 from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
 from himac_agents.policies.tiny import TinyPolicy, TinySize
+from himac_agents.progress import Bar
 from himac_agents.run import Run, UnwrittenRun
 from himac_agents.traces import Sample
 
 __all__ = ["Progressed", "Trainer", "load_agent"]
 
 #: Streams of random numbers that a run draws from its seed.
-_TASKS, _DEMOS, _CHOICES = range(3)
+_TASKS, _CHOICES = 0, 2  # 1 belongs to `demonstration_order`
 
 
 @dataclass
@@ -102,6 +103,8 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         self.config = config
+        if config.policy == "hf" and not config.model:
+            raise ValueError("policy='hf' needs model=<a name or a folder>")
         self.team = parallel.join()
         if config.tasks < self.team.size:
             raise ValueError(f"tasks={config.tasks}: {self.team.size} processes need one each")
@@ -113,10 +116,16 @@ class Trainer:
         self.pool = make_pool(config, flat=self.flat)
         self.train_ids = self.pool.task_ids("train")
         self.eval_ids = spread(self.pool.task_ids(config.eval_split), config.eval_episodes)
-        order = np.random.default_rng([config.seed, _DEMOS]).permutation(len(self.train_ids))
+        order = demonstration_order(len(self.train_ids), config.seed)
         # Demonstrated tasks and tasks to learn on are apart where there are enough of both.
         self.demo_ids = [self.train_ids[i] for i in order[: config.demos]]
-        self.task_pool = [self.train_ids[i] for i in order[config.demos :]]
+        self.demo_lines = demos_for(config)
+        if self.demo_lines:
+            known = set(self.train_ids)
+            shown = dict.fromkeys(demo.task_id for demo in self.demo_lines)
+            self.demo_ids = [task_id for task_id in shown if task_id in known]
+        taken = set(self.demo_ids)
+        self.task_pool = [i for k in order if (i := self.train_ids[k]) not in taken]
         if len(self.task_pool) < config.tasks:
             self.task_pool = list(self.train_ids)
         self.rng = np.random.default_rng([config.seed, _TASKS])
@@ -139,7 +148,7 @@ class Trainer:
         config = self.config
         self.begin()
         self._load_reference()
-        with self._bar(config.traits.title, config.iterations, self.at.iteration) as tick:
+        with Bar(self.console, config.traits.title, config.iterations, self.at.iteration) as tick:
             while self.at.iteration < config.iterations and not self._spent():
                 tick(self._iterate())
                 if self.at.iteration % config.checkpoint_every == 0:
@@ -177,7 +186,7 @@ class Trainer:
             for name, segments in self.segments_by_policy().items()
         }
         began, cpu, losses = time.perf_counter(), time.process_time(), []
-        with self._bar("warm start", config.warm_steps, at.warm) as tick:
+        with Bar(self.console, "warm start", config.warm_steps, at.warm) as tick:
             while at.warm < last:
                 lr = cosine(at.warm, config.warm_steps, config.warm_lr)
                 for name, stream in streams.items():
@@ -289,6 +298,10 @@ class Trainer:
 
     def demonstrations(self) -> list[Segment]:
         """The demonstrations' sequences, made on first use and the same at every call."""
+        if self._demos is None and self.demo_lines:
+            self.at.demo_steps = sum(demo.steps for demo in self.demo_lines)
+            codec = next(iter(self.policies.values()))
+            self._demos = self._repeated(segments_of_demos(self.demo_lines, codec))
         if self._demos is None:
             config = self.config
             episodes = demonstrate(
@@ -305,14 +318,14 @@ class Trainer:
                 history=config.memory,
             )
             self.at.demo_steps = sum(e.steps for e in episodes)
-            self._demos = [
-                segment
-                for episode in episodes
-                if episode.error is None
-                for segment in episode.segments
-                for _ in range(config.warm_planner_repeats if segment.role == "planner" else 1)
-            ]
+            self._demos = self._repeated(
+                [s for episode in episodes if episode.error is None for s in episode.segments]
+            )
         return self._demos
+
+    def _repeated(self, segments: Sequence[Segment]) -> list[Segment]:
+        times = self.config.warm_planner_repeats
+        return [s for s in segments for _ in range(times if s.role == "planner" else 1)]
 
     def segments_by_policy(self) -> dict[str, list[Segment]]:
         """Which demonstrated sequences each policy imitates."""
@@ -402,42 +415,3 @@ class Trainer:
             self.console.print(f"report: {page}")
         self.run_folder.close()
         return result
-
-    def _bar(self, title: str, total: int, done: int) -> _Bar:
-        return _Bar(self.console, title, total, done)
-
-
-class _Bar:
-    """A progress bar that shows the latest metrics; silent where there is no terminal."""
-
-    def __init__(self, console: Console, title: str, total: int, done: int) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[shown]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._console, self._title, self._total = console, title, total
-        self._id = self._progress.add_task(title, total=total, completed=done, shown="")
-
-    def __enter__(self) -> Callable[..., None]:
-        self._progress.start()
-        return self._tick
-
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
-
-    def _tick(self, values: dict[str, float], completed: int | None = None) -> None:
-        shown = "  ".join(f"{key} {value:.3f}" for key, value in values.items())
-        if completed is None:
-            self._progress.advance(self._id)
-        else:
-            self._progress.update(self._id, completed=completed)
-        self._progress.update(self._id, shown=shown)
-        task = self._progress.tasks[0]
-        if not self._console.is_terminal and task.completed % max(1, self._total // 10) == 0:
-            count = f"{task.completed:.0f}/{self._total}"
-            self._console.print(f"{self._title} {count}  {shown}")

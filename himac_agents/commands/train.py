@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,8 @@ class Options:
     """Train an agent: a preset's settings, any of them replaced by an option."""
 
     preset: Annotated[str, tyro.conf.Positional] = "quickstart"
-    """A preset of the registry (himac list shows them), or a TOML file of settings."""
+    """A preset of the registry (himac list shows them), or a TOML file of settings. Without one:
+    "quickstart", or "hf" with --policy hf."""
     out: Path | None = None
     """Folder of the run (default: runs/PRESET-seedN)."""
     resume: Path | None = None
@@ -33,10 +35,16 @@ def main(args: Sequence[str]) -> int:
 
     The preset is looked for first, because its values are the defaults of the other options.
     """
-    preset = next((a for a in args[:1] if not a.startswith("-")), "quickstart")
+    usual = "hf" if _wants_hf(args) else "quickstart"
+    preset = next((a for a in args[:1] if not a.startswith("-")), usual)
     default = Options(preset=preset, config=_settings(preset))
     options = tyro.cli(Options, args=list(args), default=default, prog="himac train")
     return run(options)
+
+
+def _wants_hf(args: Sequence[str]) -> bool:
+    """Whether the options ask for a model of Hugging Face."""
+    return "--policy=hf" in args or ("--policy", "hf") in pairwise(args)
 
 
 def _settings(preset: str) -> TrainConfig:

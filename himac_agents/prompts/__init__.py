@@ -33,6 +33,7 @@ __all__ = [
     "mark",
     "read_blueprint",
     "read_command",
+    "resolve",
     "scene",
     "visible",
 ]
@@ -42,8 +43,25 @@ Style = Literal["auto", "compact", "compact-gather", "chat", "verl-agent"]
 STYLES: tuple[str, ...] = ("auto", "compact", "compact-gather", "chat", "verl-agent")
 
 
+def resolve(style: str, *, tiny: bool = False) -> str:
+    """The style that a name stands for: "auto" is compact for tiny models, chat for all others.
+
+    Raises:
+        ValueError: There is no such style.
+    """
+    if style not in STYLES:
+        raise ValueError(f"prompt={style!r}: choose one of {', '.join(STYLES)}")
+    return ("compact" if tiny else "chat") if style == "auto" else style
+
+
 def make(
-    style: str, env_id: str = "", *, tiny: bool = False, think: bool = False, pixels: bool = False
+    style: str,
+    env_id: str = "",
+    *,
+    tiny: bool = False,
+    think: bool = False,
+    pixels: bool = False,
+    sub_done: bool = True,
 ) -> Prompts:
     """Prompts of a style for an environment.
 
@@ -53,17 +71,17 @@ def make(
         tiny: What "auto" stands for.
         think: Ask for reasoning in `<think>` tags (verl-agent's always does).
         pixels: The model sees pictures instead of the text that draws them.
+        sub_done: The executor ends its sub-goals itself.
 
     Raises:
         ValueError: There is no such style.
     """
-    if style not in STYLES:
-        raise ValueError(f"prompt={style!r}: choose one of {', '.join(STYLES)}")
+    style = resolve(style, tiny=tiny)
     if style == "compact-gather":
         return CompactPrompts(gather=True)
-    if style == "compact" or (style == "auto" and tiny):
+    if style == "compact":
         return CompactPrompts()
     benchmark = benchmark_of(env_id)
     if style == "verl-agent":
         return VerlAgentPrompts(benchmark=benchmark, pixels=pixels)
-    return ChatPrompts(benchmark=benchmark, think=think, pixels=pixels)
+    return ChatPrompts(benchmark=benchmark, think=think, pixels=pixels, sub_done=sub_done)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from himac_agents.policy import Message
+from himac_agents.prompts.protocol import PlainCommands
 from himac_agents.prompts.reading import read_command
 from himac_agents.prompts.scene import scene
 from himac_agents.prompts.wording import offered, wording
@@ -16,7 +17,7 @@ _THINK = "First think briefly between <think> and </think>. Then answer. "
 
 
 @dataclass(frozen=True, slots=True)
-class ChatPrompts:
+class ChatPrompts(PlainCommands):
     """For instruction-tuned models: the rules in a system message, admissible commands listed.
 
     The rules say how the environment's commands are written, and in which forms its sub-goals are
@@ -29,6 +30,7 @@ class ChatPrompts:
         think: Ask for reasoning in `<think>` tags before each answer.
         pixels: The model sees pictures: the text of an observation, which draws the same in
             characters, is left out (Sokoban).
+        sub_done: The executor ends its sub-goals itself, and is told how.
     """
 
     list_admissible: bool = True
@@ -36,6 +38,7 @@ class ChatPrompts:
     benchmark: str = ""
     think: bool = False
     pixels: bool = False
+    sub_done: bool = True
 
     def plan(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.plan`."""
@@ -59,10 +62,12 @@ class ChatPrompts:
         """See `Prompts.segment`."""
         words = wording(self.benchmark)
         rules = (
-            f"You act in {words.world}, to achieve one sub-goal. {self._think}Answer with exactly "
-            f"one command between <action> and </action>: {words.commands}. Answer with {SUB_DONE} "
-            "alone as soon as the sub-goal is achieved."
+            f"You act in {words.world}. Achieve the sub-goal that you are given. {self._think}"
+            "Answer with exactly one command between <action> and </action>: "
+            f"{words.commands}."
         )
+        if self.sub_done:
+            rules += f" Answer with {SUB_DONE} alone as soon as the sub-goal is achieved."
         parts = [f"Sub-goal: {subgoal}"]
         if words.scene:
             parts.insert(0, f"Scene:\n{scene(first)}")
@@ -137,7 +142,7 @@ class ChatPrompts:
     def _rules_of_play(self) -> str:
         words = wording(self.benchmark)
         return (
-            f"You act in {words.world}, to solve a task. {self._think}Answer with exactly one "
+            f"You act in {words.world}. Solve the task. {self._think}Answer with exactly one "
             f"command between <action> and </action>: {words.commands}."
         )
 

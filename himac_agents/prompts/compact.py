@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from himac_agents.policy import Message
-from himac_agents.prompts.reading import read_command
-from himac_agents.prompts.scene import gather, mark, scene
+from himac_agents.prompts.forms import Form, PlainForm
+from himac_agents.prompts.protocol import PlainCommands
+from himac_agents.prompts.reading import read_blueprint, read_command
+from himac_agents.prompts.shop import ShopForm
 from himac_envs.blueprint import Blueprint
+
+_PLAIN, _GATHER, _SHOP = PlainForm(), PlainForm(gathers=True), ShopForm()
 
 
 @dataclass(frozen=True, slots=True)
-class CompactPrompts:
+class CompactPrompts(PlainCommands):
     """Few words, for small models trained from scratch: a role token, the scene, the sub-goal.
+
+    Each environment's text has a form of its own, recognised by how it looks: see
+    `himac_agents.prompts.forms` (ALFWorld, and anything else) and `himac_agents.prompts.shop`.
 
     Attributes:
         remind: Repeat the sub-goal (flat: the instruction) after each observation, as a help for
@@ -33,7 +40,8 @@ class CompactPrompts:
 
     def plan(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.plan`."""
-        return [Message("user", f"<plan> {scene(first)}\n{goal}")]
+        form = self._form(first)
+        return [Message("user", f"<plan> {form.scene(first)}\n{form.brief(goal)}")]
 
     def segment(
         self,
@@ -43,16 +51,18 @@ class CompactPrompts:
         info: dict[str, Any] | None = None,
     ) -> list[Message]:
         """See `Prompts.segment`."""
-        past = [self._marked(ending, subgoal) for ending in endings]
-        return [Message("user", "\n".join([f"<act> {scene(first)}", *past, subgoal]))]
+        task = self._marked(subgoal)
+        scene, *past = self._form(first).opening(first, task, endings, info or {})
+        return [Message("user", "\n".join([f"<act> {scene}", *past, subgoal]))]
 
     def proceed(self, text: str, subgoal: str, info: dict[str, Any]) -> Message:
         """See `Prompts.proceed`."""
-        return Message("user", f"{self._marked(text, subgoal)}\n<act> {subgoal}")
+        return Message("user", f"{self._short(text, subgoal, info)}\n<act> {subgoal}")
 
     def play(self, first: str, goal: str, info: dict[str, Any] | None = None) -> list[Message]:
         """See `Prompts.play`."""
-        return [Message("user", f"<play> {scene(first)}\n{goal}")]
+        form = self._form(first)
+        return [Message("user", f"<play> {form.scene(first)}\n{form.task(goal)}")]
 
     def recall(
         self,
@@ -63,31 +73,55 @@ class CompactPrompts:
         info: dict[str, Any],
     ) -> list[Message]:
         """See `Prompts.recall`."""
-        lines = [f"<play> {scene(first)}", goal]
+        form = self._form(first)
+        lines = [f"<play> {form.scene(first)}", form.task(goal)]
         for seen, command in past:
-            lines += [self._marked(seen, goal) if seen != first else "", f"> {command}"]
+            lines += [self._short(seen, goal, {}) if seen != first else "", f"> {command}"]
         if past:
-            lines.append(self._marked(text, goal))
+            lines.append(self._short(text, goal, info))
         return [Message("user", "\n".join(line for line in lines if line))]
 
     def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
         """See `Prompts.observe`."""
-        text = self._marked(text, task)
+        text = self._short(text, task, info)
         return Message("user", f"{text}\n{task}" if self.remind else text)
 
-    def _marked(self, text: str, task: str) -> str:
-        if self.gather:
-            return gather(text, task)
-        return mark(text, task) if self.mark else text
+    def _short(self, text: str, task: str, info: dict[str, Any]) -> str:
+        return self._form(text).observation(text, self._marked(task), info)
+
+    def _marked(self, task: str) -> str:
+        return task if self.mark or self.gather else ""
+
+    def _form(self, text: str) -> Form:
+        """The form that knows an observation."""
+        forms = (_SHOP, _GATHER if self.gather else _PLAIN)
+        return next(form for form in forms if form.knows(text))
 
     def read(self, answer: str) -> str:
         """The first line; see `read_command`."""
         return read_command(answer)
 
-    def write_blueprint(self, blueprint: Blueprint) -> str:
-        """Bulleted lines."""
-        return "\n".join(f"- {text}" for text in blueprint.texts())
+    def draft(self, blueprint: Blueprint, first: str, goal: str) -> str:
+        """See `Prompts.draft`."""
+        return self.write_blueprint(self._form(first).shorten(blueprint, goal))
 
-    def write_command(self, command: str) -> str:
-        """The command itself."""
-        return command
+    def read_plan(self, answer: str, first: str, goal: str) -> Blueprint:
+        """See `Prompts.read_plan`."""
+        return self._form(first).expand(read_blueprint(answer, goal), goal)
+
+    def commands(self, task: str, info: dict[str, Any]) -> Sequence[str]:
+        """See `Prompts.commands`."""
+        return _by_info(info).commands(task, info)
+
+    def phrase(self, command: str, info: dict[str, Any]) -> str:
+        """See `Prompts.phrase`."""
+        return _by_info(info).phrase(command, info)
+
+    def words(self, first: str) -> list[str]:
+        """See `Prompts.words`."""
+        return self._form(first).words()
+
+
+def _by_info(info: dict[str, Any]) -> Form:
+    # Only the shop says what can be clicked.
+    return _SHOP if "available_actions" in info else _PLAIN

@@ -63,9 +63,16 @@ class Job:
     def name(self) -> str:
         """The job's name, and its folder's below the study's."""
         if self.kind == "warm":
-            roles = "hierarchical" if self.config.traits.hierarchical else "flat"
-            return f"warm/{self.cell}-{roles}-seed{self.seed}"
+            return f"warm/{self.cell}-{self.roles}-seed{self.seed}"
         return f"runs/{self.cell}-{self.method}-seed{self.seed}"
+
+    @property
+    def roles(self) -> str:
+        """What the method asks of a warm start; methods that ask the same share it."""
+        traits = self.config.traits
+        if not traits.hierarchical:
+            return "flat"
+        return "hierarchical" if traits.sub_done else "hierarchical-fixed"
 
     def folder(self, out: Path) -> Path:
         """Where it is written."""
@@ -184,8 +191,8 @@ class Study:
 WARM_FIELDS = (
     "env", "flat_env", "env_kwargs", "policy", "model", "share_parameters", "hidden", "layers",
     "heads", "feedforward", "constrained", "demos", "expert", "demo_noise", "plan_noise",
-    "warm_steps", "warm_lr", "warm_planner_repeats", "warm_tokens", "eval_split", "eval_episodes",
-    "history",
+    "warm_steps", "warm_lr", "warm_planner_repeats", "warm_planner_share", "warm_tokens", "prompt",
+    "executor_history", "history", "subgoal_budget", "eval_split", "eval_episodes",
 )  # fmt: skip
 
 

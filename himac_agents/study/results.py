@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from himac_agents.checkpoint import write_atomically
-from himac_agents.evaluate import paired_difference, wilson
+from himac_agents.evaluate import paired_difference
+from himac_agents.measure import wilson
 from himac_agents.study.plan import Job, Study
 
 HEADER = "# Written by `himac bench methods`; edits are overwritten.\n"
@@ -28,12 +29,15 @@ def collect_results(study: Study, out: Path, jobs: Sequence[Job] = ()) -> dict[s
     jobs = [job for job in jobs or study.jobs() if job.kind == "learn"]
     for cell in study.cells:
         mine = [job for job in jobs if job.cell == cell]
-        finished = {job: json.loads(_result(job, out).read_text(encoding="utf-8"))
-                    for job in mine if _result(job, out).is_file()}  # fmt: skip
+        finished = [
+            (job, json.loads(_result(job, out).read_text(encoding="utf-8")))
+            for job in mine
+            if _result(job, out).is_file()
+        ]
         if not finished:
             continue
-        first = next(iter(finished))
-        rows = [_row(job, result, job.folder(out)) for job, result in finished.items()]
+        first = finished[0][0]
+        rows = [_row(job, result, job.folder(out)) for job, result in finished]
         found[cell] = {
             "study": study.name,
             "cell": cell,
@@ -44,7 +48,9 @@ def collect_results(study: Study, out: Path, jobs: Sequence[Job] = ()) -> dict[s
             "episodes": first.config.eval_episodes,
             "max_env_steps": first.config.max_env_steps,
             "command": f"himac bench methods --setting {study.name} --cells {cell}",
-            "missing": [job.name.removeprefix("runs/") for job in mine if job not in finished],
+            "missing": [
+                job.name.removeprefix("runs/") for job in mine if not _result(job, out).is_file()
+            ],
             "runs": rows,
             "paired": _paired(finished),
         }
@@ -83,10 +89,10 @@ def score(entry: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _paired(finished: Mapping[Job, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _paired(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """HiMAC against each other method at the end, on the same tasks, a row a seed."""
     rows: list[dict[str, Any]] = []
-    ends = {(job.method, job.seed): result["final"] for job, result in finished.items()}
+    ends = {(job.method, job.seed): result["final"] for job, result in finished}
     for (method, seed), final in ends.items():
         ours = ends.get(("himac", seed))
         if method == "himac" or ours is None:

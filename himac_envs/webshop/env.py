@@ -368,6 +368,21 @@ class WebShopEnv(TaskEnv):
         session = self._now()
         return self._shopper().commands(subgoal, session, lambda: self._bought is not None)
 
+    def explorer(
+        self, subgoal: str | None = None, rng: np.random.Generator | None = None
+    ) -> Iterator[str]:
+        """Yield commands of a shopper who knows only what the pages have shown.
+
+        See `himac_envs.webshop.explorer`. It draws nothing: ``rng`` is there for the suite's form.
+
+        Raises:
+            ValueError: The sub-goal is not understood, or nothing on the pages serves it.
+        """
+        from himac_envs.webshop.explorer import Explorer
+
+        goal, session = self._current(), self._now()
+        return Explorer(goal, session, lambda: self._bought is not None).commands(subgoal)
+
     def oracle_blueprint(self) -> Blueprint:
         """Return an expert's sub-goals; see `TaskEnv.oracle_blueprint`."""
         return self._shopper().blueprint(self._now())

@@ -77,6 +77,14 @@ def wanted_values(product: Product, goal: Goal) -> list[tuple[str, str]]:
     return list(chosen.items())
 
 
+def _provides(product: Product, wanted: str) -> bool:
+    """Return whether a product is of a kind, has an attribute or a value of that name."""
+    if wanted == product.query.lower() or has_attribute(product, wanted):
+        return True
+    offered = ((name, value) for name, values in product.options.items() for value in values)
+    return any(wanted in (value, clean(value), clean(f"{name} {value}")) for name, value in offered)
+
+
 def _tidy(text: str) -> str:
     return clean(_BRACKETS.sub(" ", text))[:_QUERY_LENGTH].strip()
 
@@ -117,6 +125,8 @@ class Expert:
         self._reward_of = reward_of
         self._price_of = price_of
         self._instruction = clean(goal.instruction_text)
+        values = (value.lower() for value in goal.option_values())
+        self._wanted = (*goal.attributes, *values, *([goal.query] if goal.query else []))
         self.plan = lru_cache(1)(self._plan)
 
     def _plan(self) -> Plan:
@@ -153,14 +163,12 @@ class Expert:
     # ---- sub-goals in words ----------------------------------------------------------------
     def blueprint(self, session: Session) -> Blueprint:
         """Return the sub-goals that are left, at least one."""
-        plan, goal = self.plan(), self._goal
+        plan = self.plan()
         product = self._catalogue.product(plan.row)
-        having = f" with {', '.join(goal.attributes)}" if goal.attributes else ""
-        limit = "" if goal.price_upper == NO_LIMIT else f" under ${goal.price_upper:.2f}"
         names = {v: name for name, values in product.options.items() for v in values}
         steps = [
             f"search for {plan.query}",
-            f"open a product{having}{limit}",
+            self._opening(plan),
             *(f"choose {names[value]} {value}" for value in plan.options),
         ]
         # A search or a product that is there already need not be looked for again.
@@ -170,6 +178,21 @@ class Expert:
             steps = steps[1:]
         left = [step for step in steps if not self.achieved(step, session, bought=False)]
         return Blueprint.of([*left, "buy the product"])
+
+    def _opening(self, plan: Plan) -> str:
+        """Return the sub-goal of opening a product, in words that the plan's product meets.
+
+        It names the options too: whoever opens products has to know which ones to leave again.
+        """
+        goal = self._goal
+        limit = "" if goal.price_upper == NO_LIMIT else f" under ${goal.price_upper:.2f}"
+        for wanted in ((*goal.attributes, *plan.options), goal.attributes):
+            having = f" with {', '.join(wanted)}" if wanted else ""
+            text = f"open a product{having}{limit}"
+            match = _OPEN.fullmatch(clean(text))
+            if clean(text) == text and match and self._fits(plan.row, match):
+                break
+        return text
 
     def achieved(self, subgoal: str, session: Session, bought: bool) -> bool | None:
         """Return whether a sub-goal holds; None where it is not understood.
@@ -200,14 +223,14 @@ class Expert:
         product = self._catalogue.product(row)
         if match["limit"] and self._price_of(row) > float(match["limit"]):
             return False
-        # An attribute may itself hold a comma, so the goal's own are looked for as they stand.
+        # What is wanted may itself hold a comma, so the goal's own is looked for as it stands.
         rest, named = match["with"] or "", []
-        for attribute in sorted(self._goal.attributes, key=len, reverse=True):
-            if clean(attribute) in rest:
-                rest = rest.replace(clean(attribute), "", 1)
-                named.append(attribute)
+        for wanted in sorted(self._wanted, key=len, reverse=True):
+            if clean(wanted) in rest:
+                rest = rest.replace(clean(wanted), "", 1)
+                named.append(wanted)
         named += [part for part in re.split(r",| and ", rest) if part.strip()]
-        return all(has_attribute(product, attribute.strip().lower()) for attribute in named)
+        return all(_provides(product, part.strip().lower()) for part in named)
 
     # ---- commands --------------------------------------------------------------------------
     def commands(

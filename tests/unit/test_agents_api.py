@@ -253,7 +253,7 @@ def test_a_remote_agent_reads_the_rules_and_its_thoughts_are_not_shown_back() ->
         result = play(agent, pool, pool.task_ids("valid")[:2], temperature=0.0)
     assert result.success == 0 and result.env_steps == 6 and result.errors == 0
     assert len(server.requests) == 8
-    acting = [r for r in server.requests if "achieve one sub-goal" in r["messages"][0]["content"]]
+    acting = [r for r in server.requests if "Achieve the sub-goal" in r["messages"][0]["content"]]
     assert len(acting) == 6
     last = max(acting, key=lambda r: len(r["messages"]))["messages"]
     assert [m["role"] for m in last] == ["system", "user", "assistant", "user", "assistant", "user"]

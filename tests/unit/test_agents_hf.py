@@ -1,64 +1,38 @@
-"""Any local causal language model: chat templates, pieces, end tokens, a whole update."""
+"""Any local causal language model: chat templates, pieces, adapters, a whole update."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
-from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
-from tokenizers.models import BPE
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from safetensors.torch import load_file
+from tinymodels import CHATML, CHATML_THINKING, save_text_model
 
 from himac_agents.agent import HiMACAgent
+from himac_agents.assembly import load_agent
 from himac_agents.batching import segments_of, token_batch
+from himac_agents.cli import main
 from himac_agents.config import TrainConfig
-from himac_agents.episodes import Task
+from himac_agents.episodes import Episode, Task
+from himac_agents.learner import Learner
+from himac_agents.policies.adapters import WEIGHTS, Lora
 from himac_agents.policies.hf import HFPolicy
-from himac_agents.policy import Message, Prompt, Sampling
+from himac_agents.policy import Message, Prompt, Sampling, TokenBatch
 from himac_agents.prompts import ChatPrompts
 from himac_agents.rollout import EnvPool, collect
-from himac_agents.trainer import Trainer
+from himac_agents.settings import read_pairs, write_pairs
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def save_model(folder: Path, template: str | None = CHATML) -> Path:
-    """A two-layer Qwen2-style model with a byte-level tokenizer, as a user would have on disk."""
-    core = Tokenizer(BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    core.train_from_iterator(["go to cabinet 1", "take mug 1 from cabinet 1"] * 20, trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>"
-    )
-    tokenizer.chat_template = template
-    config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096,
-        tie_word_embeddings=True,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        Qwen2ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+LORA = Lora(rank=4, alpha=8)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("model"))
+    return save_text_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +40,41 @@ def policy(folder: Path) -> HFPolicy:
     return HFPolicy.load(folder, device="cpu")
 
 
+def _stir(policy: HFPolicy, seed: int = 0) -> None:
+    """A fresh adapter changes nothing: give it something to say."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    policy.forget()
+
+
+def _play(policy: HFPolicy, *, bound: bool = False) -> list[Episode]:
+    pool = EnvPool(lambda: gym.make("HiMAC-ALFWorld-v0", data="generated", max_steps=3), 3)
+    agent = HiMACAgent.shared(policy, ChatPrompts())
+    agent.executor.constrained = bound
+    assert agent.planner is not None
+    agent.planner.sampling = Sampling(1.0, 8)
+    agent.executor.sampling = Sampling(1.0, 40 if bound else 8)
+    episodes = collect(agent, pool, [Task(t) for t in pool.task_ids("train")[:3]])
+    assert all(e.error is None for e in episodes)
+    return episodes
+
+
+def _gap(policy: HFPolicy, episodes: list[Episode]) -> float:
+    """How far training's log-probabilities are from the rollout's, at most."""
+    worst = 0.0
+    for role in ("planner", "executor"):
+        batch = token_batch(segments_of(episodes, role), pad=policy.pad_id)  # type: ignore[arg-type]
+        with torch.no_grad():
+            gap = np.abs(policy.logprobs(batch).numpy() - batch.old_logprobs)
+            worst = max(worst, float(gap.max()))
+    return worst
+
+
 @pytest.mark.parametrize("template", [CHATML, None])
 def test_pieces_add_up_to_the_whole_conversation(tmp_path: Path, template: str | None) -> None:
-    policy = HFPolicy.load(save_model(tmp_path, template), device="cpu")
+    policy = HFPolicy.load(save_text_model(tmp_path, template, layers=1), device="cpu")
     opening = [Message("system", "Rules."), Message("user", "You see a mug 1.")]
     reply, heard = "take mug 1", Message("user", "You pick up the mug 1.")
     ids = policy.encode(opening)
@@ -80,30 +86,27 @@ def test_pieces_add_up_to_the_whole_conversation(tmp_path: Path, template: str |
     assert policy.tokenizer.decode(ids) == whole
 
 
+def test_a_template_that_adds_thoughts_to_the_last_answer(tmp_path: Path) -> None:
+    folder = save_text_model(tmp_path, CHATML_THINKING, layers=1)
+    policy = HFPolicy.load(folder, device="cpu")
+    piece = policy.tokenizer.decode(policy.encode([Message("user", "Nothing.")], continues=True))
+    assert piece == "\n<|im_start|>user\nNothing.<|im_end|>\n<|im_start|>assistant\n"
+    calm = HFPolicy.load(folder, device="cpu", template_options={"enable_thinking": False})
+    asked = calm.tokenizer.decode(calm.encode([Message("user", "Go.")]))
+    assert asked.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+
+
 def test_end_tokens_and_decoding(policy: HFPolicy) -> None:
     assert policy.tokenizer.convert_ids_to_tokens(policy.end_ids[0]) == "<|im_end|>"
     assert policy.decode(policy.encode_reply("go to cabinet 1")) == "go to cabinet 1"
 
 
-def test_cached_rollouts_agree_with_training(policy: HFPolicy) -> None:
-    pool = EnvPool(lambda: gym.make("HiMAC-ALFWorld-v0", data="generated", max_steps=3), 4)
-    for bound in (False, True):
-        agent = HiMACAgent.shared(policy, ChatPrompts())
-        agent.executor.constrained = bound
-        assert agent.planner is not None
-        agent.planner.sampling = Sampling(1.0, 12)
-        agent.executor.sampling = Sampling(1.0, 40)
-        episodes = collect(agent, pool, [Task(t) for t in pool.task_ids("train")[:4]])
-        assert all(e.error is None for e in episodes)
-        if bound:
-            assert not any(
-                t.invalid for e in episodes for t in e.turns() if t.action != "<sub_done>"
-            )
-        for role in ("planner", "executor"):
-            batch = token_batch(segments_of(episodes, role), pad=policy.pad_id)  # type: ignore[arg-type]
-            with torch.no_grad():
-                logp = policy.logprobs(batch).numpy()
-            assert np.abs(logp - batch.old_logprobs).max() < 1e-4
+@pytest.mark.parametrize("bound", [False, True])
+def test_cached_rollouts_agree_with_training(policy: HFPolicy, bound: bool) -> None:
+    episodes = _play(policy, bound=bound)
+    if bound:
+        assert not any(t.invalid for e in episodes for t in e.turns() if t.action != "<sub_done>")
+    assert _gap(policy, episodes) < 1e-4
 
 
 def test_greedy_generation_equals_transformers_own(policy: HFPolicy) -> None:
@@ -116,19 +119,157 @@ def test_greedy_generation_equals_transformers_own(policy: HFPolicy) -> None:
     assert list(found.token_ids) == expected
 
 
-def test_two_iterations_of_training_from_a_folder(folder: Path, tmp_path: Path) -> None:
-    config = TrainConfig(
-        policy="hf", model=str(folder), env_kwargs={"data": "generated", "max_steps": 3},
-        warm_steps=2, demos=2, warm_tokens=2048, iterations=2, tasks=2, blueprints=2,
-        executions=2, eval_episodes=2, lanes=4, constrained=True, max_blueprint_tokens=8,
-        max_command_tokens=40, eval_split="valid", checkpoint_every=1,
-    )  # fmt: skip
-    result: dict[str, Any] = Trainer(config, tmp_path / "run", console=Console(quiet=True)).run()
+def test_an_adapter_learns_and_its_base_does_not(folder: Path, tmp_path: Path) -> None:
+    policy = HFPolicy.load(folder, device="cpu", lora=LORA, seed=3)
+    _stir(policy)
+    episodes = _play(policy)
+    assert _gap(policy, episodes) < 1e-4
+    segments = segments_of(episodes, "executor")
+    before = {k: v.clone() for k, v in policy.model.state_dict().items()}
+    config = TrainConfig(policy="hf", model=str(folder), lora_rank=4, kl=0.1, lr=1e-2)
+    learner = Learner(policy, config, policy.without_adapter())
+    rng = np.random.default_rng(0)
+    metrics = learner.reinforce(segments, rng.normal(size=len(segments)).tolist(), rng)
+    assert metrics["logprob_gap"] < 1e-4 and metrics["kl"] > 0
+    for key, value in policy.model.state_dict().items():
+        assert torch.equal(value, before[key]) == ("lora_" not in key), key
+    policy.save_pretrained(tmp_path / "adapter")
+    names = {p.name for p in (tmp_path / "adapter").iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors"}
+    named = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert named["base_model_name_or_path"] == str(folder.resolve())
+    again = HFPolicy.load(tmp_path / "adapter", device="cpu")
+    assert again.host is policy.host, "one base model in a process"
+    batch = token_batch(segments)
+    with torch.no_grad():
+        assert torch.equal(again.logprobs(batch), policy.logprobs(batch))
+        alone = policy.without_adapter().logprobs(batch)
+        base = HFPolicy.load(folder, device="cpu").logprobs(batch)
+    assert torch.allclose(alone, base, atol=1e-6)
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    own = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        theirs = HFPolicy(
+            PeftModel.from_pretrained(own, tmp_path / "adapter"), policy.tokenizer
+        ).logprobs(batch)
+        assert torch.allclose(theirs, policy.logprobs(batch), atol=1e-6), "peft reads it alike"
+
+
+def test_two_adapters_on_one_base_do_not_touch_each_other(folder: Path) -> None:
+    planner, executor = (
+        HFPolicy.load(folder, device="cpu", lora=LORA, seed=s) for s in (0, 1)
+    )
+    assert planner.host is executor.host and planner.adapter != executor.adapter
+    _stir(planner, 1), _stir(executor, 2)
+    ids = planner.encode([Message("user", "You see a mug 1.")])
+    both = (planner, executor)
+    said = [p.generate([Prompt((), ids)], Sampling(0.0, 6))[0].logprobs for p in both]
+    assert said[0] != said[1]
+    episodes = _play(executor)
+    learner = Learner(executor, TrainConfig(lr=1e-2))
+    before = [p.detach().clone() for p in planner.parameters()]
+    moved = [p.detach().clone() for p in executor.parameters()]
+    segments = segments_of(episodes, "executor")
+    learner.reinforce(segments, [1.0, -1.0, 0.5][: len(segments)], np.random.default_rng(0))
+    assert all(torch.equal(a, b) for a, b in zip(before, planner.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(moved, executor.parameters(), strict=True))
+    again = planner.generate([Prompt((), ids)], Sampling(0.0, 6))[0].logprobs
+    assert again == said[0]
+
+
+def test_checkpointing_gives_the_same_gradient_and_bfloat16_a_near_one(folder: Path) -> None:
+    found = {}
+    for name, how in {
+        "plain": {}, "checkpointed": {"gradient_checkpointing": True},
+        "bfloat16": {"dtype": "bfloat16"},
+    }.items():  # fmt: skip
+        policy = HFPolicy.load(folder, device="cpu", **how)
+        assert all(p.dtype == torch.float32 for p in policy.parameters())
+        ids = policy.encode([Message("user", "You see a mug 1.")])
+        mask = np.zeros((1, len(ids)), np.float32)
+        mask[0, 5:] = 1
+        zero = np.zeros_like(mask)
+        batch = TokenBatch(np.array([ids]), mask, zero, zero, np.array([len(ids)]))
+        policy.logprobs(batch).sum().backward()
+        found[name] = torch.cat([p.grad.flatten() for p in policy.parameters()])
+    assert torch.allclose(found["plain"], found["checkpointed"], atol=1e-6)
+    near = torch.cosine_similarity(found["plain"], found["bfloat16"], dim=0)
+    assert near > 0.99 and not torch.equal(found["plain"], found["bfloat16"])
+
+
+@pytest.mark.parametrize("kind", ["whole", "adapters"])
+def test_one_command_from_a_local_folder(kind: str, folder: Path, tmp_path: Path) -> None:
+    options = (
+        "--env-kwargs data=generated max_steps=3 --iterations 2 --tasks 2 --blueprints 2 "
+        "--executions 2 --eval-episodes 2 --lanes 4 --max-blueprint-tokens 8 "
+        "--max-command-tokens 8 --checkpoint-every 1 --lr 1e-3 --least-minibatch 1"
+    )
+    if kind == "adapters":
+        # With a warm start, the penalty holds on to its adapters, frozen, on the same base.
+        options += " --lora-rank 4 --separate-adapters --gradient-checkpointing --kl 0.01"
+        options += " --demos 2 --warm-steps 1 --warm-tokens 2048"
+    run = tmp_path / "run"
+    command = ["train", "--policy", "hf", "--model", str(folder), "--out", str(run)]
+    assert main([*command, *options.split()]) == 0
+    result = json.loads((run / "result.json").read_text())
     assert result["work"]["iterations"] == 2 and result["work"]["tokens"] > 0
-    saved = tmp_path / "run" / "checkpoints" / "step-00000004" / "policy"
-    assert (saved / "model.safetensors").is_file() and (saved / "tokenizer.json").is_file()
+    newest = run / "checkpoints" / ("step-00000002" if kind == "whole" else "step-00000003")
+    if kind == "whole":
+        assert (newest / "policy" / "model.safetensors").is_file()
+        assert (newest / "policy" / "tokenizer.json").is_file()
+    else:
+        for role in ("planner", "executor"):
+            assert not (newest / role / "model.safetensors").exists()
+            assert (newest / role / "adapter_model.safetensors").is_file()
+        # The last iteration again, from the checkpoint before it: the same to the bit.
+        straight = {r: load_file(newest / r / WEIGHTS) for r in ("planner", "executor")}
+        shutil.rmtree(newest)
+        assert main(["train", "--resume", str(run)]) == 0
+        for role, weights in straight.items():
+            again = load_file(newest / role / WEIGHTS)
+            assert all(torch.equal(again[key], value) for key, value in weights.items())
+    agent = load_agent(run)
+    assert agent.planner is not None
+    assert (agent.planner.policy is agent.executor.policy) == (kind == "whole")
 
 
-def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
+def test_what_the_cache_cannot_do_is_refused(tmp_path: Path) -> None:
+    folder = save_text_model(tmp_path, layers=2)
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {"use_sliding_window": True, "sliding_window": 32, "max_window_layers": 1}
+    settings["layer_types"] = ["full_attention", "sliding_attention"]
+    (folder / "config.json").write_text(json.dumps(settings))
+    policy = HFPolicy.load(folder, device="cpu")
+    assert policy.generate([Prompt((), [5] * 20)], Sampling(0.0, 8))
+    with pytest.raises(ValueError, match="sliding window of 32"):
+        policy.generate([Prompt((), [5] * 30)], Sampling(0.0, 8))
+    settings["layer_types"] = ["full_attention", "linear_attention"]
+    with pytest.raises(ValueError, match="linear_attention"):
+        policy.model.config.layer_types = settings["layer_types"]
+        HFPolicy(policy.model, policy.tokenizer)
+
+
+def test_mappings_on_the_command_line() -> None:
+    words = ["image=true", "max_steps=6", "data=generated", "room=[6, 7]", "seed=-1.5"]
+    values = {"image": True, "max_steps": 6, "data": "generated", "room": [6, 7], "seed": -1.5}
+    assert read_pairs(words) == values and read_pairs(write_pairs(values)) == values
+    with pytest.raises(ValueError, match="KEY=VALUE"):
+        read_pairs(["image"])
+
+
+def test_errors_teach(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="not a saved model"):
         HFPolicy.load(tmp_path)
+    gone = {"base_model_name_or_path": str(tmp_path / "gone")}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(gone))
+    with pytest.raises(FileNotFoundError, match="which is gone"):
+        HFPolicy.load(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(ValueError, match="does not name"):
+        HFPolicy.load(tmp_path)
+    with pytest.raises(ValueError, match="needs lora_rank"):
+        TrainConfig(separate_adapters=True)
+    with pytest.raises(ValueError, match="needs policy='hf'"):
+        TrainConfig(lora_rank=4)

@@ -1,0 +1,128 @@
+"""How each environment's words are made few: one form an environment, recognised by its text.
+
+A form decides what of a page a small model reads and how it writes commands. What it leaves out, it
+leaves out for every agent alike, flat or hierarchical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from himac_agents.prompts.scene import gather, mark, scene
+from himac_envs.blueprint import Blueprint
+
+
+class Form(Protocol):
+    """The short words of one environment. All functions are total: odd text comes out as it is."""
+
+    def knows(self, text: str) -> bool:
+        """Whether an observation is of this environment."""
+        ...
+
+    def task(self, goal: str) -> str:
+        """The instruction."""
+        ...
+
+    def brief(self, goal: str) -> str:
+        """The instruction for a planner, with what came before it where it is asked again."""
+        ...
+
+    def shorten(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """A blueprint as a small planner writes it for this instruction."""
+        ...
+
+    def expand(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """A blueprint that a small planner has written, in full. Undoes `shorten`."""
+        ...
+
+    def scene(self, first: str) -> str:
+        """What the first observation shows, the instruction left out."""
+        ...
+
+    def observation(self, text: str, task: str, info: dict[str, Any]) -> str:
+        """An observation, for an agent that is after `task` (a sub-goal or the instruction)."""
+        ...
+
+    def opening(
+        self, first: str, task: str, endings: Sequence[str], info: dict[str, Any]
+    ) -> list[str]:
+        """What the executor knows when a sub-goal begins, in lines: the scene, and how it stands.
+
+        Args:
+            first: The episode's first observation.
+            task: The sub-goal.
+            endings: The last observation of each sub-goal that has ended.
+            info: The environment's.
+        """
+        ...
+
+    def commands(self, task: str, info: dict[str, Any]) -> Sequence[str]:
+        """The commands that may be chosen."""
+        ...
+
+    def phrase(self, command: str, info: dict[str, Any]) -> str:
+        """How a command is written here."""
+        ...
+
+    def words(self) -> list[str]:
+        """Words that only this form writes, for a tokenizer."""
+        ...
+
+
+class PlainForm:
+    """Any text, and ALFWorld's: names of what the task names are marked with a star.
+
+    Args:
+        gathers: Repeat those names behind the text instead of marking them where they stand.
+    """
+
+    def __init__(self, gathers: bool = False) -> None:
+        self._mark = gather if gathers else mark
+
+    def knows(self, text: str) -> bool:
+        """Every text."""
+        return True
+
+    def task(self, goal: str) -> str:
+        """As it stands."""
+        return goal
+
+    def brief(self, goal: str) -> str:
+        """As it stands."""
+        return goal
+
+    def shorten(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """As it stands."""
+        return blueprint
+
+    def expand(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """As it stands."""
+        return blueprint
+
+    def scene(self, first: str) -> str:
+        """See `himac_agents.prompts.scene.scene`."""
+        return scene(first)
+
+    def observation(self, text: str, task: str, info: dict[str, Any]) -> str:
+        """With its marks."""
+        return self._mark(text, task)
+
+    def opening(
+        self, first: str, task: str, endings: Sequence[str], info: dict[str, Any]
+    ) -> list[str]:
+        """The scene, and every ending: what is held was said by one of them."""
+        return [self.scene(first), *(self._mark(ending, task) for ending in endings)]
+
+    def commands(self, task: str, info: dict[str, Any]) -> Sequence[str]:
+        """The admissible ones."""
+        found: Sequence[str] = info.get("admissible", ())
+        return found
+
+    def phrase(self, command: str, info: dict[str, Any]) -> str:
+        """As it stands."""
+        return command
+
+    def words(self) -> list[str]:
+        """The mark."""
+        return [" *"]

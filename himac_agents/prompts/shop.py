@@ -1,0 +1,230 @@
+"""WebShop's pages in few words.
+
+What every agent reads, flat or hierarchical, and what it does not:
+
+- The instruction stands once, where the agent is told its task; on the pages it is left out, so
+  that an executor knows no more of it than its sub-goal says.
+- A result list names products by their place ("1" to "10"). Of a title it shows the words that
+  stand in the task, of a price whether it is below the limit that the task names: "cheap" or "dear"
+  (a model whose words are tokens cannot compare numbers). Prices with a range are judged by their
+  higher end.
+- A product's page lists every option and value; a star stands behind a value that the task names.
+  Chosen again, the page only says what is chosen. Descriptions and features show the words that
+  stand in the task.
+- The planner writes in shorthand; see `himac_agents.prompts.shorthand`.
+- A command is written as the page names it: "3" opens the third product, "ivory" chooses a value,
+  "back", "next", "prev", "buy". A search is written "search": its query is the sub-goal's ("search
+  for QUERY") and for any other task the instruction's words, the one search that the environment
+  lists as admissible. So what is searched for is the planner's choice; nobody invents queries while
+  acting.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from himac_agents.prompts.shorthand import instruction, rewritten
+from himac_envs.blueprint import Blueprint
+
+_SEPARATOR = " [SEP] "
+_START = ("WebShop", "Instruction:")
+_HEAD = "Instruction:"
+_PAGE = re.compile(r"Page (-?\d+) \(Total results: \d+\)")
+_ASIN = re.compile(r"[A-Z0-9]{10}")
+_DOLLARS = re.compile(r"\$([\d,]+(?:\.\d+)?)")
+_LIMIT = re.compile(r"(?:under|for at most) \$(\d+(?:\.\d+)?)|lower than (\d+(?:\.\d+)?) dollars")
+_WORDS = re.compile(r"[\w$]+(?:[.'/-]\w+)*")
+_SEARCH = re.compile(r"search(?: for)? (.+)", re.IGNORECASE | re.DOTALL)
+_CLICK = re.compile(r"click\[(.*)\]", re.DOTALL)
+_CHOSEN = re.compile(r'"((?:[^"\\]|\\.)*)"\s*[,}]')
+#: A title's words are compared with the task's in runs of at most so many.
+_LONGEST_RUN = 6
+_BUTTONS = {
+    "back to search": "back",
+    "next >": "next",
+    "< prev": "prev",
+    "buy now": "buy",
+    "description": "description",
+    "features": "features",
+    "reviews": "reviews",
+    "attributes": "attributes",
+}
+
+
+def _words(text: str) -> list[str]:
+    return _WORDS.findall(text.lower())
+
+
+def _stem(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("s") else word
+
+
+class Wanted:
+    """What a task asks for, ready to be compared with a page.
+
+    Args:
+        task: A sub-goal or an instruction.
+    """
+
+    def __init__(self, task: str) -> None:
+        self._said = _words(task)
+        stems = [_stem(word) for word in self._said]
+        self._runs = {
+            tuple(stems[i : i + n]): i
+            for n in range(_LONGEST_RUN, 0, -1)
+            for i in range(len(stems) - n + 1)
+        }
+        limit = _LIMIT.search(task)
+        self._limit = float(limit[1] or limit[2]) if limit else None
+
+    def names(self, text: str) -> bool:
+        """Whether the task holds a text, word for word and in one piece."""
+        words = _words(text)
+        return len(words) > 0 and tuple(map(_stem, words)) in self._runs
+
+    def hits(self, text: str) -> list[str]:
+        """The task's own words for what it shares with a text.
+
+        Shared are runs of at least two words, and shorter ones that stand alone between commas.
+        """
+        found: list[str] = []
+        for piece in re.split(r"[,;:|()\u2022]", text):
+            words = [_stem(word) for word in _words(piece)]
+            i = 0
+            while i < len(words):
+                longest = min(_LONGEST_RUN, len(words) - i)
+                run = next(
+                    (n for n in range(longest, 0, -1) if tuple(words[i : i + n]) in self._runs), 0
+                )
+                if run >= 2 or 0 < run == len(words):
+                    start = self._runs[tuple(words[i : i + run])]
+                    found.append(" ".join(self._said[start : start + run]))
+                i += max(1, run)
+        kept = [f for f in dict.fromkeys(found) if not any(f != g and f in g for g in found)]
+        return kept
+
+    def price(self, tag: str) -> list[str]:
+        """How a price tag stands to the task's limit; nothing where it names none."""
+        prices = [float(p.replace(",", "")) for p in _DOLLARS.findall(tag)]
+        if self._limit is None or not prices:
+            return []
+        return ["cheap" if max(prices) <= self._limit else "dear"]
+
+
+wanted = lru_cache(4096)(Wanted)
+
+
+class ShopForm:
+    """See the module's text."""
+
+    def knows(self, text: str) -> bool:
+        """Pages of the text observation."""
+        return text.startswith((f"WebShop{_SEPARATOR}{_HEAD}", f"{_HEAD}{_SEPARATOR}"))
+
+    def task(self, goal: str) -> str:
+        """The instruction in the words that sub-goals use."""
+        return instruction(goal).plain()
+
+    def brief(self, goal: str) -> str:
+        """The instruction in numbered pieces; see `himac_agents.prompts.shorthand`."""
+        *before, goal = goal.split("\n")
+        pages = [self.observation(page, goal, {}) for page in before]
+        return "\n".join([*pages, instruction(goal).numbered()])
+
+    def shorten(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """In shorthand."""
+        return rewritten(blueprint, instruction(goal).shorten)
+
+    def expand(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """Out of shorthand."""
+        return rewritten(blueprint, instruction(goal).expand)
+
+    def scene(self, first: str) -> str:
+        """The page."""
+        return self.observation(first, "", {})
+
+    def observation(self, text: str, task: str, info: dict[str, Any]) -> str:
+        """The page, in the words that concern the task."""
+        parts = text.split(_SEPARATOR)
+        aim = wanted(task)
+        if not self.knows(text):
+            return text
+        if parts[0] == _START[0]:
+            return "start"
+        body = parts[3:]
+        if body and (page := _PAGE.fullmatch(body[0])):
+            # Who was only to search has done so, whatever was found.
+            return "results" if _SEARCH.fullmatch(task) else self._results(page[1], body, aim)
+        if "Buy Now" in body:
+            return self._item(body, aim, info)
+        return " ".join(["text", *aim.hits(", ".join(body))])
+
+    def opening(
+        self, first: str, task: str, endings: Sequence[str], info: dict[str, Any]
+    ) -> list[str]:
+        """The page that is open: it is all that the shop remembers."""
+        now = {k: v for k, v in info.items() if k != "url"}  # what is chosen already is not said
+        return [self.observation(endings[-1] if endings else first, task, now)]
+
+    def commands(self, task: str, info: dict[str, Any]) -> list[str]:
+        """The admissible ones, with the search for the sub-goal's words where it asks for one."""
+        asked = _SEARCH.fullmatch(task)
+        query = "" if asked is None else re.sub(r"[\[\]\s]+", " ", asked[1]).strip()
+        return [
+            f"search[{query}]" if query and command.startswith("search[") else command
+            for command in info.get("admissible", ())
+        ]
+
+    def phrase(self, command: str, info: dict[str, Any]) -> str:
+        """See the module's text."""
+        if command.startswith("search["):
+            return "search"
+        click = _CLICK.fullmatch(command)
+        if click is None:
+            return command
+        what = click[1]
+        if what in _BUTTONS:
+            return _BUTTONS[what]
+        clickable = info.get("available_actions", {}).get("clickables", ())
+        if "next >" in clickable and "buy now" not in clickable:
+            links = [c for c in clickable if c not in _BUTTONS]
+            if what in links:
+                return str(links.index(what) + 1)
+        return what
+
+    def words(self) -> list[str]:
+        """The words of the pages and of the buttons."""
+        said = ["start", "results", "page", "item", "text", "chosen", "cheap", "dear", "search"]
+        listed = ["- search 1", "- open 1 under", "- choose 1", "- buy"]
+        return [" *", *said, *listed, *_BUTTONS.values()]
+
+    # ---- pages -----------------------------------------------------------------------------
+    def _results(self, number: str, body: list[str], aim: Wanted) -> str:
+        found = ["results"] if number == "1" else ["results", "page", number]
+        starts = [i for i, part in enumerate(body) if _ASIN.fullmatch(part)]
+        for place, start in enumerate(starts, start=1):
+            end = starts[place] if place < len(starts) else len(body)
+            entry = body[start + 1 : end]
+            tag = entry.pop() if entry and entry[-1].startswith("$") else ""
+            found += [str(place), *aim.hits(", ".join(entry)), *aim.price(tag)]
+        return " ".join(found)
+
+    def _item(self, body: list[str], aim: Wanted, info: dict[str, Any]) -> str:
+        url = str(info.get("url", ""))
+        chosen = _CHOSEN.findall(url) if "/item_page/" in url else []
+        if chosen:
+            return " ".join(["chosen", *chosen])
+        clickable = info.get("available_actions", {}).get("clickables")
+        priced = next((i for i, part in enumerate(body) if part.startswith("Price: ")), len(body))
+        options, title = body[1 : max(1, priced - 1)], body[max(1, priced - 1) : priced]
+        found = ["item"]
+        for part in options:
+            found.append(part.lower())
+            # In "color ivory" it is ivory that is wanted, not every color.
+            if aim.names(part) and (clickable is None or part in clickable):
+                found.append("*")
+        found += aim.hits(", ".join(title))
+        return " ".join([*found, *aim.price(body[priced] if priced < len(body) else "")])

@@ -1,0 +1,129 @@
+"""Two processes make the update that one makes, and a run of two is one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from himac_agents.batching import join
+from himac_agents.parallel import Team, team
+from himac_agents.policy import TokenBatch
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(count: int, *arguments: str) -> None:
+    """Runs a command in so many processes, with the variables that a launcher sets."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    base = {
+        **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    started = []
+    for rank in range(count):
+        if count > 1:
+            base |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+            base |= {"LOCAL_WORLD_SIZE": str(count)}
+        command = [sys.executable, *arguments]
+        kept = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        started.append(subprocess.Popen(command, env=base, cwd=ROOT, text=True, **kept))
+    try:
+        for process in started:
+            output, _ = process.communicate(timeout=400)
+            assert process.returncode == 0, output[-4000:]
+    finally:
+        for process in started:
+            process.kill()
+
+
+def test_two_processes_make_the_update_of_one(tmp_path: Path) -> None:
+    for count in (1, 2):
+        launch(count, str(ROOT / "tests" / "parallel_runs.py"), str(tmp_path), "sequence")
+    one = load_file(tmp_path / "rank0-of-1.safetensors")
+    first, second = (load_file(tmp_path / f"rank{r}-of-2.safetensors") for r in (0, 1))
+    assert one.keys() == first.keys() == second.keys()
+    assert one["metric.updates"] >= 4 and one["metric.kl"] > 0
+    for key, value in one.items():
+        assert torch.equal(first[key], second[key]), f"{key} differs between the processes"
+        if not key.startswith("metric."):
+            assert (value - first[key]).abs().max() < 1e-5, key
+        else:
+            assert torch.allclose(value, first[key], rtol=1e-3, atol=1e-5), key
+
+
+def test_a_run_of_two_processes_is_one_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    options = (
+        "--env-kwargs data=generated max_steps=6 --demos 8 --warm-steps 3 --warm-tokens 256 "
+        "--iterations 1 --tasks 3 --blueprints 2 --executions 2 --eval-episodes 5 --lanes 4 "
+        "--eval-split valid --threads 1 --least-minibatch 1 --kl 0.01 --baselines supervised"
+    )
+    launcher = "-m accelerate.commands.launch --num_processes 2 --num_machines 1 --cpu"
+    launcher += " --mixed_precision no --dynamo_backend no -m himac_agents train quickstart"
+    launch(1, *launcher.split(), "--out", str(run), *options.split())
+    result = json.loads((run / "result.json").read_text())
+    assert result["final"]["episodes"] == 5 and result["work"]["iterations"] == 1
+    assert result["baselines"]["supervised"]["supervised_steps"] > 0
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [x["phase"] for x in lines if x["phase"] in ("planner", "executor")] == [
+        "planner", "executor",
+    ]  # fmt: skip
+    # 3 tasks x 2 blueprints, 3 tasks x 2 executions: counted over both processes.
+    planner = next(x for x in lines if x["phase"] == "planner")
+    assert planner["sequences"] == 6
+    assert len(list((run / "checkpoints").iterdir())) >= 1
+    assert not list(run.glob(".*")), "nothing half-written is left"
+
+
+def test_by_itself_a_process_is_the_null_team() -> None:
+    alone = team()
+    assert type(alone) is Team and (alone.rank, alone.size) == (0, 1) and alone.leads
+    assert alone.share([1, 2, 3]) == [1, 2, 3] and alone.gather("x") == ["x"]
+    assert alone.mean({"a": 2.0}, 0.5) == {"a": 2.0} and alone.add({"a": 2.0}) == {"a": 2.0}
+    generator = torch.Generator().manual_seed(3)
+    before = generator.get_state()
+    alone.reseed([generator], 0, 1)
+    assert torch.equal(before, generator.get_state())
+
+
+def test_shares_are_contiguous_and_whole() -> None:
+    class One(Team):
+        def __init__(self, rank: int, size: int) -> None:
+            self.rank, self.size = rank, size
+
+    for count in (0, 1, 5, 16):
+        shares = [One(rank, 3).share(range(count)) for rank in range(3)]
+        assert [x for share in shares for x in share] == list(range(count))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    states = set()
+    for rank in range(3):
+        generator = torch.Generator().manual_seed(7)
+        One(rank, 3).reseed([generator], 0, 4)
+        states.add(bytes(generator.get_state().tolist()))
+    assert len(states) == 3
+
+
+def test_joined_batches() -> None:
+    def made(rows: int, width: int, temperature: float = 1.0) -> TokenBatch:
+        ones = np.ones((rows, width), np.float32)
+        ids = np.ones((rows, width), np.int64)
+        lengths = np.full(rows, width)
+        return TokenBatch(ids, ones, ones, ones, lengths, [[(1, (2, 3))]] * rows, temperature)
+
+    whole = join([made(2, 3), None, made(1, 5)])
+    assert whole is not None and whole.token_ids.shape == (3, 5)
+    assert whole.mask.sum() == 2 * 3 + 5 and list(whole.lengths) == [3, 3, 5]
+    assert len(whole.allowed) == 3 and join([None, None]) is None
+    with pytest.raises(ValueError, match="different temperatures"):
+        join([made(1, 2), made(1, 2, 0.5)])
