@@ -128,6 +128,10 @@ class ShopForm:
         """The instruction in the words that sub-goals use."""
         return instruction(goal).plain()
 
+    def aim(self, subgoal: str) -> str:
+        """As it stands."""
+        return subgoal
+
     def brief(self, goal: str) -> str:
         """The instruction in numbered pieces; see `himac_agents.prompts.shorthand`."""
         *before, goal = goal.split("\n")
