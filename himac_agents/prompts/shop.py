@@ -8,9 +8,9 @@ What every agent reads, flat or hierarchical, and what it does not:
   stand in the task, of a price whether it is below the limit that the task names: "cheap" or "dear"
   (a model whose words are tokens cannot compare numbers). Prices with a range are judged by their
   higher end.
-- A product's page lists every option and value; a star stands behind a value that the task names.
-  Chosen again, the page only says what is chosen. Descriptions and features show the words that
-  stand in the task.
+- A product's page lists every option and value; those that the task names are repeated at its end,
+  behind a star. Once something is chosen, the page only says what. Descriptions and features show
+  the words that stand in the task.
 - The planner writes in shorthand; see `himac_agents.prompts.shorthand`.
 - A command is written as the page names it: "3" opens the third product, "ivory" chooses a value,
   "back", "next", "prev", "buy". A search is written "search": its query is the sub-goal's ("search
@@ -128,6 +128,10 @@ class ShopForm:
         """The instruction in the words that sub-goals use."""
         return instruction(goal).plain()
 
+    def aim(self, subgoal: str) -> str:
+        """As it stands."""
+        return subgoal
+
     def brief(self, goal: str) -> str:
         """The instruction in numbered pieces; see `himac_agents.prompts.shorthand`."""
         *before, goal = goal.split("\n")
@@ -220,11 +224,10 @@ class ShopForm:
         clickable = info.get("available_actions", {}).get("clickables")
         priced = next((i for i, part in enumerate(body) if part.startswith("Price: ")), len(body))
         options, title = body[1 : max(1, priced - 1)], body[max(1, priced - 1) : priced]
-        found = ["item"]
-        for part in options:
-            found.append(part.lower())
+        found = ["item", *(part.lower() for part in options), *aim.hits(", ".join(title))]
+        found += aim.price(body[priced] if priced < len(body) else "")
+        for part in dict.fromkeys(options):
             # In "color ivory" it is ivory that is wanted, not every color.
             if aim.names(part) and (clickable is None or part in clickable):
-                found.append("*")
-        found += aim.hits(", ".join(title))
-        return " ".join([*found, *aim.price(body[priced] if priced < len(body) else "")])
+                found += ["*", part.lower()]
+        return " ".join(found)
