@@ -9,7 +9,7 @@ from typing import Any
 from himac_agents.policy import Message
 from himac_agents.prompts.forms import Form, PlainForm
 from himac_agents.prompts.protocol import PlainCommands
-from himac_agents.prompts.reading import read_command
+from himac_agents.prompts.reading import read_blueprint, read_command
 from himac_agents.prompts.shop import ShopForm
 from himac_envs.blueprint import Blueprint
 
@@ -41,7 +41,7 @@ class CompactPrompts(PlainCommands):
     def plan(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.plan`."""
         form = self._form(first)
-        return [Message("user", f"<plan> {form.scene(first)}\n{form.task(goal)}")]
+        return [Message("user", f"<plan> {form.scene(first)}\n{form.brief(goal)}")]
 
     def segment(
         self,
@@ -101,13 +101,13 @@ class CompactPrompts(PlainCommands):
         """The first line; see `read_command`."""
         return read_command(answer)
 
-    def write_blueprint(self, blueprint: Blueprint) -> str:
-        """Bulleted lines."""
-        return "\n".join(f"- {text}" for text in blueprint.texts())
+    def draft(self, blueprint: Blueprint, first: str, goal: str) -> str:
+        """See `Prompts.draft`."""
+        return self.write_blueprint(self._form(first).shorten(blueprint, goal))
 
-    def write_command(self, command: str) -> str:
-        """The command itself."""
-        return command
+    def read_plan(self, answer: str, first: str, goal: str) -> Blueprint:
+        """See `Prompts.read_plan`."""
+        return self._form(first).expand(read_blueprint(answer, goal), goal)
 
     def commands(self, task: str, info: dict[str, Any]) -> Sequence[str]:
         """See `Prompts.commands`."""

@@ -11,6 +11,7 @@ What every agent reads, flat or hierarchical, and what it does not:
 - A product's page lists every option and value; a star stands behind a value that the task names.
   Chosen again, the page only says what is chosen. Descriptions and features show the words that
   stand in the task.
+- The planner writes in shorthand; see `himac_agents.prompts.shorthand`.
 - A command is written as the page names it: "3" opens the third product, "ivory" chooses a value,
   "back", "next", "prev", "buy". A search is written "search": its query is the sub-goal's ("search
   for QUERY") and for any other task the instruction's words, the one search that the environment
@@ -24,6 +25,9 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
+
+from himac_agents.prompts.shorthand import instruction, rewritten
+from himac_envs.blueprint import Blueprint
 
 _SEPARATOR = " [SEP] "
 _START = ("WebShop", "Instruction:")
@@ -122,9 +126,21 @@ class ShopForm:
 
     def task(self, goal: str) -> str:
         """The instruction in the words that sub-goals use."""
-        text = goal.removeprefix("Find me ")
-        text = re.sub(r",? and price lower than (\d+\.\d+) dollars", r" under $\1", text)
-        return text.replace(", and ", ", ").replace(": ", " ")
+        return instruction(goal).plain()
+
+    def brief(self, goal: str) -> str:
+        """The instruction in numbered pieces; see `himac_agents.prompts.shorthand`."""
+        *before, goal = goal.split("\n")
+        pages = [self.observation(page, goal, {}) for page in before]
+        return "\n".join([*pages, instruction(goal).numbered()])
+
+    def shorten(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """In shorthand."""
+        return rewritten(blueprint, instruction(goal).shorten)
+
+    def expand(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """Out of shorthand."""
+        return rewritten(blueprint, instruction(goal).expand)
 
     def scene(self, first: str) -> str:
         """The page."""
@@ -182,7 +198,8 @@ class ShopForm:
     def words(self) -> list[str]:
         """The words of the pages and of the buttons."""
         said = ["start", "results", "page", "item", "text", "chosen", "cheap", "dear", "search"]
-        return [" *", *said, *_BUTTONS.values()]
+        listed = ["- search 1", "- open 1 under", "- choose 1", "- buy"]
+        return [" *", *said, *listed, *_BUTTONS.values()]
 
     # ---- pages -----------------------------------------------------------------------------
     def _results(self, number: str, body: list[str], aim: Wanted) -> str:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from himac_agents.files import write_atomically
 from himac_agents.report import theme
-from himac_agents.report.groups import Family, Group, differing, families
+from himac_agents.report.groups import SMOOTH_FROM, Family, Group, differing, families
 from himac_agents.report.panels import AXES, panel
 from himac_agents.report.runs import RunData, find_runs, read_run
 from himac_agents.report.scales import write
@@ -81,6 +81,7 @@ def render(runs: Sequence[RunData], *, episodes: int = EPISODES) -> str:
         script=Markup(script),
         script_hash=digest,
         axes=AXES,
+        smooth_from=SMOOTH_FROM,
         panels=[panel(family) for family in sorted_out],
         tables=[_table(family, names) for family in sorted_out],
         runs=runs,

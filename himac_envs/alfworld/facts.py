@@ -78,7 +78,8 @@ def deeds(told: frozenset[str], before: SavedState, command: str, state: State) 
 def facts(state: State, told: frozenset[str] = frozenset()) -> list[str]:
     """The facts that hold, written as the original writes them, sorted.
 
-    For example ``"inreceptacle(mug 1: object, cabinet 2: receptacle)"``.
+    For example ``"inreceptacle(mug 1: object, cabinet 2: receptacle)"``. Left out are only the
+    helpers ``new-axiom@...`` that the original's translator may invent.
 
     Args:
         state: The present state.

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from himac_envs.webshop.blobs import Blobs, BlobWriter, Rows, RowsWriter, mapped, save
 from himac_envs.webshop.errors import CatalogueError
-from himac_envs.webshop.index import Index, IndexWriter
+from himac_envs.webshop.index import Index
+from himac_envs.webshop.indexing import IndexWriter
 from himac_envs.webshop.json_stream import iterate_array, iterate_object
 from himac_envs.webshop.nouns import stored_tagger
 from himac_envs.webshop.products import Product, clean_products

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from himac_envs.webshop import bm25, index
+from himac_envs.webshop import bm25, index, indexing
 from himac_envs.webshop.analysis import analyze
 from himac_envs.webshop.blobs import Rows, RowsWriter, SortedKeys, write_sorted_keys
-from himac_envs.webshop.index import Index, IndexWriter
+from himac_envs.webshop.index import Index
+from himac_envs.webshop.indexing import IndexWriter
 from himac_envs.webshop.porter import stem
 from himac_envs.webshop.words import split_words
 
@@ -136,7 +137,13 @@ def test_search_equals_scoring_every_document_the_slow_way(tmp_path: Path) -> No
         assert list(zip(scores, numbers, strict=True)) == expected
 
 
-def test_pruned_search_equals_unpruned_on_1000_queries(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_pruned_search_equals_unpruned_on_1000_queries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    if compiled:
+        pytest.importorskip("numba")
+    monkeypatch.setattr(index, "have_numba", lambda: compiled)
     texts = _corpus(2500)
     built = _build(tmp_path, texts)
     rng = random.Random(2)
@@ -149,6 +156,41 @@ def test_pruned_search_equals_unpruned_on_1000_queries(tmp_path: Path) -> None:
         )
 
 
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.sets(st.integers(0, 40)), min_size=1, max_size=6), st.integers(1, 9), st.data())
+def test_the_compiled_pass_finds_the_best_of_any_lists(
+    lists: list[set[int]], k: int, data: st.DataObject
+) -> None:
+    from himac_envs.webshop.top import top_documents
+
+    # Scores from few values, so that many documents tie.
+    tables = np.array(
+        [
+            data.draw(st.lists(st.sampled_from([0.25, 1.0, 3.5]), min_size=2, max_size=2))
+            for _ in lists
+        ],
+        np.float32,
+    )
+    tables = tables[np.argsort(tables.max(axis=1), kind="stable")]
+    documents = np.array([d for found in lists for d in sorted(found)], np.int32)
+    codes = np.array([d * 7 % 5 % 2 for d in documents], np.uint16)
+    stops = np.cumsum([len(found) for found in lists])
+    at = stops - [len(found) for found in lists]
+    totals: Counter[int] = Counter()
+    for table, start, stop in zip(tables, at.tolist(), stops.tolist(), strict=True):
+        for place in range(start, stop):
+            totals[int(documents[place])] += float(table[codes[place]])
+    best = sorted(totals, key=lambda d: (-totals[d], d))[:k]
+    scores, found = np.empty(k, np.float32), np.empty(k, np.int32)
+    bounds = np.cumsum([0.0, *tables.max(axis=1)])
+    count = top_documents(
+        documents, codes, at, stops, tables, bounds, np.empty(1, np.float32), scores, found
+    )
+    assert sorted(zip(found[:count].tolist(), scores[:count].tolist(), strict=True)) == sorted(
+        (d, totals[d]) for d in best
+    )
+
+
 def test_runs_and_merges_do_not_change_the_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,9 +199,9 @@ def test_runs_and_merges_do_not_change_the_index(
     (tmp_path / "one").mkdir()
     (tmp_path / "many").mkdir()
     _build(tmp_path / "one", texts, order)
-    monkeypatch.setattr(index, "_RUN_TOKENS", 300)
-    monkeypatch.setattr(index, "_MERGE_POSTINGS", 500)
-    monkeypatch.setattr(index, "_KNOWN_WORDS", 50)
+    monkeypatch.setattr(indexing, "_RUN_TOKENS", 300)
+    monkeypatch.setattr(indexing, "_MERGE_POSTINGS", 500)
+    monkeypatch.setattr(indexing, "_KNOWN_WORDS", 50)
     _build(tmp_path / "many", texts, order)
     for name in index.ARRAYS:
         one, many = (np.load(tmp_path / f / f"{name}.npy") for f in ("one", "many"))

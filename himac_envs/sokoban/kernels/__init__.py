@@ -1,51 +1,5 @@
-"""The inner loops, written once for two readers: numba compiles them, plain Python runs them.
+"""Sokoban's inner loops; see `himac_envs.kernels` for how they are compiled."""
 
-Nothing here is imported before a kernel is needed. With numba (the ``sokoban`` extra) a kernel is
-compiled on first use and cached on disk; without it the same functions run as they stand, some
-hundred times slower, with the same results.
-
-Kernels that call each other live in one file, however long: numba's cache on disk is renewed when
-the file of a kernel changes, and does not notice a change in another file that it calls into.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from himac_envs.kernels import B1, COMPILED, F64, I16, I32, I64, U8, U32, U64, kernel
 
 __all__ = ["B1", "COMPILED", "F64", "I16", "I32", "I64", "U8", "U32", "U64", "kernel"]
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-B1: TypeAlias = NDArray[np.bool_]
-F64: TypeAlias = NDArray[np.float64]
-I16: TypeAlias = NDArray[np.int16]
-I32: TypeAlias = NDArray[np.int32]
-I64: TypeAlias = NDArray[np.int64]
-U8: TypeAlias = NDArray[np.uint8]
-U32: TypeAlias = NDArray[np.uint32]
-U64: TypeAlias = NDArray[np.uint64]
-
-try:
-    from numba import config as _config
-    from numba import njit as _njit
-except ImportError:
-    COMPILED = False
-    """Whether the kernels are machine code."""
-else:
-    COMPILED = not _config.DISABLE_JIT
-
-
-def kernel(function: F) -> F:
-    """Compile with numba where it is installed, else return the function unchanged."""
-    if not COMPILED:
-        return function
-    try:
-        return _njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
-    except RuntimeError:
-        # numba finds no folder that it may write its cache to (a read-only installation and a
-        # read-only home): compile in memory, once a process.
-        return _njit(nogil=True)(function)  # type: ignore[no-any-return]
