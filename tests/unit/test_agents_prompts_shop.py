@@ -115,12 +115,12 @@ def test_what_is_searched_for_is_what_the_subgoal_says() -> None:
 
 def test_hits_are_runs_of_the_tasks_own_words() -> None:
     aim = Wanted("open a product with tempered glass, waterproof screen protectors under $20.00")
-    assert aim.hits("Screen Protector Tempered Glass, Waterproof") == [
+    assert aim.hits("Screen Protector Tempered Glass, Waterproof") == (
         "screen protectors",
         "tempered glass",
         "waterproof",
-    ]
-    assert aim.hits("a glass of water, open") == ["open"]
+    )
+    assert aim.hits("a glass of water, open") == ("open",)
     assert aim.price("$19.00 to $20.01") == ["dear"] and aim.price("no price") == []
     assert Wanted("choose color red").price("$5.00") == []
 
