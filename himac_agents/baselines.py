@@ -79,7 +79,11 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
 def flat_grpo(trainer: Trainer) -> dict[str, Any]:
     """A flat agent: warm start of the same size, then GRPO for as many environment steps."""
     config = trainer.config.replace(
-        method="grpo", baselines=(), iterations=10**6, max_env_steps=trainer.at.env_steps
+        method="grpo",
+        baselines=(),
+        iterations=10**6,
+        max_env_steps=trainer.at.env_steps,
+        max_tokens=0,
     )
     folder = trainer.run_folder.folder / "grpo"
     resume = trainer.team.agree((folder / "checkpoints").is_dir())

@@ -11,9 +11,11 @@ from himac_agents.prompts.forms import Form, PlainForm
 from himac_agents.prompts.protocol import PlainCommands
 from himac_agents.prompts.reading import read_blueprint, read_command
 from himac_agents.prompts.shop import ShopForm
+from himac_agents.prompts.warehouse import WarehouseForm
 from himac_envs.blueprint import Blueprint
 
-_PLAIN, _GATHER, _SHOP = PlainForm(), PlainForm(gathers=True), ShopForm()
+_PLAIN, _GATHER = PlainForm(), PlainForm(gathers=True)
+_SHOP, _WAREHOUSE = ShopForm(), WarehouseForm()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class CompactPrompts(PlainCommands):
     """Few words, for small models trained from scratch: a role token, the scene, the sub-goal.
 
     Each environment's text has a form of its own, recognised by how it looks: see
-    `himac_agents.prompts.forms` (ALFWorld, and anything else) and `himac_agents.prompts.shop`.
+    `himac_agents.prompts.forms` (ALFWorld, and anything else), `himac_agents.prompts.shop` and
+    `himac_agents.prompts.warehouse`.
 
     Attributes:
         remind: Repeat the sub-goal (flat: the instruction) after each observation, as a help for
@@ -53,11 +56,13 @@ class CompactPrompts(PlainCommands):
         """See `Prompts.segment`."""
         task = self._marked(subgoal)
         scene, *past = self._form(first).opening(first, task, endings, info or {})
-        return [Message("user", "\n".join([f"<act> {scene}", *past, subgoal]))]
+        aim = self._form(first).aim(subgoal)
+        return [Message("user", "\n".join([f"<act> {scene}", *past, aim]))]
 
     def proceed(self, text: str, subgoal: str, info: dict[str, Any]) -> Message:
         """See `Prompts.proceed`."""
-        return Message("user", f"{self._short(text, subgoal, info)}\n<act> {subgoal}")
+        aim = self._form(text).aim(subgoal)
+        return Message("user", f"{self._short(text, subgoal, info)}\n<act> {aim}")
 
     def play(self, first: str, goal: str, info: dict[str, Any] | None = None) -> list[Message]:
         """See `Prompts.play`."""
@@ -94,7 +99,7 @@ class CompactPrompts(PlainCommands):
 
     def _form(self, text: str) -> Form:
         """The form that knows an observation."""
-        forms = (_SHOP, _GATHER if self.gather else _PLAIN)
+        forms = (_SHOP, _WAREHOUSE, _GATHER if self.gather else _PLAIN)
         return next(form for form in forms if form.knows(text))
 
     def read(self, answer: str) -> str:

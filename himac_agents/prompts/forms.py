@@ -24,6 +24,10 @@ class Form(Protocol):
         """The instruction."""
         ...
 
+    def aim(self, subgoal: str) -> str:
+        """A sub-goal, for its executor."""
+        ...
+
     def brief(self, goal: str) -> str:
         """The instruction for a planner, with what came before it where it is asked again."""
         ...
@@ -87,6 +91,10 @@ class PlainForm:
     def task(self, goal: str) -> str:
         """As it stands."""
         return goal
+
+    def aim(self, subgoal: str) -> str:
+        """As it stands."""
+        return subgoal
 
     def brief(self, goal: str) -> str:
         """As it stands."""

@@ -247,6 +247,14 @@ def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:
     assert "script-src 'sha256-" in text and "unsafe-eval" not in text
 
 
+def test_only_a_clear_gain_is_coloured() -> None:
+    assert page._direction((0.1, 0.05, 0.15)) == "up"
+    assert page._direction((0.1, -0.05, 0.15)) == "" == page._direction((-0.1, -0.2, 0.01))
+    assert page._direction((-0.1, None, None)) == "down"
+    assert page._direction((0.0, None, None)) == ""
+    assert [page._points(v) for v in (0.2, -0.0004, -0.022)] == ["+20.0", "0.0", "−2.2"]
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     turn = {"action": HOSTILE, "text": HOSTILE, "observation": HOSTILE, "reward": math.nan,
             "invalid": True, "advantage": math.inf, "frame": "javascript:alert(1)"}  # fmt: skip
