@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from himac_agents.policy import Codec, Completion, Image, Message, Policy, Prompt, Role, Sampling
-from himac_agents.prompts import CompactPrompts, Prompts, read_blueprint, visible
+from himac_agents.prompts import CompactPrompts, Prompts, visible
 from himac_envs.blueprint import Blueprint
 
 #: A command as it is written, and as the environment takes it.
@@ -135,7 +135,8 @@ class Planner:
         messages = self.prompts.plan(str(observation["text"]), str(info["goal"]))
         context = Context("planner", shown(messages, observation), codec_of(self.policy))
         (completion,) = self.policy.generate([context.prompt()], self.sampling)
-        return read_blueprint(completion.text, str(info["goal"]))
+        first, goal = str(observation["text"]), str(info["goal"])
+        return self.prompts.read_plan(completion.text, first, goal)
 
     def __call__(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
         """The blueprint as text: what `himac_envs.hierarchy.ExecutorView` asks of a planner."""

@@ -63,11 +63,14 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
                 learners[name].imitate(next(stream), lr)
         steps += 1
         spent += time.process_time() - began
-        if trainer.team.leads and spent - saved >= SAVE_EVERY:
+        stopping = trainer.stop.is_set()
+        if trainer.team.leads and (stopping or spent - saved >= SAVE_EVERY):
             saved = spent
             optimizers = {name: learner.optimizer for name, learner in learners.items()}
             done = {"steps": steps, "cpu_seconds": spent}
             checkpoint.save(folder, steps, done, policies, optimizers, keep=1)
+        if stopping:
+            raise KeyboardInterrupt
     agent = assemble(config, policies, trainer.prompts)
     found = trainer.evaluate(agent)
     return {**found, "cpu_seconds": round(spent, 3), "supervised_steps": steps}
@@ -76,7 +79,11 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
 def flat_grpo(trainer: Trainer) -> dict[str, Any]:
     """A flat agent: warm start of the same size, then GRPO for as many environment steps."""
     config = trainer.config.replace(
-        method="grpo", baselines=(), iterations=10**6, max_env_steps=trainer.at.env_steps
+        method="grpo",
+        baselines=(),
+        iterations=10**6,
+        max_env_steps=trainer.at.env_steps,
+        max_tokens=0,
     )
     folder = trainer.run_folder.folder / "grpo"
     resume = trainer.team.agree((folder / "checkpoints").is_dir())

@@ -21,13 +21,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from himac_agents.files import write_atomically as write_atomically
+from himac_envs.task import HiMACError
 
 _NAME = re.compile(r"^step-(\d{8})$")
 FORMAT = 1
 
 
-class CheckpointError(Exception):
-    """A checkpoint that is missing or cannot be read; the message says which and what to do."""
+class CheckpointError(HiMACError):
+    """A checkpoint that is missing, unreadable or not to be written; the message says which."""
 
 
 def save(
@@ -51,12 +52,47 @@ def save(
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        CheckpointError: It cannot be written (a full disk, say); those before it stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.glob(".writing-*"):
         shutil.rmtree(stale, ignore_errors=True)
     final = folder / f"step-{step:08d}"
     staged = folder / f".writing-{step:08d}-{os.getpid()}"
+    try:
+        _write(staged, step, state, policies, optimizers)
+    except BaseException as error:
+        # What there is of it goes at once: on a full disk its room is wanted.
+        shutil.rmtree(staged, ignore_errors=True)
+        if not isinstance(error, Exception):
+            raise
+        raise CheckpointError(
+            f"{final} cannot be written: {error}. Make room, then `himac train --resume "
+            f"{folder.parent}` goes on from the checkpoint before"
+        ) from error
+    if final.exists():
+        # The same step again (a resumed run): the old one goes first, under another name.
+        old = folder / f".writing-old-{os.getpid()}"
+        os.replace(final, old)
+        os.replace(staged, final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(staged, final)
+    _sync(folder)
+    for older in sorted(_all(folder))[:-keep]:
+        shutil.rmtree(folder / f"step-{older:08d}", ignore_errors=True)
+    return final
+
+
+def _write(
+    staged: Path,
+    step: int,
+    state: Mapping[str, Any],
+    policies: Mapping[str, Any],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> None:
     staged.mkdir()
     generators = {}
     for name, policy in policies.items():
@@ -72,18 +108,15 @@ def save(
     for path in staged.rglob("*"):
         if path.is_file():
             _sync(path)
-    if final.exists():
-        # The same step again (a resumed run): the old one goes first, under another name.
-        old = folder / f".writing-old-{os.getpid()}"
-        os.replace(final, old)
-        os.replace(staged, final)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(staged, final)
-    _sync(folder)
-    for older in sorted(_all(folder))[:-keep]:
-        shutil.rmtree(folder / f"step-{older:08d}", ignore_errors=True)
-    return final
+
+
+def find(folder: Path) -> Path | None:
+    """The newest whole checkpoint, if there is one."""
+    for step in sorted(_all(folder), reverse=True):
+        path = folder / f"step-{step:08d}"
+        if (path / "state.json").is_file():
+            return path
+    return None
 
 
 def latest(folder: Path) -> Path:
@@ -92,13 +125,12 @@ def latest(folder: Path) -> Path:
     Raises:
         CheckpointError: There is none.
     """
-    for step in sorted(_all(folder), reverse=True):
-        path = folder / f"step-{step:08d}"
-        if (path / "state.json").is_file():
-            return path
-    raise CheckpointError(
-        f"{folder} holds no checkpoint to resume from: start the run anew with `himac train`"
-    )
+    newest = find(folder)
+    if newest is None:
+        raise CheckpointError(
+            f"{folder} holds no checkpoint: `himac train --resume {folder.parent}` makes them"
+        )
+    return newest
 
 
 def read_state(path: Path) -> dict[str, Any]:

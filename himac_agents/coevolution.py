@@ -12,87 +12,17 @@ Every choice is a field of `TrainConfig` or of `Method`; who gets which advantag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from himac_agents.agent import HiMACAgent
-from himac_agents.config import TrainConfig
 from himac_agents.credit import Credit, executor_credit, flat_credit, planner_credit
 from himac_agents.episodes import Episode, Task
-from himac_agents.evaluate import at_temperature
-from himac_agents.learner import Learner
-from himac_agents.parallel import Team
-from himac_agents.rollout import EnvPool, collect, distinct, propose
+from himac_agents.iteration import Iteration, Setting, groups_of, replace_dead, update
+from himac_agents.rollout import collect, distinct, propose
 
-
-@dataclass
-class Setting:
-    """What an iteration works with.
-
-    Attributes:
-        config: Every choice.
-        agent: Who plays.
-        pool: Where.
-        planner: Updates the planner's policy.
-        executor: Updates the executor's (or the flat agent's); the same object where both roles
-            share their parameters.
-        draw: Gives so many further tasks to learn on.
-        choices: Chooses the blueprint in "himac-random-blueprint".
-        rng: Splits samples into mini-batches; the same in all processes.
-    """
-
-    config: TrainConfig
-    agent: HiMACAgent
-    pool: EnvPool
-    planner: Learner
-    executor: Learner
-    draw: Callable[[int], list[str]]
-    choices: np.random.Generator
-    rng: np.random.Generator
-
-    def sampling(self) -> HiMACAgent:
-        """The agent as it explores."""
-        return at_temperature(self.agent, self.config.temperature)
-
-    def greedy(self) -> HiMACAgent:
-        """The agent at its most likely."""
-        return at_temperature(self.agent, 0.0)
-
-
-@dataclass
-class Iteration:
-    """What one iteration did.
-
-    Attributes:
-        metrics: By phase.
-        episodes: The last phase's episodes.
-        candidates: The blueprints compared, each with its return and its advantage.
-        env_steps: Steps of the tasks that were really taken.
-        tokens: Tokens that the policies wrote.
-    """
-
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
-    episodes: list[Episode] = field(default_factory=list)
-    candidates: list[tuple[Episode, float, float]] = field(default_factory=list)
-    env_steps: int = 0
-    tokens: int = 0
-
-    def pooled(self, team: Team, weight: float) -> Iteration:
-        """The work and the mean metrics of all processes; the episodes are this one's."""
-        metrics = {phase: team.mean(found, weight) for phase, found in self.metrics.items()}
-        work = team.add({"env_steps": self.env_steps, "tokens": self.tokens})
-        return replace(
-            self, metrics=metrics, env_steps=int(work["env_steps"]), tokens=int(work["tokens"])
-        )
-
-    def book(self, episodes: Sequence[Episode]) -> Sequence[Episode]:
-        """Counts the work of episodes that were played, and returns them."""
-        self.env_steps += sum(e.steps for e in episodes)
-        self.tokens += sum(e.tokens for e in episodes)
-        return episodes
+__all__ = ["Iteration", "Setting", "flat", "iterate", "joint", "phase_a", "phase_b"]
 
 
 def iterate(at: Setting, task_ids: Sequence[str], number: int = 0) -> Iteration:
@@ -118,56 +48,86 @@ def phase_a(at: Setting, task_ids: Sequence[str], done: Iteration) -> list[Task]
     A_j = (R(z_j) - mean_M R) / (std_M R + eps), on the tokens of z_j and no others.
 
     Returns:
-        For each task its z* (the first of the best; in "himac-random-blueprint" any of the M), as
-        a task that is to be executed under it.
+        For each task its z* (in "himac-random-blueprint" any of the M), as a task that is to be
+        executed under it.
     """
-    config = at.config
-    plans: list[Episode] = []
-    runs: list[Episode] = []
-    returns: list[float] = []
-    executed = 0
+    drawn: list[Proposals] = []
 
     def compare(ids: Sequence[str], start: int) -> Credit:
-        nonlocal executed
-        own = propose(at.sampling(), at.pool, groups_of(ids, config.blueprints, start))
-        wanted = [Task(p.task.task_id, p.task.group, p.blueprint) for p in own]
-        # A greedy executor plays equal blueprints alike: each is executed once.
-        unique, where = distinct(wanted) if config.greedy_execution else (wanted, None)
-        executor = at.greedy() if config.greedy_execution else at.sampling()
-        played = collect(executor, at.pool, unique, stop_at_failure=config.stop_at_failure)
-        done.book(own)
-        done.book(played)
-        executed += len(unique)
-        own_runs = played if where is None else [played[i] for i in where]
-        credit, values = planner_credit(config, own, own_runs)
-        plans.extend(own)
-        runs.extend(own_runs)
-        returns.extend(values)
+        drawn.append(try_blueprints(at, ids, start, done))
+        credit, drawn[-1].returns = planner_credit(at.config, drawn[-1].plans, drawn[-1].runs)
         return credit
 
-    first = compare(task_ids, 0)
-    count = len(plans)
-    credit = replace_dead(at, first, len(task_ids), compare)
+    credit = replace_dead(at, compare(task_ids, 0), len(task_ids), compare)
     metrics = at.planner.reinforce(credit.segments, credit.by_turn, at.rng)
     done.candidates = [
         (plan, value, next((credit.by_turn.get(id(t), 0.0) for t in plan.turns()), 0.0))
-        for plan, value in zip(plans, returns, strict=True)
+        for proposals in drawn
+        for plan, value in zip(proposals.plans, proposals.returns, strict=True)
     ]
-    metrics.update(credit.metrics)
-    metrics["return"] = float(np.mean(returns))
-    metrics["success"] = float(np.mean([run.success for run in runs]))
-    metrics["blueprints"] = executed / (len(plans) / config.blueprints)
-    metrics["valid"] = float(np.mean([plan.blueprint_valid for plan in plans]))
-    done.metrics["planner"] = metrics
+    done.metrics["planner"] = {**metrics, **credit.metrics, **proposals_summary(drawn)}
+    return choose(at, drawn[0])
+
+
+@dataclass
+class Proposals:
+    """Blueprints of some tasks, M a task, one after the other, and what became of them.
+
+    Attributes:
+        plans: The planner's episodes: a segment and a blueprint each.
+        runs: For each plan the episode that executed it.
+        executed: How many were really executed: fewer, where equal ones were executed once.
+        returns: What each blueprint is worth, format penalty included.
+    """
+
+    plans: Sequence[Episode]
+    runs: Sequence[Episode]
+    executed: int
+    returns: list[float] = field(default_factory=list)
+
+
+def try_blueprints(at: Setting, task_ids: Sequence[str], start: int, done: Iteration) -> Proposals:
+    """Samples M blueprints a task and lets the executor carry each out once."""
+    config = at.config
+    asked = groups_of(task_ids, config.blueprints, start)
+    plans = done.book(propose(at.sampling(), at.pool, asked))
+    wanted = [Task(p.task.task_id, p.task.group, p.blueprint) for p in plans]
+    if config.greedy_execution:
+        # A greedy executor plays equal blueprints alike: each is executed once.
+        unique, where = distinct(wanted)
+        executor = at.greedy()
+    else:
+        unique, where = wanted, list(range(len(wanted)))
+        executor = at.sampling()
+    played = done.book(collect(executor, at.pool, unique, stop_at_failure=config.stop_at_failure))
+    return Proposals(plans, [played[i] for i in where], len(unique))
+
+
+def choose(at: Setting, proposals: Proposals) -> list[Task]:
+    """For each task z*: the first of its best blueprints, or any where the method says so."""
     chosen: list[Task] = []
-    for members in np.split(np.arange(count), len(task_ids)):
-        if config.traits.best_blueprint:
-            star = max(members, key=lambda i: (returns[i], -i))
+    for first in range(0, len(proposals.plans), at.config.blueprints):
+        members = range(first, first + at.config.blueprints)
+        if at.config.traits.best_blueprint:
+            star = max(members, key=lambda i: (proposals.returns[i], -i))
         else:
-            star = at.choices.choice(members)
-        plan = plans[int(star)]
+            star = int(at.choices.integers(members.start, members.stop))
+        plan = proposals.plans[star]
         chosen.append(Task(plan.task.task_id, plan.task.group, plan.blueprint))
     return chosen
+
+
+def proposals_summary(drawn: Sequence[Proposals]) -> dict[str, float]:
+    """What a phase's blueprints were like on average."""
+    plans = [plan for proposals in drawn for plan in proposals.plans]
+    runs = [run for proposals in drawn for run in proposals.runs]
+    groups = len({plan.task.group for plan in plans})
+    return {
+        "return": float(np.mean([value for proposals in drawn for value in proposals.returns])),
+        "success": float(np.mean([run.success for run in runs])),
+        "blueprints": sum(proposals.executed for proposals in drawn) / groups,
+        "valid": float(np.mean([plan.blueprint_valid for plan in plans])),
+    }
 
 
 def phase_b(at: Setting, chosen: Sequence[Task], done: Iteration) -> None:
@@ -248,67 +208,3 @@ def flat(at: Setting, task_ids: Sequence[str], done: Iteration) -> None:
 
     credit = replace_dead(at, play(task_ids, 0), len(task_ids), play)
     update(at.executor, credit, episodes, "flat", at, done)
-
-
-def groups_of(task_ids: Sequence[str], size: int, start: int) -> list[Task]:
-    """Each task `size` times, as one group; groups are numbered from `start`."""
-    return [Task(t, group=start + g) for g, t in enumerate(task_ids) for _ in range(size)]
-
-
-def replace_dead(
-    at: Setting, credit: Credit, groups: int, play: Callable[[Sequence[str], int], Credit]
-) -> Credit:
-    """Replaces groups without credit by groups of newly drawn tasks, `resample_dead` times at most.
-
-    Args:
-        at: The setting.
-        credit: That of the first draw; its metrics are kept.
-        groups: How many groups there are.
-        play: Plays tasks as groups that are numbered from the second argument.
-    """
-    redrawn = 0
-    for _ in range(at.config.resample_dead):
-        dead = credit.dead()
-        if not dead:
-            break
-        fresh = play(at.draw(len(dead)), groups + redrawn)
-        redrawn += len(dead)
-        credit = credit.replace(dead, fresh)
-    credit.metrics["resampled_groups"] = float(redrawn)
-    return credit
-
-
-def update(
-    learner: Learner,
-    credit: Credit,
-    episodes: list[Episode],
-    phase: str,
-    at: Setting,
-    done: Iteration,
-) -> None:
-    """Moves a policy by its credit, and notes what the episodes were like."""
-    metrics = learner.reinforce(credit.segments, credit.by_turn, at.rng)
-    done.metrics[phase] = {**metrics, **credit.metrics, **summary(episodes)}
-    done.episodes = episodes
-
-
-def summary(episodes: Sequence[Episode]) -> dict[str, float]:
-    """What episodes looked like on average."""
-    options = [o for e in episodes for o in e.options]
-    said = [o for o in options if o["reason"] == "done"]
-    turns = [t for e in episodes for t in e.turns()]
-    found: dict[str, Any] = {
-        "success": np.mean([e.success for e in episodes]),
-        "return": np.mean([e.reward for e in episodes]),
-        "env_steps": np.mean([e.steps for e in episodes]),
-        "errors": np.mean([e.error is not None for e in episodes]),
-        "invalid": np.mean([t.invalid for t in turns]) if turns else 0.0,
-    }
-    if options:
-        found["option_steps"] = np.mean([o["steps"] for o in options])
-        found["achieved"] = np.mean([bool(o["achieved"]) for o in options])
-        for reason in ("done", "budget", "terminated", "truncated"):
-            found[f"ended_{reason}"] = np.mean([o["reason"] == reason for o in options])
-    if said:
-        found["sub_done_precision"] = np.mean([bool(o["achieved"]) for o in said])
-    return {key: float(value) for key, value in found.items()}

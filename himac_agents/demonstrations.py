@@ -84,7 +84,7 @@ def texts_of(
         found += [m.text for m in prompts.plan(first, episode.goal)]
         found += [m.text for m in prompts.play(first, episode.goal)]
         if episode.blueprint is not None:
-            found.append(prompts.write_blueprint(episode.blueprint))
+            found.append(prompts.draft(episode.blueprint, first, episode.goal))
             found += [
                 m.text
                 for text in episode.blueprint.texts()

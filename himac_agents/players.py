@@ -13,6 +13,7 @@ from himac_agents.config import TrainConfig
 from himac_agents.policies.api import APIPolicy, Endpoint
 from himac_agents.policies.scripted import ScriptedPolicy
 from himac_agents.policy import Sampling
+from himac_envs import registry
 from himac_envs.task import MissingDependencyError
 
 SCRIPTED = ("oracle", "explorer", "random")
@@ -116,9 +117,11 @@ class Players:
         from himac_agents.policies.tiny import is_tiny
 
         settings = dict(self.settings)
-        if not (folder / "config.toml").is_file() and (folder / "config.json").is_file():
+        if not (folder / "config.toml").is_file():
             # A saved model brings no settings of its own.
             settings = {"env": self.env, "think": self.think, "executor_history": self.sees}
+            if self.pixels:
+                settings["env_kwargs"] = {"image": True}
             if not is_tiny(folder):
                 settings |= {
                     "prompt": self.prompt,
@@ -135,11 +138,20 @@ def settings_of(name: str) -> TrainConfig | None:
     return TrainConfig.from_toml(path) if path.is_file() else None
 
 
-def hierarchy_of(name: str) -> dict[str, Any]:
-    """What a run's executor was trained with and is to be evaluated with: budgets, replans."""
+def trained_with(name: str, env_id: str) -> dict[str, Any]:
+    """The environment's arguments that a run was trained with and is to be evaluated with.
+
+    Sub-goal budget and replans where the environment is hierarchical; pictures, texts, limits and
+    all else but the data and the split where it is the run's own environment.
+    """
     settings = settings_of(name)
     if settings is None:
         return {}
     from himac_agents.assembly import hierarchy_arguments
 
-    return hierarchy_arguments(settings)
+    found: dict[str, Any] = {}
+    if env_id in (settings.env, settings.flat_env):
+        found |= {k: v for k, v in settings.env_kwargs.items() if k not in ("data", "split")}
+    if registry.env_cards()[env_id].kind == "hierarchical":
+        found |= hierarchy_arguments(settings)
+    return found

@@ -15,7 +15,6 @@ import gymnasium as gym
 from himac_agents.agent import Context, HiMACAgent, Offer, codec_of, meant, shown
 from himac_agents.episodes import Episode, Segment, Task, Turn
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
-from himac_agents.prompts import read_blueprint
 from himac_agents.traces import picture
 
 
@@ -143,7 +142,9 @@ def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Epi
         ):
             at = len(context.token_ids)
             ids = context.say(completion)
-            blueprint = read_blueprint(completion.text, episode.goal)
+            opening = openings[episode.task.task_id]
+            assert opening is not None
+            blueprint = planner.prompts.read_plan(completion.text, *opening[:2])
             episode.blueprint, episode.blueprint_valid = blueprint, blueprint.valid
             segment = episode.segments[0]
             turn = Turn(segment, at, ids, completion.logprobs, completion.text, blueprint.render())
@@ -230,6 +231,16 @@ class _Lane:
         written = prompts.phrase(command, self.info)
         return command if written == prompts.write_command(command) else written
 
+    def _rewritten(self, text: str) -> str:
+        """A scripted player's answer, who does not know how things are written in this place."""
+        if self.asks == "planner" and self.agent.planner is not None:
+            prompts, first, goal = self.agent.planner.prompts, self.first, self.episode.goal
+            blueprint = prompts.read_plan(text, first, goal)
+            written = prompts.draft(blueprint, first, goal)
+            return text if written == prompts.write_blueprint(blueprint) else written
+        command = self.agent.executor.prompts.read(text)
+        return text if (written := self._as_written(command)) == command else written
+
     def _offer(self, info: dict[str, Any]) -> None:
         """Notes the commands that the executor may choose from, where it is bound to them."""
         self.choices, self.offers, self.info = None, [], info
@@ -282,14 +293,13 @@ class _Lane:
         segment.temperature = temperature
         start = len(self.context.token_ids)
         planning = self.asks == "planner"
-        if not planning and not completion.token_ids:
-            # A scripted player does not know how a command is written in this very place.
-            command = self.agent.executor.prompts.read(completion.text)
-            if (written := self._as_written(command)) != command:
-                completion = replace(completion, text=written)
+        if not completion.token_ids:
+            completion = replace(completion, text=self._rewritten(completion.text))
         ids = self.context.say(completion)
         if planning:
-            blueprint = read_blueprint(completion.text, self.episode.goal)
+            assert self.agent.planner is not None
+            read_plan = self.agent.planner.prompts.read_plan
+            blueprint = read_plan(completion.text, self.first, self.episode.goal)
             self.episode.blueprint = blueprint
             self.episode.blueprint_valid = self.episode.blueprint_valid and blueprint.valid
             action = blueprint.render()

@@ -63,6 +63,12 @@ class Run:
             return
         kept = self.metrics_path.read_text(encoding="utf-8").splitlines()[:lines]
         write_atomically(self.metrics_path, "".join(f"{line}\n" for line in kept))
+        # TensorBoard's files cannot be cut: they are written again, from the lines that stay.
+        for path in self.folder.glob("events.out.tfevents.*"):
+            path.unlink()
+        for line in kept:
+            row = json.loads(line)
+            self._chart(row.pop("phase"), row.pop("step"), row)
         if not self.episodes_path.exists():
             return
         # Episodes belong to iterations; the run may have ended in the middle of a line.
@@ -78,6 +84,9 @@ class Run:
         with self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         self.lines += 1
+        self._chart(phase, step, values)
+
+    def _chart(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         board = self._tensorboard()
         for key, value in values.items():
             board.add_scalar(f"{phase}/{key}", value, step)

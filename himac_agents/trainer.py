@@ -6,11 +6,12 @@ measured. Everything random comes from generators that are saved with each check
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -44,6 +45,9 @@ __all__ = ["Progressed", "Trainer", "load_agent"]
 
 #: Streams of random numbers that a run draws from its seed.
 _TASKS, _CHOICES = 0, 2  # 1 belongs to `demonstration_order`
+
+#: Supervised steps between checkpoints.
+_WARM_SAVE = 500
 
 
 @dataclass
@@ -82,6 +86,10 @@ class Progressed:
 class Trainer:
     """One run.
 
+    Attributes:
+        stop: Set to end every trainer of this process (a baseline may be one within another) at its
+            next supervised step or iteration, with a checkpoint and a KeyboardInterrupt.
+
     Args:
         config: The settings.
         folder: Where the run is written.
@@ -91,6 +99,8 @@ class Trainer:
     Example:
         >>> Trainer(TrainConfig.preset("quickstart"), "runs/first").run()  # doctest: +SKIP
     """
+
+    stop: ClassVar[threading.Event] = threading.Event()
 
     def __init__(
         self,
@@ -134,12 +144,14 @@ class Trainer:
         self.run_folder = kind(Path(folder), config, resume=resume)
         self.team.wait()
         self._demos: list[Segment] | None = None
-        newest = checkpoint.latest(self.run_folder.checkpoints) if resume else None
+        newest = checkpoint.find(self.run_folder.checkpoints) if resume else None
         self.policies = self._make_policies(newest)
         self.agent = assemble(config, self.policies, self.prompts)
         self.learners = {name: Learner(p, config) for name, p in self.policies.items()}
         if newest is not None:
             self._restore(newest)
+        elif resume:  # stopped before its first checkpoint: the same run from its beginning
+            self.run_folder.rewind(0)
 
     # -- the run ---------------------------------------------------------------------------------
 
@@ -153,6 +165,7 @@ class Trainer:
                 tick(self._iterate())
                 if self.at.iteration % config.checkpoint_every == 0:
                     self.save()
+                self._leave_if_asked()
         if "final" not in self.at.evaluations:
             self._evaluate("final")
             self.save()
@@ -198,6 +211,9 @@ class Trainer:
                     losses.clear()
                     self.run_folder.log("warm_start", at.warm, {"loss": loss, "lr": lr})
                     tick({"loss": loss}, at.warm)
+                if at.warm % _WARM_SAVE == 0 and at.warm < config.warm_steps:
+                    self.save()
+                self._leave_if_asked()
         at.warm_seconds += time.perf_counter() - began
         at.warm_cpu_seconds += time.process_time() - cpu
         for policy in self.policies.values():
@@ -223,6 +239,8 @@ class Trainer:
     def _iterate(self) -> dict[str, float]:
         config, at = self.config, self.at
         began, cpu = time.perf_counter(), time.process_time()
+        # Each iteration begins with an empty cache: the first after a resumption is like any other.
+        forget(self.agent)
         drawn = self.team.agree(self._draw(config.tasks, self.rng))
         task_ids = self.team.share(drawn)
         self.team.reseed(self._generators(), config.seed, at.iteration)
@@ -380,6 +398,12 @@ class Trainer:
                 {name: learner.optimizer for name, learner in self.learners.items()},
             )
         self.team.wait()
+
+    def _leave_if_asked(self) -> None:
+        """Where a run can be left without losing anything."""
+        if self.stop.is_set():
+            self.save()
+            raise KeyboardInterrupt
 
     def _generators(self) -> list[torch.Generator]:
         return [policy.generator for policy in self.policies.values()]

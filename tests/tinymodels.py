@@ -108,3 +108,41 @@ def save_vision_model(folder: Path, layers: int = 4) -> Path:
     pixels = {"shortest_edge": 16 * 16, "longest_edge": 1 << 20}
     Qwen2VLImageProcessorPil(patch_size=8, size=pixels).save_pretrained(folder)
     return folder
+
+
+def save_llava(folder: Path) -> Path:
+    """A LLaVA-style model with random weights: every picture is 36 tokens."""
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    mark = "<|vision_start|><|image_pad|><|vision_end|>"
+    tokenizer = make_tokenizer(CHATML_VISION.replace(mark, "<image>"), ("<image>",))
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        image_size=48, patch_size=8, projection_dim=32,
+    )  # fmt: skip
+    text = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, initializer_range=0.1,
+        eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    token = tokenizer.convert_tokens_to_ids("<image>")
+    config = LlavaConfig(
+        vision_config=vision.to_dict(), text_config=text.to_dict(), image_token_index=token
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlavaForConditionalGeneration(config).save_pretrained(folder)
+    size = {"height": 48, "width": 48}
+    LlavaProcessor(
+        CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size=size), tokenizer, patch_size=8,
+        vision_feature_select_strategy="default", chat_template=tokenizer.chat_template,
+        image_token="<image>", num_additional_image_tokens=1,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder

@@ -82,7 +82,13 @@ class ScriptedEnv(gym.Env[dict[str, Any], str]):
         self._turn += 1
         done = self._turn >= self.shape.turns
         reward = worth(action) if done else 0.0
-        return {"text": script(self.shape, self._task, self._turn)}, reward, done, False, self._info()
+        return (
+            {"text": script(self.shape, self._task, self._turn)},
+            reward,
+            done,
+            False,
+            self._info(),
+        )
 
     def _info(self) -> dict[str, Any]:
         return {

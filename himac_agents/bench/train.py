@@ -23,6 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,9 @@ def compare(shape: Shape, steps: int) -> dict[str, Any]:
     """Lets both sides take `steps` steps in turns, after one each that is not counted."""
     ours = Ours(shape)
     mine: list[dict[str, float]] = []
-    theirs = trl_steps(shape, copy.deepcopy(ours.policy), steps + 1, lambda: mine.append(ours.step()))
+    theirs = trl_steps(
+        shape, copy.deepcopy(ours.policy), steps + 1, lambda: mine.append(ours.step())
+    )
     sides = {
         name: {part: statistics.median(s[part] for s in rows[1:]) for part in ("rollout", "update")}
         for name, rows in (("ours", mine), ("trl", theirs))
@@ -180,7 +183,7 @@ def trl_steps(
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     from datasets import Dataset
     from datasets.utils import logging as datasets_logging
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
     datasets_logging.disable_progress_bar()
@@ -208,7 +211,9 @@ def trl_steps(
             rolled.append(time.process_time() - began)
             return found
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # transformers warns of names that TRL's own settings still use.
+        warnings.simplefilter("ignore", FutureWarning)
         trainer = Timed(
             model=policy.model,
             processing_class=policy.tokenizer,
@@ -239,6 +244,7 @@ def trl_steps(
                 disable_tqdm=True,
             ),
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     return spent
 
@@ -270,7 +276,9 @@ def _transcripts(shape: Shape, policy: TinyPolicy) -> Callable[[list[str], Any],
                 )  # fmt: skip
             answers = found[:, inputs["input_ids"].shape[1] :].tolist()
             texts = tokenizer.batch_decode(answers)
-            heard = [f"{env.step(text)[0]['text']}<say>" for env, text in zip(envs, texts, strict=True)]
+            heard = [
+                f"{env.step(text)[0]['text']}<say>" for env, text in zip(envs, texts, strict=True)
+            ]
             read = tokenizer(heard, add_special_tokens=False)["input_ids"]
             for row, answer in enumerate(answers):
                 written[row] += answer

@@ -17,7 +17,7 @@ def run(
     expert: Literal["oracle", "explorer"] = "oracle",
     split: str = "train",
     flat: bool = False,
-    prompt: Literal["chat", "compact", "verl-agent"] = "chat",
+    prompt: str = "chat",
     history: int | None = None,
     noise: float = 0.0,
     plan_noise: float = 0.0,
@@ -40,7 +40,8 @@ def run(
         expert: "oracle" knows where everything is; "explorer" searches as the agent has to.
         split: Which tasks.
         flat: Demonstrate the flat environment of the same tasks: no planner, no sub-goals.
-        prompt: The style of prompts: chat, compact (for tiny models) or verl-agent.
+        prompt: The style of prompts: chat, compact, compact-gather (both for tiny models) or
+            verl-agent.
         history: On a flat environment, one conversation a step with so many earlier steps in it
             (default: the whole episode is one conversation; verl-agent: 2).
         noise: Chance that a command is a random one; the expert recovers from it.
@@ -66,6 +67,7 @@ def run(
     if episodes < 1:
         raise ValueError(f"episodes={episodes}: must be at least 1")
     plays_flat = cards[env].kind == "flat"
+    prompt = prompts.resolve(prompt)
     style = prompts.make(prompt, env)
     if history is None and isinstance(style, prompts.VerlAgentPrompts):
         history = style.memory

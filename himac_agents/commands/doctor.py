@@ -23,6 +23,8 @@ _PACKAGES = {
     "torch": "agents",
     "transformers": "agents",
     "tensorboard": "agents",
+    "peft": "hf",
+    "accelerate": "hf",
     "numba": "sokoban",
     "pillow": "sokoban",
     "rapidfuzz": "webshop",

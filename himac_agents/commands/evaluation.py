@@ -79,6 +79,7 @@ def run(
     temperature: float | None = None,
     data: str | None = None,
     max_steps: int | None = None,
+    image: bool = False,
     prompt: str | None = None,
     think: bool = False,
     executor_history: Literal["segment", "episode"] | None = None,
@@ -106,6 +107,7 @@ def run(
         temperature: Of sampling; 0 is greedy (default: 1).
         data: A folder of data, or "generated".
         max_steps: Commands after which an episode is truncated.
+        image: Observations with pictures, for models that see (Sokoban).
         prompt: The style of prompts: auto, compact, chat or verl-agent.
         think: Ask a model for reasoning in <think> tags before each answer.
         executor_history: What the executor remembers: its sub-goal's segment, or the episode.
@@ -119,7 +121,7 @@ def run(
     """
     from himac_agents.evaluate import evaluate
     from himac_agents.files import write_atomically
-    from himac_agents.players import Players, hierarchy_of
+    from himac_agents.players import Players, trained_with
 
     if policy == "api":
         agent = "api"
@@ -130,9 +132,9 @@ def run(
     plays_flat = _flat(protocol, env, flat, planner, executor or agent)
     env_id = protocol.env_id(plays_flat)
     own = {**given, "prompt": prompt, "executor_history": executor_history, "think": think or None}
-    kwargs = _env_kwargs(protocol, data, max_steps)
-    if not plays_flat:
-        kwargs = {**hierarchy_of(executor or agent), **kwargs}
+    given_kwargs = {"data": data, "max_steps": max_steps, "image": image or None}
+    kwargs: dict[str, Any] = {**trained_with(executor or agent, env_id), **protocol.env_kwargs}
+    kwargs |= {key: value for key, value in given_kwargs.items() if value is not None}
     made = Players(
         env=env_id,
         flat=plays_flat,
@@ -210,15 +212,6 @@ def _flat(
     if planner is not None:
         return False
     return protocol.flat if settings is None else not settings.traits.hierarchical
-
-
-def _env_kwargs(protocol: Protocol, data: str | None, max_steps: int | None) -> dict[str, Any]:
-    found = dict(protocol.env_kwargs)
-    if data is not None:
-        found["data"] = data
-    if max_steps is not None:
-        found["max_steps"] = max_steps
-    return found
 
 
 def _insist_on_official_data(env_id: str, split: str, kwargs: Mapping[str, Any]) -> None:

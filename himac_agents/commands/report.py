@@ -13,7 +13,7 @@ from himac_envs.task import MissingDependencyError
 
 
 def run(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")],
     *,
     out: Path | None = None,
     episodes: int = 40,

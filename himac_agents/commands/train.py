@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from himac_agents.config import TrainConfig
 from himac_envs import registry
-from himac_envs.task import MissingDependencyError
+from himac_envs.task import HiMACError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from himac_agents.trainer import Trainer
+
+#: How a disk says that it is full (a quota is spent, a file may not grow).
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -77,12 +88,46 @@ def run(options: Options) -> int:
         name = Path(options.preset).stem
         folder = options.out or Path("runs") / f"{name}-seed{options.config.seed}"
         trainer = Trainer(options.config, folder)
+    folder = trainer.run_folder.folder
+    goes_on = f"`himac train --resume {folder}` goes on"
     try:
-        trainer.run()
+        with _gentle_interrupts(trainer):
+            trainer.run()
     except KeyboardInterrupt:
-        folder = trainer.run_folder.folder
-        print(f"stopped; `himac train --resume {folder}` goes on", file=sys.stderr)
+        print(f"stopped; {goes_on}", file=sys.stderr)
         raise
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        told = f"nothing more can be written: {error}. Make room, then {goes_on}"
+        raise HiMACError(told) from error
     finally:
         parallel.leave()
     return 0
+
+
+@contextmanager
+def _gentle_interrupts(trainer: Trainer) -> Iterator[None]:
+    """The first Ctrl-C ends the run where nothing is lost; the second one at once.
+
+    Several processes would not agree where to stop: there the first one already stops at once.
+    """
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if trainer.stop.is_set() or trainer.team.size > 1:
+            raise KeyboardInterrupt
+        trainer.stop.set()
+        print(
+            "stopping at the next step with a checkpoint; Ctrl-C again stops at once",
+            file=sys.stderr,
+        )
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        trainer.stop.clear()

@@ -34,7 +34,8 @@ class SlotCache:
         self._capacity = 0
         self._rows: Tensor | None = None
         self._positions: Tensor | None = None
-        self._width = 0
+        self._places = torch.empty(0)
+        self.width = 0
 
     # -- bookkeeping of rows ---------------------------------------------------------------------
 
@@ -76,6 +77,10 @@ class SlotCache:
         """Rows in use."""
         return len(self.row_of)
 
+    def reserve(self, positions: int) -> None:
+        """Makes room for so many positions a row, so that growing by steps copies nothing."""
+        self._capacity = max(self._capacity, positions)
+
     # -- one forward pass ------------------------------------------------------------------------
 
     def aim(self, rows: Tensor | None, positions: Tensor, width: int) -> None:
@@ -87,16 +92,19 @@ class SlotCache:
             positions: [batch, time] positions to write.
             width: Number of key positions that attention will see.
         """
-        self._rows, self._positions, self._width = rows, positions, width
+        self._rows, self._positions, self.width = rows, positions, width
+        if rows is None:
+            rows = torch.arange(positions.shape[0], device=positions.device)
+        self._places = rows[:, None]
         needed = max(width, int(positions.max()) + 1)
         if needed > self._capacity:
             self._capacity = max(needed + 32, int(self._capacity * 1.5))
 
-    def _fit(self, buffer: Tensor, like: Tensor) -> Tensor:
+    def _fit(self, buffer: Tensor) -> Tensor:
         rows = max(self.rows, int(buffer.shape[0]))
         if buffer.shape[0] >= rows and buffer.shape[1] >= self._capacity:
             return buffer
-        grown = like.new_zeros((rows, self._capacity, like.shape[1], like.shape[3]))
+        grown = buffer.new_zeros((rows, self._capacity, *buffer.shape[2:]))
         grown[: buffer.shape[0], : buffer.shape[1]] = buffer
         return grown
 
@@ -104,22 +112,24 @@ class SlotCache:
         self, key: Tensor, value: Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Stores new keys and values [batch, heads, time, dim]; returns all that are to be seen."""
+        keys, values = self.store(key.transpose(1, 2), value.transpose(1, 2), layer_idx)
+        return keys.transpose(1, 2), values.transpose(1, 2)
+
+    def store(self, key: Tensor, value: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """`update` for tensors [batch, time, heads, dim]."""
         assert self._positions is not None, "aim() must be called before a forward pass"
         if layer_idx == len(self._keys):
-            shape = (self.rows, self._capacity, key.shape[1], key.shape[3])
+            shape = (self.rows, self._capacity, *key.shape[2:])
             self._keys.append(key.new_zeros(shape))
             self._values.append(value.new_zeros(shape))
-        keys = self._keys[layer_idx] = self._fit(self._keys[layer_idx], key)
-        values = self._values[layer_idx] = self._fit(self._values[layer_idx], value)
-        rows = torch.arange(key.shape[0], device=key.device) if self._rows is None else self._rows
-        keys[rows[:, None], self._positions] = key.transpose(1, 2)
-        values[rows[:, None], self._positions] = value.transpose(1, 2)
-        seen_keys, seen_values = keys[:, : self._width], values[:, : self._width]
+        keys = self._keys[layer_idx] = self._fit(self._keys[layer_idx])
+        values = self._values[layer_idx] = self._fit(self._values[layer_idx])
+        keys[self._places, self._positions] = key
+        values[self._places, self._positions] = value
+        seen_keys, seen_values = keys[:, : self.width], values[:, : self.width]
         if self._rows is None:
-            count = key.shape[0]
-            return seen_keys[:count].transpose(1, 2), seen_values[:count].transpose(1, 2)
-        seen_keys, seen_values = seen_keys.index_select(0, rows), seen_values.index_select(0, rows)
-        return seen_keys.transpose(1, 2), seen_values.transpose(1, 2)
+            return seen_keys[: key.shape[0]], seen_values[: key.shape[0]]
+        return seen_keys.index_select(0, self._rows), seen_values.index_select(0, self._rows)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Part of transformers' cache interface; positions are always given, so 0 is never used."""

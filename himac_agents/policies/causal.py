@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from himac_agents.policies.cache import SlotCache
+from himac_agents.policies.reader import Reader
 from himac_agents.policy import Completion, Message, Prompt, Sampling, TokenBatch
 
 #: What a forward pass costs beside its tokens, in tokens (a small model on one CPU core).
@@ -57,6 +58,8 @@ class CausalPolicy(ABC):
         self.generator = torch.Generator(device=self.device).manual_seed(seed)
         #: Ids that are never written: those that stand for something other than text.
         self.barred: Tensor | None = None
+        #: A quicker forward pass for rollouts, where one fits the model.
+        self.reader: Reader | None = None
         self.pad_id = self.end_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     # -- text and tokens -------------------------------------------------------------------------
@@ -100,6 +103,8 @@ class CausalPolicy(ABC):
     def forget(self) -> None:
         """Drops the cache: the weights have changed."""
         self.cache.clear()
+        if self.reader is not None:
+            self.reader.forget()
 
     @contextmanager
     def _ready(self, *, learning: bool) -> Iterator[None]:
@@ -268,6 +273,9 @@ class _Decoding:
         self.lengths = np.zeros(cache.rows, dtype=np.int64)
         for slot, row in cache.row_of.items():
             self.lengths[row] = len(cache.tokens[slot])
+        cache.reserve(max(len(ids) for ids in self.prompts) + sampling.max_tokens)
+        if policy.reader is not None:
+            policy.reader.refresh()
 
     def run(self) -> list[Completion]:
         """Decodes until every prompt has its end token or the most tokens allowed."""
@@ -368,6 +376,9 @@ class _Decoding:
         hidden_from = torch.arange(width, device=device)[None, None, None, :] > at[:, None, :, None]
         mask = torch.zeros(hidden_from.shape, dtype=dtype, device=device)
         mask.masked_fill_(hidden_from, torch.finfo(dtype).min)
+        if ends is not None and policy.reader is not None:
+            ids, last = torch.as_tensor(fed, device=device), torch.tensor(ends, device=device)
+            return policy.reader.next_logits(ids, at, mask, last, self.cache)[:, None]
         # Of a long prompt only the last position's logits are wanted.
         wanted = sorted(set(ends)) if ends is not None else []
         keep = torch.tensor(wanted, device=device) if wanted else 0
@@ -400,7 +411,12 @@ class _Decoding:
         if self.sampling.greedy:
             ids = logp.argmax(-1)
         else:
-            ids = torch.multinomial(logp.exp(), 1, generator=self.policy.generator)[:, 0]
+            # A race of exponential clocks, as in torch.multinomial, whose own clocks cost more
+            # than the rest of a small model's sampling.
+            probabilities = logp.exp()
+            noise = torch.empty_like(probabilities).uniform_(generator=self.policy.generator)
+            noise = noise.log_().neg_()
+            ids = probabilities.div_(noise).argmax(-1)
         chosen = logp.gather(-1, ids[:, None])[:, 0]
         return ids.cpu().numpy(), chosen.cpu().numpy()
 

@@ -20,7 +20,7 @@ import torch
 
 from himac_agents.policies.adapters import CONFIG, AdapterHost, Lora, base_of
 from himac_agents.policies.causal import CausalPolicy, without_progress_bars
-from himac_agents.policy import Message
+from himac_agents.policy import Completion, Message, Prompt, Sampling
 
 _DUMMY = "himac0dummy"
 
@@ -86,6 +86,7 @@ class HFPolicy(CausalPolicy):
             tokenizer.chat_template = PLAIN_TEMPLATE
         self.host, self.adapter = host, adapter
         self.loading = loading or Loading()
+        self.window = _window(model)
         self._reply_end = _reply_end(tokenizer)
         super().__init__(model, tokenizer, _end_ids(model, tokenizer, self._reply_end), seed)
         if self.loading.gradient_checkpointing:
@@ -173,6 +174,22 @@ class HFPolicy(CausalPolicy):
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     # -- the model -------------------------------------------------------------------------------
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """See `CausalPolicy.generate`.
+
+        Raises:
+            ValueError: A conversation would grow beyond the model's sliding window.
+        """
+        if self.window is not None:
+            longest = max((len(p.token_ids) for p in prompts), default=0) + sampling.max_tokens
+            if longest > self.window:
+                raise ValueError(
+                    f"a conversation of {longest} tokens does not fit into the model's sliding "
+                    f"window of {self.window}, and the rollout's cache does not slide: shorten the "
+                    "answers (max_command_tokens), or take a model with full attention"
+                )
+        return super().generate(prompts, sampling)
 
     @contextmanager
     def _ready(self, *, learning: bool) -> Iterator[None]:
@@ -290,6 +307,27 @@ PLAIN_TEMPLATE = (
     "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
+
+
+def _window(model: Any) -> int | None:
+    """How many tokens back every layer sees; None where all see everything.
+
+    Raises:
+        ValueError: A layer keeps a state instead of keys and values.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    strange = sorted(kinds - {"full_attention", "sliding_attention"})
+    if strange:
+        raise ValueError(
+            f"{type(model).__name__} has layers of kind {', '.join(strange)}: the rollout's cache "
+            "holds keys and values only, so choose a model whose layers are all attention"
+        )
+    if kinds and "sliding_attention" not in kinds:
+        return None
+    found = getattr(config, "sliding_window", None)
+    used = getattr(config, "use_sliding_window", True)
+    return int(found) if found and used else None
 
 
 def _reply_end(tokenizer: Any) -> str:

@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from himac_agents.policies.causal import CausalPolicy, without_progress_bars
+from himac_agents.policies.reader import Reader
 from himac_agents.policy import Message, TokenBatch
 
 PAD, UNKNOWN, END, SAY = "<pad>", "<unk>", "<end>", "<say>"
@@ -121,6 +122,7 @@ class TinyPolicy(CausalPolicy):
 
     def __init__(self, model: LlamaForCausalLM, tokenizer: Any, *, seed: int = 0) -> None:
         super().__init__(model, tokenizer, [tokenizer.convert_tokens_to_ids(END)], seed)
+        self.reader = Reader(model) if Reader.fits(model) else None
         self._say = int(tokenizer.convert_tokens_to_ids(SAY))
         self._memo: dict[str, tuple[int, ...]] = {}
         self._replies: dict[str, tuple[int, ...]] = {}

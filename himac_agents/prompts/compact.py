@@ -9,11 +9,13 @@ from typing import Any
 from himac_agents.policy import Message
 from himac_agents.prompts.forms import Form, PlainForm
 from himac_agents.prompts.protocol import PlainCommands
-from himac_agents.prompts.reading import read_command
+from himac_agents.prompts.reading import read_blueprint, read_command
 from himac_agents.prompts.shop import ShopForm
+from himac_agents.prompts.warehouse import WarehouseForm
 from himac_envs.blueprint import Blueprint
 
-_PLAIN, _GATHER, _SHOP = PlainForm(), PlainForm(gathers=True), ShopForm()
+_PLAIN, _GATHER = PlainForm(), PlainForm(gathers=True)
+_SHOP, _WAREHOUSE = ShopForm(), WarehouseForm()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class CompactPrompts(PlainCommands):
     """Few words, for small models trained from scratch: a role token, the scene, the sub-goal.
 
     Each environment's text has a form of its own, recognised by how it looks: see
-    `himac_agents.prompts.forms` (ALFWorld, and anything else) and `himac_agents.prompts.shop`.
+    `himac_agents.prompts.forms` (ALFWorld, and anything else), `himac_agents.prompts.shop` and
+    `himac_agents.prompts.warehouse`.
 
     Attributes:
         remind: Repeat the sub-goal (flat: the instruction) after each observation, as a help for
@@ -41,7 +44,7 @@ class CompactPrompts(PlainCommands):
     def plan(self, first: str, goal: str) -> list[Message]:
         """See `Prompts.plan`."""
         form = self._form(first)
-        return [Message("user", f"<plan> {form.scene(first)}\n{form.task(goal)}")]
+        return [Message("user", f"<plan> {form.scene(first)}\n{form.brief(goal)}")]
 
     def segment(
         self,
@@ -53,11 +56,13 @@ class CompactPrompts(PlainCommands):
         """See `Prompts.segment`."""
         task = self._marked(subgoal)
         scene, *past = self._form(first).opening(first, task, endings, info or {})
-        return [Message("user", "\n".join([f"<act> {scene}", *past, subgoal]))]
+        aim = self._form(first).aim(subgoal)
+        return [Message("user", "\n".join([f"<act> {scene}", *past, aim]))]
 
     def proceed(self, text: str, subgoal: str, info: dict[str, Any]) -> Message:
         """See `Prompts.proceed`."""
-        return Message("user", f"{self._short(text, subgoal, info)}\n<act> {subgoal}")
+        aim = self._form(text).aim(subgoal)
+        return Message("user", f"{self._short(text, subgoal, info)}\n<act> {aim}")
 
     def play(self, first: str, goal: str, info: dict[str, Any] | None = None) -> list[Message]:
         """See `Prompts.play`."""
@@ -94,20 +99,20 @@ class CompactPrompts(PlainCommands):
 
     def _form(self, text: str) -> Form:
         """The form that knows an observation."""
-        forms = (_SHOP, _GATHER if self.gather else _PLAIN)
+        forms = (_SHOP, _WAREHOUSE, _GATHER if self.gather else _PLAIN)
         return next(form for form in forms if form.knows(text))
 
     def read(self, answer: str) -> str:
         """The first line; see `read_command`."""
         return read_command(answer)
 
-    def write_blueprint(self, blueprint: Blueprint) -> str:
-        """Bulleted lines."""
-        return "\n".join(f"- {text}" for text in blueprint.texts())
+    def draft(self, blueprint: Blueprint, first: str, goal: str) -> str:
+        """See `Prompts.draft`."""
+        return self.write_blueprint(self._form(first).shorten(blueprint, goal))
 
-    def write_command(self, command: str) -> str:
-        """The command itself."""
-        return command
+    def read_plan(self, answer: str, first: str, goal: str) -> Blueprint:
+        """See `Prompts.read_plan`."""
+        return self._form(first).expand(read_blueprint(answer, goal), goal)
 
     def commands(self, task: str, info: dict[str, Any]) -> Sequence[str]:
         """See `Prompts.commands`."""

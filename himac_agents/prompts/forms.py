@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from himac_agents.prompts.scene import gather, mark, scene
+from himac_envs.blueprint import Blueprint
 
 
 class Form(Protocol):
@@ -21,6 +22,22 @@ class Form(Protocol):
 
     def task(self, goal: str) -> str:
         """The instruction."""
+        ...
+
+    def aim(self, subgoal: str) -> str:
+        """A sub-goal, for its executor."""
+        ...
+
+    def brief(self, goal: str) -> str:
+        """The instruction for a planner, with what came before it where it is asked again."""
+        ...
+
+    def shorten(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """A blueprint as a small planner writes it for this instruction."""
+        ...
+
+    def expand(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """A blueprint that a small planner has written, in full. Undoes `shorten`."""
         ...
 
     def scene(self, first: str) -> str:
@@ -74,6 +91,22 @@ class PlainForm:
     def task(self, goal: str) -> str:
         """As it stands."""
         return goal
+
+    def aim(self, subgoal: str) -> str:
+        """As it stands."""
+        return subgoal
+
+    def brief(self, goal: str) -> str:
+        """As it stands."""
+        return goal
+
+    def shorten(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """As it stands."""
+        return blueprint
+
+    def expand(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """As it stands."""
+        return blueprint
 
     def scene(self, first: str) -> str:
         """See `himac_agents.prompts.scene.scene`."""

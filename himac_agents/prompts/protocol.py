@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from himac_agents.policy import Message
+from himac_agents.prompts.reading import read_blueprint
 from himac_envs.blueprint import Blueprint
 
 
@@ -88,6 +89,14 @@ class Prompts(Protocol):
         """A command as this style's executor is to write it (for demonstrations)."""
         ...
 
+    def draft(self, blueprint: Blueprint, first: str, goal: str) -> str:
+        """A blueprint as it is written for this very instruction; see `write_blueprint`."""
+        ...
+
+    def read_plan(self, answer: str, first: str, goal: str) -> Blueprint:
+        """The blueprint in a planner's answer. Total: never raises."""
+        ...
+
     def commands(self, task: str, info: dict[str, Any]) -> Sequence[str]:
         """The commands that may be chosen now, for an agent that is after `task`."""
         ...
@@ -106,9 +115,21 @@ class Prompts(Protocol):
 
 
 class PlainCommands:
-    """For styles that write commands alike everywhere, and offer what the environment offers."""
+    """For styles that write alike everywhere, and offer what the environment offers."""
 
     __slots__ = ()
+
+    def write_blueprint(self, blueprint: Blueprint) -> str:
+        """Bulleted lines."""
+        return "\n".join(f"- {text}" for text in blueprint.texts())
+
+    def draft(self, blueprint: Blueprint, first: str, goal: str) -> str:
+        """See `Prompts.draft`: as everywhere."""
+        return self.write_blueprint(blueprint)
+
+    def read_plan(self, answer: str, first: str, goal: str) -> Blueprint:
+        """See `read_blueprint`."""
+        return read_blueprint(answer, goal)
 
     def write_command(self, command: str) -> str:
         """The command itself."""

@@ -8,9 +8,10 @@ What every agent reads, flat or hierarchical, and what it does not:
   stand in the task, of a price whether it is below the limit that the task names: "cheap" or "dear"
   (a model whose words are tokens cannot compare numbers). Prices with a range are judged by their
   higher end.
-- A product's page lists every option and value; a star stands behind a value that the task names.
-  Chosen again, the page only says what is chosen. Descriptions and features show the words that
-  stand in the task.
+- A product's page lists every option and value; those that the task names are repeated at its end,
+  behind a star. Once something is chosen, the page only says what. Descriptions and features show
+  the words that stand in the task.
+- The planner writes in shorthand; see `himac_agents.prompts.shorthand`.
 - A command is written as the page names it: "3" opens the third product, "ivory" chooses a value,
   "back", "next", "prev", "buy". A search is written "search": its query is the sub-goal's ("search
   for QUERY") and for any other task the instruction's words, the one search that the environment
@@ -21,9 +22,12 @@ What every agent reads, flat or hierarchical, and what it does not:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
+
+from himac_agents.prompts.shorthand import instruction, rewritten
+from himac_envs.blueprint import Blueprint
 
 _SEPARATOR = " [SEP] "
 _START = ("WebShop", "Instruction:")
@@ -58,6 +62,17 @@ def _stem(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") else word
 
 
+@lru_cache(16_384)
+def _stems(text: str) -> tuple[str, ...]:
+    return tuple(map(_stem, _words(text)))
+
+
+@lru_cache(16_384)
+def _pieces(text: str) -> tuple[tuple[str, ...], ...]:
+    """The words between commas and the like; a shop shows the same titles again and again."""
+    return tuple(map(_stems, re.split(r"[,;:|()\u2022]", text)))
+
+
 class Wanted:
     """What a task asks for, ready to be compared with a page.
 
@@ -67,40 +82,44 @@ class Wanted:
 
     def __init__(self, task: str) -> None:
         self._said = _words(task)
-        stems = [_stem(word) for word in self._said]
+        stems = _stems(task)
         self._runs = {
-            tuple(stems[i : i + n]): i
+            stems[i : i + n]: i
             for n in range(_LONGEST_RUN, 0, -1)
             for i in range(len(stems) - n + 1)
         }
+        self._starts = set(stems)
+        self._hits: dict[str, tuple[str, ...]] = {}
         limit = _LIMIT.search(task)
         self._limit = float(limit[1] or limit[2]) if limit else None
 
     def names(self, text: str) -> bool:
         """Whether the task holds a text, word for word and in one piece."""
-        words = _words(text)
-        return len(words) > 0 and tuple(map(_stem, words)) in self._runs
+        return _stems(text) in self._runs
 
-    def hits(self, text: str) -> list[str]:
+    def hits(self, text: str) -> tuple[str, ...]:
         """The task's own words for what it shares with a text.
 
         Shared are runs of at least two words, and shorter ones that stand alone between commas.
         """
-        found: list[str] = []
-        for piece in re.split(r"[,;:|()\u2022]", text):
-            words = [_stem(word) for word in _words(piece)]
-            i = 0
-            while i < len(words):
-                longest = min(_LONGEST_RUN, len(words) - i)
-                run = next(
-                    (n for n in range(longest, 0, -1) if tuple(words[i : i + n]) in self._runs), 0
-                )
-                if run >= 2 or 0 < run == len(words):
-                    start = self._runs[tuple(words[i : i + run])]
-                    found.append(" ".join(self._said[start : start + run]))
-                i += max(1, run)
-        kept = [f for f in dict.fromkeys(found) if not any(f != g and f in g for g in found)]
+        kept = self._hits.get(text)
+        if kept is None:
+            found = dict.fromkeys(run for piece in _pieces(text) for run in self._shared(piece))
+            kept = tuple(f for f in found if not any(f != g and f in g for g in found))
+            self._hits[text] = kept
         return kept
+
+    def _shared(self, words: tuple[str, ...]) -> Iterator[str]:
+        i = 0
+        while i < len(words):
+            run = 0
+            if words[i] in self._starts:
+                longest = min(_LONGEST_RUN, len(words) - i)
+                run = next(n for n in range(longest, 0, -1) if words[i : i + n] in self._runs)
+            if run >= 2 or 0 < run == len(words):
+                start = self._runs[words[i : i + run]]
+                yield " ".join(self._said[start : start + run])
+            i += max(1, run)
 
     def price(self, tag: str) -> list[str]:
         """How a price tag stands to the task's limit; nothing where it names none."""
@@ -122,9 +141,25 @@ class ShopForm:
 
     def task(self, goal: str) -> str:
         """The instruction in the words that sub-goals use."""
-        text = goal.removeprefix("Find me ")
-        text = re.sub(r",? and price lower than (\d+\.\d+) dollars", r" under $\1", text)
-        return text.replace(", and ", ", ").replace(": ", " ")
+        return instruction(goal).plain()
+
+    def aim(self, subgoal: str) -> str:
+        """As it stands."""
+        return subgoal
+
+    def brief(self, goal: str) -> str:
+        """The instruction in numbered pieces; see `himac_agents.prompts.shorthand`."""
+        *before, goal = goal.split("\n")
+        pages = [self.observation(page, goal, {}) for page in before]
+        return "\n".join([*pages, instruction(goal).numbered()])
+
+    def shorten(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """In shorthand."""
+        return rewritten(blueprint, instruction(goal).shorten)
+
+    def expand(self, blueprint: Blueprint, goal: str) -> Blueprint:
+        """Out of shorthand."""
+        return rewritten(blueprint, instruction(goal).expand)
 
     def scene(self, first: str) -> str:
         """The page."""
@@ -182,7 +217,8 @@ class ShopForm:
     def words(self) -> list[str]:
         """The words of the pages and of the buttons."""
         said = ["start", "results", "page", "item", "text", "chosen", "cheap", "dear", "search"]
-        return [" *", *said, *_BUTTONS.values()]
+        listed = ["- search 1", "- open 1 under", "- choose 1", "- buy"]
+        return [" *", *said, *listed, *_BUTTONS.values()]
 
     # ---- pages -----------------------------------------------------------------------------
     def _results(self, number: str, body: list[str], aim: Wanted) -> str:
@@ -203,11 +239,10 @@ class ShopForm:
         clickable = info.get("available_actions", {}).get("clickables")
         priced = next((i for i, part in enumerate(body) if part.startswith("Price: ")), len(body))
         options, title = body[1 : max(1, priced - 1)], body[max(1, priced - 1) : priced]
-        found = ["item"]
-        for part in options:
-            found.append(part.lower())
+        found = ["item", *(part.lower() for part in options), *aim.hits(", ".join(title))]
+        found += aim.price(body[priced] if priced < len(body) else "")
+        for part in dict.fromkeys(options):
             # In "color ivory" it is ivory that is wanted, not every color.
             if aim.names(part) and (clickable is None or part in clickable):
-                found.append("*")
-        found += aim.hits(", ".join(title))
-        return " ".join([*found, *aim.price(body[priced] if priced < len(body) else "")])
+                found += ["*", part.lower()]
+        return " ".join(found)

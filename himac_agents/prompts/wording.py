@@ -33,7 +33,7 @@ class Wording:
 ALFWORLD = Wording(
     world="a household, in text. You see what is at the place where you are; closed receptacles "
     "show their contents once they are open; you can hold one object",
-    commands="one command such as `go to fridge 1`, `open drawer 2`, `take mug 1 from desk 1`, "
+    commands="for example `go to fridge 1`, `open drawer 2`, `take mug 1 from desk 1`, "
     "`move mug 1 to shelf 1` or `put mug 1 in/on shelf 1`, `clean mug 1 with sinkbasin 1`, `heat "
     "egg 1 with microwave 1`, `cool apple 1 with fridge 1`, `use desklamp 1`",
     subgoals="Write sub-goals in these forms: `find and take a mug`, `find and take another mug`, "

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from himac_agents.report import scales
 from himac_agents.report.drawing import Frame, Mark, Row, Series, clip, stroke
@@ -59,7 +61,8 @@ def line_chart(
     """
     for one in series:
         _check(one)
-    series = [thinned(one) for one in series]
+    # A point every other pixel: more is not seen.
+    series = [thinned(one, max(2, min(MAX_POINTS, size[0] // 2))) for one in series]
     xs = [x for s in series for x in s.x] + [m.x for m in marks]
     xs += [x for s in series for line in s.thin for x in line[0]]
     ys = [y for s in series for ys in (s.y, s.low, s.high) for y in ys]
@@ -188,20 +191,26 @@ def share_chart(
 
 
 def thinned(series: Series, most: int = MAX_POINTS) -> Series:
-    """A series of at most `most` points, evenly chosen, ends kept."""
-    if len(series.x) <= most:
-        return series
-    index = sorted({round(k * (len(series.x) - 1) / (most - 1)) for k in range(most)})
-    return Series(
-        series.label,
-        [series.x[i] for i in index],
-        [series.y[i] for i in index],
-        [series.low[i] for i in index] if series.low else (),
-        [series.high[i] for i in index] if series.high else (),
-        series.colour,
-        series.dashed,
-        [line for line in series.thin if len(line[0]) <= most],
+    """A series of at most `most` points, evenly chosen, ends kept; its thin lines likewise."""
+
+    def some(values: Sequence[Any]) -> Sequence[Any]:
+        return [values[i] for i in _even(len(values), most)]
+
+    return replace(
+        series,
+        x=some(series.x),
+        y=some(series.y),
+        low=some(series.low),
+        high=some(series.high),
+        thin=[(some(x), some(y)) for x, y in series.thin],
     )
+
+
+def _even(count: int, most: int) -> Sequence[int]:
+    """At most `most` of the numbers below `count`, the first and the last among them."""
+    if count <= most:
+        return range(count)
+    return sorted({round(k * (count - 1) / (most - 1)) for k in range(most)})
 
 
 def _check(series: Series) -> None:

@@ -21,6 +21,9 @@ INCIDENTAL = frozenset(
     }
 )  # fmt: skip
 
+#: Curves of more points than this are drawn as running means.
+SMOOTH_FROM = 60
+
 
 @dataclass(frozen=True)
 class Group:
@@ -190,6 +193,24 @@ def mean_line(
         dashed,
         thin,
     )
+
+
+def smoothed(
+    x: Sequence[float], y: Sequence[float], longest: int = SMOOTH_FROM
+) -> tuple[Sequence[float], Sequence[float]]:
+    """A curve of more than `longest` points as its running mean over a thirtieth of its length.
+
+    Near the ends the window is cut, so that the mean stays centred on its place.
+    """
+    count = len(y)
+    if count <= longest:
+        return x, y
+    half = max(1, count // 60)
+    sums = np.concatenate([[0.0], np.cumsum(np.asarray(y, float))])
+    places = np.arange(count)
+    reach = np.minimum(half, np.minimum(places, count - 1 - places))
+    means = (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+    return x, means.tolist()
 
 
 def _title(env: str) -> str:

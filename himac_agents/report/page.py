@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from himac_agents.files import write_atomically
 from himac_agents.report import theme
-from himac_agents.report.groups import Family, Group, differing, families
+from himac_agents.report.groups import SMOOTH_FROM, Family, Group, differing, families
 from himac_agents.report.panels import AXES, panel
 from himac_agents.report.runs import RunData, find_runs, read_run
 from himac_agents.report.scales import write
@@ -65,7 +65,13 @@ def render(runs: Sequence[RunData], *, episodes: int = EPISODES) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "count": _count, "points": _points, "svg": Markup}
+    environment.filters |= {
+        "percent": _percent,
+        "count": _count,
+        "points": _points,
+        "direction": _direction,
+        "svg": Markup,
+    }
     data = [
         {**entry, "label": _run_label(sorted_out, runs[entry["run"]], names)}
         for entry in _episode_data(runs, episodes)
@@ -81,6 +87,7 @@ def render(runs: Sequence[RunData], *, episodes: int = EPISODES) -> str:
         script=Markup(script),
         script_hash=digest,
         axes=AXES,
+        smooth_from=SMOOTH_FROM,
         panels=[panel(family) for family in sorted_out],
         tables=[_table(family, names) for family in sorted_out],
         runs=runs,
@@ -293,4 +300,14 @@ def _count(value: float | None) -> str:
 
 
 def _points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
+    """A difference in points of 100, signed; zero has no sign."""
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def _direction(gain: tuple[float, float | None, float | None]) -> str:
+    """The class of a gain's chip: coloured only where its interval, if it has one, excludes 0."""
+    mean, low, high = gain
+    if mean > 0 and (low is None or low > 0):
+        return "up"
+    return "down" if mean < 0 and (high is None or high < 0) else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from himac_agents.report.charts import (
@@ -13,7 +13,7 @@ from himac_agents.report.charts import (
     line_chart,
     share_chart,
 )
-from himac_agents.report.groups import Family, Group, mean_line, pool
+from himac_agents.report.groups import SMOOTH_FROM, Family, Group, mean_line, pool, smoothed
 from himac_agents.report.measures import SECTIONS, Measure
 from himac_agents.report.runs import Evaluation
 from himac_agents.report.scales import write
@@ -57,12 +57,14 @@ class Panel:
         family: The runs.
         curve: The learning curve.
         intervals: Evaluations side by side.
+        smooth: Whether any curve is a running mean.
         sections: Headings with their small charts, and the measures that never changed, as text.
     """
 
     family: Family
     curve: Card
     intervals: Card
+    smooth: bool
     sections: list[tuple[str, list[Card], list[tuple[str, str]]]]
 
 
@@ -83,7 +85,13 @@ def panel(family: Family) -> Panel:
             cards.append(loss)
         if cards or constant:
             sections.append((heading, cards, constant))
-    return Panel(family, learning_curve(family), evaluations(family), sections)
+    smooth = any(
+        len(run.curve(phase, "env_steps_total", "step")[0]) > SMOOTH_FROM
+        for group in family.groups
+        for run in group.runs
+        for phase in run.phases()
+    )
+    return Panel(family, learning_curve(family), evaluations(family), smooth, sections)
 
 
 def learning_curve(family: Family) -> Card:
@@ -156,7 +164,8 @@ def small_chart(family: Family, measure: Measure) -> Card | None:
         if not lines:
             return None
         drawn[axis] = line_chart(
-            lines,
+            # Small charts show the band only; where there is no band yet, the seeds.
+            [replace(line, thin=()) if len(line.x) else line for line in lines],
             title=f"{measure.title} by {name}",
             x_label=name,
             x_range=(0, None),
@@ -217,7 +226,7 @@ def warm_start_loss(family: Family) -> Card | None:
 
 
 def _line(group: Group, phase: str, key: str, axis: str) -> Series | None:
-    curves = [run.curve(phase, key, axis) for run in group.runs]
+    curves = [smoothed(*run.curve(phase, key, axis)) for run in group.runs]
     return mean_line(curves, _named(group, phase), group.colour)
 
 

@@ -72,6 +72,8 @@ def section(cell: Mapping[str, Any], figure: str) -> str:
         f"Preset `{cell['preset']}`, {episodes} tasks of the split `{cell['split']}`, "
         f"{int(cell['max_env_steps']):,} environment steps a run. Command: `{cell['command']}`.",
         "",
+        str(cell.get("note", "")),
+        "",
         f"![Success before and after learning, {cell['cell']}]({figure})",
         "",
         *_methods_table(runs, episodes),

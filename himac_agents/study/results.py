@@ -47,6 +47,7 @@ def collect_results(study: Study, out: Path, jobs: Sequence[Job] = ()) -> dict[s
             "split": first.config.eval_split,
             "episodes": first.config.eval_episodes,
             "max_env_steps": first.config.max_env_steps,
+            "note": first.config.note,
             "command": f"himac bench methods --setting {study.name} --cells {cell}",
             "missing": [
                 job.name.removeprefix("runs/") for job in mine if not _result(job, out).is_file()

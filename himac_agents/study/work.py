@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock
 from rich.console import Console
 
 from himac_agents.checkpoint import write_atomically
@@ -81,10 +82,13 @@ def main(args: Sequence[str]) -> int:
     """``warm FOLDER CONFIG`` or ``learn FOLDER CONFIG SOURCE``."""
     kind, folder, config = args[0], Path(args[1]), TrainConfig.from_toml(args[2])
     console = Console(file=sys.stdout, width=100, no_color=True)
-    if kind == "warm":
-        warm(config, folder, console)
-    else:
-        learn(config, folder, Path(args[3]), console)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A driver that was killed leaves its workers behind: the next one's worker waits for them.
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if kind == "warm":
+            warm(config, folder, console)
+        else:
+            learn(config, folder, Path(args[3]), console)
     return 0
 
 

@@ -84,6 +84,7 @@ class SokobanEnv(RoomView, TaskEnv):
     - ``text``, ``symbols``, ``image``, ``tiles``, ``tile_size``, ``actions_per_step``,
       ``deadlock``: see above; ``tiles`` is "drawn", "gym-sokoban" (that package's pictures, 16
       pixels), "tiny" or a folder of pictures.
+    - ``straight``: the sub-goals of ``oracle_blueprint`` end where a box's way turns.
 
     ## Version History
     v0: first release.
@@ -117,6 +118,7 @@ class SokobanEnv(RoomView, TaskEnv):
         tile_size: int | None = None,
         actions_per_step: int = 1,
         deadlock: bool = False,
+        straight: bool = False,
     ) -> None:
         size = sizes(preset, room, boxes, max_steps, gen_steps)
         super().__init__(
@@ -147,6 +149,7 @@ class SokobanEnv(RoomView, TaskEnv):
             self.observation_space = spaces.Dict(
                 {"text": FreeText(), "image": spaces.Box(0, 255, shape, np.uint8)}
             )
+        self.straight = bool(straight)
         # The last blueprint's way, by the states in which its sub-goals begin.
         self._line: dict[tuple[bytes, bytes], subgoals.Stretch] = {}
 
@@ -293,7 +296,7 @@ class SokobanEnv(RoomView, TaskEnv):
                 "cannot be solved" if solution.status == "unsolvable" else "was not solved in time"
             )
             raise ValueError(f"{self.task_id or 'the puzzle'} {why} from here")
-        parts = subgoals.stretches(board, solution, MAX_SUBGOALS)
+        parts = subgoals.stretches(board, solution, MAX_SUBGOALS, self.straight)
         self._line = {(board.fixed, part.before): part for part in parts}
         texts = [subgoals.phrase(part.target, board) for part in parts]
         return Blueprint.of(texts or [subgoals.ALL_BOXES])

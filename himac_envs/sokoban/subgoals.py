@@ -150,15 +150,20 @@ class Stretch:
     before: bytes
 
 
-def stretches(board: Board, solution: Solution, most: int) -> list[Stretch]:
-    """Cut a solution into at most ``most`` stretches.
+def stretches(
+    board: Board, solution: Solution, most: int, straight: bool = False
+) -> list[Stretch]:
+    """Cut a solution into at most ``most`` stretches: at each box's turn.
+
+    With ``straight`` also at each turn of a box's way, so that a sub-goal is one walk and pushes in
+    one direction.
 
     Where there are more, and from a stretch on whose box ends where it began (no state tells
     whether that one was done), the last stretch is all that is left: every box onto a target.
     """
     found: list[Stretch] = []
     play = board.after([])
-    start = end = -1
+    start = end = way = -1
     taken: list[int] = []
     walked = 0  # actions since the last push
     before = after = bytes(play.state)  # where this stretch began; just after the last push
@@ -168,13 +173,13 @@ def stretches(board: Board, solution: Solution, most: int) -> list[Stretch]:
         if pushes:
             if start < 0:
                 start = cell
-            elif cell != end:
-                # Another box's turn, which began with the walk since the last push.
+            elif cell != end or (straight and action != way):
+                # Another turn, which began with the walk since the last push.
                 cut = len(taken) - walked
                 found.append(Stretch(Target("push", start, end), tuple(taken[:cut]), before))
                 before = after
                 taken, start = taken[cut:], cell
-            end = cell + play.offsets[action]
+            end, way = cell + play.offsets[action], action
         play.step(action)
         taken.append(action)
         walked = 0 if pushes else walked + 1
@@ -203,7 +208,7 @@ def plan(target: Target, board: Board) -> list[int] | None:
         return list(solution.actions) if solution.solved else None
     if target.kind == "goto":
         return _walk(board, target.end)
-    starts = [target.start] if target.kind == "push" else board.boxes()
+    starts = _between(target, board) if target.kind == "push" else board.boxes()
     ways: list[list[int]] = []
     for start in starts:
         if board.state[start] in (3, 4):
@@ -219,6 +224,17 @@ def plan(target: Target, board: Board) -> list[int] | None:
         if rest.moves is not None and (cost is None or len(way) + rest.moves < cost):
             best, cost = way, len(way) + rest.moves
     return best
+
+
+def _between(target: Target, board: Board) -> list[int]:
+    """Where the box of a push is: at its start, or already on the straight way to its end."""
+    (r0, c0), (r1, c1) = divmod(target.start, board.cols), divmod(target.end, board.cols)
+    down, right = (r1 > r0) - (r1 < r0), (c1 > c0) - (c1 < c0)
+    if down and right:
+        return [target.start]
+    step = (down * board.cols + right) or 1
+    way = range(target.start, target.end, step)
+    return [cell for cell in way if board.state[cell] in (3, 4)][:1] or [target.start]
 
 
 def _walk(board: Board, end: int) -> list[int] | None:

@@ -78,8 +78,8 @@ def wanted_values(product: Product, goal: Goal) -> list[tuple[str, str]]:
 
 
 def _provides(product: Product, wanted: str) -> bool:
-    """Return whether a product has an attribute, or a value of that name to choose."""
-    if has_attribute(product, wanted):
+    """Return whether a product is of a kind, has an attribute or a value of that name."""
+    if wanted == product.query.lower() or has_attribute(product, wanted):
         return True
     offered = ((name, value) for name, values in product.options.items() for value in values)
     return any(wanted in (value, clean(value), clean(f"{name} {value}")) for name, value in offered)
@@ -125,7 +125,8 @@ class Expert:
         self._reward_of = reward_of
         self._price_of = price_of
         self._instruction = clean(goal.instruction_text)
-        self._wanted = (*goal.attributes, *(value.lower() for value in goal.option_values()))
+        values = (value.lower() for value in goal.option_values())
+        self._wanted = (*goal.attributes, *values, *([goal.query] if goal.query else []))
         self.plan = lru_cache(1)(self._plan)
 
     def _plan(self) -> Plan:

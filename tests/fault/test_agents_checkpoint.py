@@ -109,7 +109,7 @@ def test_what_was_saved_is_what_is_restored(tmp_path: Path) -> None:
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:
-    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint to resume"):
+    with pytest.raises(checkpoint.CheckpointError, match="holds no checkpoint"):
         checkpoint.latest(tmp_path)
     policy = _policy()
     path = checkpoint.save(tmp_path, 1, {}, {"policy": policy}, {"policy": _optimizer(policy)})

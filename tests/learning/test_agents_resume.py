@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 from toy import FruitEnv
 
-from himac_agents import checkpoint
 from himac_agents.config import TrainConfig
 from himac_agents.trainer import Trainer, load_agent
 from himac_envs.hierarchy import HierarchicalEnv
@@ -121,8 +120,8 @@ def test_errors_teach(tmp_path: Path) -> None:
     (tmp_path / "run" / "config.toml").write_text(CONFIG.to_toml())
     with pytest.raises(FileExistsError, match="--resume"):
         Trainer(CONFIG, tmp_path / "run", console=QUIET)
-    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint"):
-        Trainer(CONFIG, tmp_path / "run", resume=True, console=QUIET)
+    # Stopped before its first checkpoint, a run begins anew in its place.
+    assert Trainer(CONFIG, tmp_path / "run", resume=True, console=QUIET).at.warm == 0
     with pytest.raises(FileNotFoundError, match="neither a run"):
         load_agent(tmp_path)
     with pytest.raises(ValueError, match="Did you mean iterations"):

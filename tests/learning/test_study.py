@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -237,7 +236,6 @@ def test_every_study_of_the_registry_can_be_run() -> None:
         assert study.summary and jobs
         for job in jobs:
             assert job.config.max_env_steps > 0, "methods are compared at equal environment steps"
-            assert job.config.note
-        held = {dataclasses.replace(j.config, method="himac", seed=0, baselines=()).to_toml()
-                for j in jobs if j.cell == jobs[0].cell}  # fmt: skip
-        assert held
+            assert job.config.note, "a preset says what its figures rest on"
+        budgets = {(job.cell, job.config.max_env_steps, job.config.eval_episodes) for job in jobs}
+        assert len(budgets) == len(study.cells)

@@ -6,15 +6,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch
 from rich.console import Console
 
 from himac_agents.cli import main
 from himac_agents.config import TrainConfig
-from himac_agents.demo_files import Demo, describe_demos, read_demos, segments_of_demos, write_demos
+from himac_agents.demo_files import (
+    Demo,
+    demos_of,
+    describe_demos,
+    read_demos,
+    segments_of_demos,
+    write_demos,
+)
+from himac_agents.demonstrations import demonstrate
+from himac_agents.episodes import Segment
 from himac_agents.policy import Message
-from himac_agents.prompts import read_blueprint, read_command
+from himac_agents.prompts import make, read_blueprint, read_command
+from himac_agents.rollout import EnvPool
 from himac_agents.trainer import Trainer
 
 
@@ -138,23 +149,54 @@ def test_files_of_another_kind_of_agent_are_refused(tmp_path: Path) -> None:
         Trainer(CONFIG.replace(demo_file=str(path), prompt="chat"), tmp_path / "b")
 
 
-def test_only_the_last_turn_is_learned_where_thoughts_were_dropped() -> None:
-    class Letters:
-        def encode(self, messages: Any, *, continues: bool = False) -> list[int]:
-            return [ord(c) for m in messages for c in m.text]
+class Letters:
+    """A codec of letters, each conversation with a beginning and each answer with an end."""
 
-        def encode_reply(self, text: str) -> tuple[int, ...]:
-            return (*map(ord, text), 0)
+    def encode(self, messages: Any, *, continues: bool = False) -> list[int]:
+        return [2 if continues else 1, *(ord(c) for m in messages for c in m.role + m.text)]
 
-    messages = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"),
-                Message("assistant", "d"))  # fmt: skip
-    whole, last = segments_of_demos(
-        [Demo(messages, "executor", "t", "e", "chat", learn=how) for how in ("all", "last")],
-        Letters(),
-    )
-    assert whole.token_ids == last.token_ids == [97, 98, 0, 99, 100, 0]
-    assert [(t.start, t.output_ids) for t in whole.turns] == [(1, (98, 0)), (4, (100, 0))]
-    assert [(t.start, t.output_ids) for t in last.turns] == [(4, (100, 0))]
+    def encode_reply(self, text: str) -> tuple[int, ...]:
+        return (*map(ord, text), 0)
+
+
+def _rows(segments: list[Segment]) -> list[tuple[tuple[int, ...], list[tuple[int, int]]]]:
+    """Training rows: tokens, and the stretches of them that are learned."""
+    found: list[tuple[tuple[int, ...], list[tuple[int, int]]]] = []
+    for segment in segments:
+        rows: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        for turn in segment.turns:
+            tokens = segment.token_ids if turn.sequence is None else turn.sequence
+            stretch = (turn.start, turn.start + len(turn.output_ids))
+            rows.setdefault(tuple(tokens), []).append(stretch)
+        found += rows.items()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("env", "style", "flat"),
+    [
+        ("HiMAC-ALFWorld-v0", "compact-gather", False),
+        ("HiMAC-WebShop-v0", "compact", False),
+        ("HiMAC-WebShop-Flat-v0", "chat", True),
+        ("HiMAC-Sokoban-Flat-v0", "verl-agent", True),
+        # Its answers hold a thought each, which later turns are not shown.
+        ("HiMAC-Sokoban-v0", "verl-agent", False),
+    ],
+)
+def test_a_file_holds_the_tokens_that_playing_gives(
+    env: str, style: str, flat: bool, tmp_path: Path
+) -> None:
+    pool = EnvPool(lambda: gym.make(env, data="generated"), 4)
+    played = demonstrate(
+        pool, pool.task_ids("train")[:4], prompts=make(style, env), codec=Letters(), seed=1,
+        noise=0.1, flat=flat, history=2 if style == "verl-agent" and flat else None,
+    )  # fmt: skip
+    assert not any(episode.error for episode in played)
+    demos = demos_of(played, env, style)
+    write_demos(tmp_path / "demos.jsonl", demos)
+    read = segments_of_demos(read_demos(tmp_path / "demos.jsonl"), Letters())
+    assert _rows(read) == _rows([s for episode in played for s in episode.segments])
+    assert sum(demo.steps for demo in demos) == sum(episode.steps for episode in played)
 
 
 def test_trl_takes_the_file_as_it_is(tmp_path: Path) -> None:

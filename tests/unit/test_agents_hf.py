@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tinymodels import CHATML, CHATML_THINKING, save_text_model
 
 from himac_agents.agent import HiMACAgent
@@ -18,11 +20,12 @@ from himac_agents.cli import main
 from himac_agents.config import TrainConfig
 from himac_agents.episodes import Episode, Task
 from himac_agents.learner import Learner
-from himac_agents.policies.adapters import Lora
+from himac_agents.policies.adapters import WEIGHTS, Lora
 from himac_agents.policies.hf import HFPolicy
 from himac_agents.policy import Message, Prompt, Sampling, TokenBatch
 from himac_agents.prompts import ChatPrompts
 from himac_agents.rollout import EnvPool, collect
+from himac_agents.settings import read_pairs, write_pairs
 
 LORA = Lora(rank=4, alpha=8)
 
@@ -204,13 +207,15 @@ def test_one_command_from_a_local_folder(kind: str, folder: Path, tmp_path: Path
         "--max-command-tokens 8 --checkpoint-every 1 --lr 1e-3 --least-minibatch 1"
     )
     if kind == "adapters":
-        options += " --lora-rank 4 --separate-adapters --gradient-checkpointing"
+        # With a warm start, the penalty holds on to its adapters, frozen, on the same base.
+        options += " --lora-rank 4 --separate-adapters --gradient-checkpointing --kl 0.01"
+        options += " --demos 2 --warm-steps 1 --warm-tokens 2048"
     run = tmp_path / "run"
     command = ["train", "--policy", "hf", "--model", str(folder), "--out", str(run)]
     assert main([*command, *options.split()]) == 0
     result = json.loads((run / "result.json").read_text())
     assert result["work"]["iterations"] == 2 and result["work"]["tokens"] > 0
-    newest = run / "checkpoints" / "step-00000002"
+    newest = run / "checkpoints" / ("step-00000002" if kind == "whole" else "step-00000003")
     if kind == "whole":
         assert (newest / "policy" / "model.safetensors").is_file()
         assert (newest / "policy" / "tokenizer.json").is_file()
@@ -218,9 +223,40 @@ def test_one_command_from_a_local_folder(kind: str, folder: Path, tmp_path: Path
         for role in ("planner", "executor"):
             assert not (newest / role / "model.safetensors").exists()
             assert (newest / role / "adapter_model.safetensors").is_file()
+        # The last iteration again, from the checkpoint before it: the same to the bit.
+        straight = {r: load_file(newest / r / WEIGHTS) for r in ("planner", "executor")}
+        shutil.rmtree(newest)
+        assert main(["train", "--resume", str(run)]) == 0
+        for role, weights in straight.items():
+            again = load_file(newest / role / WEIGHTS)
+            assert all(torch.equal(again[key], value) for key, value in weights.items())
     agent = load_agent(run)
     assert agent.planner is not None
     assert (agent.planner.policy is agent.executor.policy) == (kind == "whole")
+
+
+def test_what_the_cache_cannot_do_is_refused(tmp_path: Path) -> None:
+    folder = save_text_model(tmp_path, layers=2)
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {"use_sliding_window": True, "sliding_window": 32, "max_window_layers": 1}
+    settings["layer_types"] = ["full_attention", "sliding_attention"]
+    (folder / "config.json").write_text(json.dumps(settings))
+    policy = HFPolicy.load(folder, device="cpu")
+    assert policy.generate([Prompt((), [5] * 20)], Sampling(0.0, 8))
+    with pytest.raises(ValueError, match="sliding window of 32"):
+        policy.generate([Prompt((), [5] * 30)], Sampling(0.0, 8))
+    settings["layer_types"] = ["full_attention", "linear_attention"]
+    with pytest.raises(ValueError, match="linear_attention"):
+        policy.model.config.layer_types = settings["layer_types"]
+        HFPolicy(policy.model, policy.tokenizer)
+
+
+def test_mappings_on_the_command_line() -> None:
+    words = ["image=true", "max_steps=6", "data=generated", "room=[6, 7]", "seed=-1.5"]
+    values = {"image": True, "max_steps": 6, "data": "generated", "room": [6, 7], "seed": -1.5}
+    assert read_pairs(words) == values and read_pairs(write_pairs(values)) == values
+    with pytest.raises(ValueError, match="KEY=VALUE"):
+        read_pairs(["image"])
 
 
 def test_errors_teach(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def launch(count: int, *arguments: str) -> None:
         started.append(subprocess.Popen(command, env=base, cwd=ROOT, text=True, **kept))
     try:
         for process in started:
-            output, _ = process.communicate(timeout=400)
+            output, _ = process.communicate(timeout=550)
             assert process.returncode == 0, output[-4000:]
     finally:
         for process in started:
@@ -67,7 +67,8 @@ def test_a_run_of_two_processes_is_one_run(tmp_path: Path) -> None:
     options = (
         "--env-kwargs data=generated max_steps=6 --demos 8 --warm-steps 3 --warm-tokens 256 "
         "--iterations 1 --tasks 3 --blueprints 2 --executions 2 --eval-episodes 5 --lanes 4 "
-        "--eval-split valid --threads 1 --least-minibatch 1 --kl 0.01 --baselines supervised"
+        "--eval-split valid --threads 1 --least-minibatch 1 --kl 0.01 --baselines supervised "
+        "--resample-dead 1"
     )
     launcher = "-m accelerate.commands.launch --num_processes 2 --num_machines 1 --cpu"
     launcher += " --mixed_precision no --dynamo_backend no -m himac_agents train quickstart"

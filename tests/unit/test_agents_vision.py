@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from tinymodels import save_vision_model
+from tinymodels import save_llava, save_vision_model
 
 from himac_agents.agent import HiMACAgent, shown
 from himac_agents.batching import rows, segments_of, token_batch
@@ -35,8 +35,7 @@ def policy(folder: Path) -> HFPolicy:
     return HFPolicy.load(folder, device="cpu")
 
 
-@pytest.fixture(scope="module")
-def episodes(policy: HFPolicy) -> list[Episode]:
+def _play(policy: HFPolicy) -> list[Episode]:
     # Six rooms in three lanes: the second three find the first three's rows in the cache.
     pool = EnvPool(lambda: gym.make("HiMAC-Sokoban-v0", max_steps=3, image=True), 3)
     agent = HiMACAgent.shared(policy, ChatPrompts())
@@ -45,6 +44,11 @@ def episodes(policy: HFPolicy) -> list[Episode]:
     episodes = collect(agent, pool, [Task(t) for t in pool.task_ids("train")[:6]])
     assert all(e.error is None for e in episodes)
     return episodes
+
+
+@pytest.fixture(scope="module")
+def episodes(policy: HFPolicy) -> list[Episode]:
+    return _play(policy)
 
 
 def test_a_picture_stands_where_the_template_puts_it(policy: VisionPolicy) -> None:
@@ -83,6 +87,16 @@ def test_rollouts_with_frames_agree_with_training(
             assert np.abs(policy.logprobs(batch).numpy() - logp).max() > 1e-3
     longest = max(segments_of(episodes, "executor"), key=lambda s: len(s.images))
     assert len(longest.images) > 1, "each step shows a new frame"
+
+
+def test_a_model_whose_whole_processor_loads(tmp_path: Path) -> None:
+    """LLaVA: through `AutoProcessor`, and with ordinary positions."""
+    policy = HFPolicy.load(save_llava(tmp_path), device="cpu")
+    assert isinstance(policy, VisionPolicy) and policy.eyes.processor is not None
+    batch = token_batch(segments_of(_play(policy), "executor"), pad=policy.pad_id)
+    assert batch.images and (batch.token_ids == policy.eyes.image_token_id).sum() >= 36
+    with torch.no_grad():
+        assert np.abs(policy.logprobs(batch).numpy() - batch.old_logprobs).max() < 1e-4
 
 
 def test_positions_are_those_of_transformers_own_generation(policy: VisionPolicy) -> None:
@@ -124,7 +138,7 @@ def test_one_command_trains_on_frames(folder: Path, tmp_path: Path) -> None:
         "--env HiMAC-Sokoban-v0 --flat-env HiMAC-Sokoban-Flat-v0 --env-kwargs image=true "
         "max_steps=2 --iterations 2 --tasks 2 --blueprints 2 --executions 2 --eval-episodes 2 "
         "--lanes 4 --max-blueprint-tokens 8 --max-command-tokens 8 --lr 1e-3 --least-minibatch 1 "
-        "--lora-rank 4"
+        "--lora-rank 4 --demos 1 --warm-steps 1 --warm-tokens 2048"
     )
     command = ["train", "--policy", "hf", "--model", str(folder), "--out", str(run)]
     assert main([*command, *options.split()]) == 0

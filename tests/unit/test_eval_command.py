@@ -142,3 +142,35 @@ def test_players_keep_to_what_they_are_told() -> None:
     assert isinstance(agent.executor.prompts, VerlAgentPrompts)
     assert agent.executor.prompts.benchmark == "webshop"
     assert players.make("api").planner.policy is players.make("api").executor.policy  # type: ignore[union-attr]
+
+
+def test_saved_models_and_runs(tmp_path: Path) -> None:
+    from tinymodels import save_text_model
+
+    from himac_agents.agent import HiMACAgent
+    from himac_agents.config import TrainConfig
+    from himac_agents.players import trained_with
+    from himac_agents.policies.hf import HFPolicy
+
+    folder = save_text_model(tmp_path / "model", layers=1)
+    found = _eval(
+        tmp_path, "--preset", "verl-agent-sokoban", "--agent", str(folder), "--episodes", "2",
+        "--max-steps", "2", "--max-command-tokens", "4",
+    )  # fmt: skip
+    assert found["env_steps"] == 4 and found["tokens"] <= 16 and found["invalid_actions"] == 1.0
+    agent = Players("HiMAC-Sokoban-Flat-v0", True, prompt="verl-agent").make(str(folder))
+    assert isinstance(agent, HiMACAgent) and isinstance(agent.executor.policy, HFPolicy)
+    assert agent.executor.history == 2 and agent.executor.sampling.max_tokens == 512
+    # A run's own arguments: in another environment only those of the hierarchy hold.
+    run = tmp_path / "run"
+    run.mkdir()
+    settings = TrainConfig(
+        env="HiMAC-Sokoban-v0", flat_env="HiMAC-Sokoban-Flat-v0", subgoal_budget=4,
+        env_kwargs={"data": "generated", "room": [7, 7], "max_steps": 9},
+    )  # fmt: skip
+    (run / "config.toml").write_text(settings.to_toml())
+    own = {"room": [7, 7], "max_steps": 9}
+    assert trained_with(str(run), "HiMAC-Sokoban-v0") == {**own, "subgoal_budget": 4}
+    assert trained_with(str(run), "HiMAC-Sokoban-Flat-v0") == own
+    assert trained_with(str(run), "HiMAC-ALFWorld-v0") == {"subgoal_budget": 4}
+    assert trained_with("oracle", "HiMAC-ALFWorld-v0") == {}

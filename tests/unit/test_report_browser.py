@@ -123,7 +123,7 @@ def test_keys_step_through_an_episode(driver: Any) -> None:
     _show_viewer(driver)
     driver.find_elements("css selector", "#list .row")[1].click()
     assert "push the box" in _text(driver, "#goal")
-    assert "greedy executor" in _text(driver, "#step")
+    assert "compared by" in _text(driver, "#step")
     assert driver.execute_script("return document.querySelectorAll('.plan.star').length") == 1
     _press(driver, "ARROW_RIGHT")
     assert "What it wrote" in _text(driver, "#step")

@@ -180,6 +180,17 @@ def test_a_band_is_the_range_of_seeds_where_all_have_values() -> None:
     assert groups.mean_line([([], [])], "x", 0) is None
 
 
+def test_long_curves_are_running_means() -> None:
+    short = list(range(60)), [float(k % 2) for k in range(60)]
+    assert groups.smoothed(*short) == short
+    x, y = groups.smoothed(list(range(600)), [float(k % 2) for k in range(600)])
+    assert len(x) == len(y) == 600
+    assert (y[0], y[599]) == (0.0, 1.0)  # the window is centred, also at the ends
+    assert all(abs(v - 0.5) < 0.03 for v in y[20:-20])
+    line = [3.0 * k + 1 for k in range(600)]
+    assert groups.smoothed(x, line)[1] == pytest.approx(line)
+
+
 def test_pooled_evaluations_have_the_interval_of_all_their_episodes(tmp_path: Path) -> None:
     runs = [read_run(write_run(tmp_path / str(seed), seed)) for seed in (0, 1, 2)]
     (family,) = groups.families(runs)
@@ -234,6 +245,14 @@ def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:
     assert entry["episodes"] == [OLD_EPISODE] and other["hidden"] == 0
     # The policy of the page names its one script by its hash.
     assert "script-src 'sha256-" in text and "unsafe-eval" not in text
+
+
+def test_only_a_clear_gain_is_coloured() -> None:
+    assert page._direction((0.1, 0.05, 0.15)) == "up"
+    assert page._direction((0.1, -0.05, 0.15)) == "" == page._direction((-0.1, -0.2, 0.01))
+    assert page._direction((-0.1, None, None)) == "down"
+    assert page._direction((0.0, None, None)) == ""
+    assert [page._points(v) for v in (0.2, -0.0004, -0.022)] == ["+20.0", "0.0", "−2.2"]
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:

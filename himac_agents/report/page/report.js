@@ -161,7 +161,7 @@
       el("span", episode.success ? "mark yes" : "mark no", episode.error ? "crashed" : episode.success ? "✓ solved" : "✗ failed"),
       el("span", "", `${episode.env_steps ?? "?"} steps`),
       el("span", "when", episode.phase.startsWith("evaluation") ? episode.phase.replace("evaluation/", "").replace(/_/g, " ").replace("warm start", "start").replace("final", "end").replace("temperature 1", "T=1") : `iteration ${episode.step}`));
-    node.append(meta);
+    node.append(meta, el("span", "id", episode.task_id));
     node.addEventListener("click", () => open(entry, 0));
     entry.row = node;
     return node;
@@ -346,7 +346,7 @@
   };
 
   const drawCandidates = (box, episode) => {
-    box.append(el("p", "fine", "The planner's blueprints for this task, each carried out once by the greedy executor. The marked one is the blueprint of this episode."));
+    box.append(el("p", "fine", "The planner's blueprints for this task, compared by what the executor made of them. The marked one was executed here."));
     const plans = el("div", "plans");
     const seen = new Map();
     for (const plan of episode.candidates) {
