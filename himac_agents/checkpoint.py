@@ -12,7 +12,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +62,8 @@ def save(
         shutil.rmtree(stale, ignore_errors=True)
     final = folder / f"step-{step:08d}"
     staged = folder / f".writing-{step:08d}-{os.getpid()}"
-    try:
+    with _staging(staged, final, folder.parent):
         _write(staged, step, state, policies, optimizers)
-    except BaseException as error:
-        # What there is of it goes at once: on a full disk its room is wanted.
-        shutil.rmtree(staged, ignore_errors=True)
-        if not isinstance(error, Exception):
-            raise
-        raise CheckpointError(
-            f"{final} cannot be written: {error}. Make room, then `himac train --resume "
-            f"{folder.parent}` goes on from the checkpoint before"
-        ) from error
     if final.exists():
         # The same step again (a resumed run): the old one goes first, under another name.
         old = folder / f".writing-old-{os.getpid()}"
@@ -84,6 +76,38 @@ def save(
     for older in sorted(_all(folder))[:-keep]:
         shutil.rmtree(folder / f"step-{older:08d}", ignore_errors=True)
     return final
+
+
+def save_policies(folder: Path, policies: Mapping[str, Any]) -> None:
+    """Writes policies, by name, into a folder of a run: whole or not at all.
+
+    Raises:
+        CheckpointError: They cannot be written.
+    """
+    staged = folder.with_name(f".writing-{folder.name}-{os.getpid()}")
+    for stale in folder.parent.glob(f".writing-{folder.name}-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    with _staging(staged, folder, folder.parent):
+        for name, policy in policies.items():
+            policy.save_pretrained(staged / name)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(staged, folder)
+
+
+@contextmanager
+def _staging(staged: Path, final: Path, run: Path) -> Iterator[None]:
+    """Clears away what cannot be finished, and says how to go on."""
+    try:
+        yield
+    except BaseException as error:
+        # At once: on a full disk its room is wanted.
+        shutil.rmtree(staged, ignore_errors=True)
+        if not isinstance(error, Exception):
+            raise
+        raise CheckpointError(
+            f"{final} cannot be written: {error}. Make room, then `himac train --resume {run}` "
+            "goes on from the checkpoint before"
+        ) from error
 
 
 def _write(

@@ -176,9 +176,8 @@ class Trainer:
         self.warm_start()
         if "warm_start" not in self.at.evaluations:
             self._evaluate("warm_start")
-            for name, policy in self.policies.items():
-                if self.team.leads:
-                    policy.save_pretrained(self.run_folder.folder / "warm_start" / name)
+            if self.team.leads:
+                checkpoint.save_policies(self.run_folder.folder / "warm_start", self.policies)
             for learner in self.learners.values():
                 learner.begin_reinforcement()
             self.save()
