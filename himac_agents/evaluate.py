@@ -44,6 +44,27 @@ class EvalResult:
     records: tuple[Record, ...] = ()
     usage: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        records: Sequence[Record],
+        seeds: Sequence[int],
+        temperature: float,
+        usage: Mapping[str, Any] | None = None,
+    ) -> EvalResult:
+        """The result of episodes: all tasks with the first seed, then all with the next, ..."""
+        return cls(
+            successes=np.asarray([float(r.success) for r in records]),
+            returns=np.asarray([r.reward for r in records]),
+            env_steps=sum(r.steps for r in records),
+            tokens=sum(r.tokens for r in records),
+            seeds=tuple(seeds),
+            errors=sum(r.error is not None for r in records),
+            temperature=temperature,
+            records=tuple(records),
+            usage=usage or {},
+        )
+
     @property
     def success(self) -> float:
         """Mean success."""
@@ -123,13 +144,23 @@ def play(
     temperature: float = 1.0,
     seeds: Sequence[int] = (0,),
     on_episode: Callable[[Episode], None] | None = None,
+    on_record: Callable[[Record], None] | None = None,
 ) -> EvalResult:
     """Plays each task once a seed and sums up. The policies' own random state is put back.
 
     Of several processes each plays its share, and all get the whole.
+
+    Args:
+        agent: Who plays.
+        pool: Where.
+        task_ids: What.
+        temperature: 0 is greedy.
+        seeds: Each task is played once a seed.
+        on_episode: Called with each finished episode.
+        on_record: Called with what each finished episode amounts to.
     """
     player, together = at_temperature(agent, temperature), team()
-    episodes: list[Episode] = []
+    records: list[Record] = []
     generators = [p.generator for p in agent.policies() if hasattr(p, "generator")]
     before = [g.get_state() for g in generators]
     seeded = [p for p in agent.policies() if hasattr(p, "reseed")]
@@ -139,23 +170,20 @@ def play(
         for generator in generators:
             generator.manual_seed(1_000_003 * (seed + 1) + together.rank)
         tasks = [Task(task_id, i) for i, task_id in enumerate(task_ids)]
-        mine = collect(player, pool, together.share(tasks), on_episode=on_episode)
-        episodes += [episode for part in together.gather(mine) for episode in part]
+        mine: list[Record] = []
+
+        def told(episode: Episode, seed: int = seed, mine: list[Record] = mine) -> None:
+            mine.append(Record.of(episode, seed))
+            if on_episode is not None:
+                on_episode(episode)
+            if on_record is not None:
+                on_record(mine[-1])
+
+        collect(player, pool, together.share(tasks), on_episode=told)
+        records += [record for part in together.gather(mine) for record in part]
     for generator, state in zip(generators, before, strict=True):
         generator.set_state(state)
-    return EvalResult(
-        successes=np.asarray([float(e.success) for e in episodes]),
-        returns=np.asarray([e.reward for e in episodes]),
-        env_steps=sum(e.steps for e in episodes),
-        tokens=sum(e.tokens for e in episodes),
-        seeds=tuple(seeds),
-        errors=sum(e.error is not None for e in episodes),
-        temperature=temperature,
-        records=tuple(
-            Record.of(episode, seeds[i // len(task_ids)]) for i, episode in enumerate(episodes)
-        ),
-        usage=usage(agent),
-    )
+    return EvalResult.of(records, seeds, temperature, usage(agent))
 
 
 def usage(agent: HiMACAgent) -> dict[str, Any]:
@@ -173,6 +201,8 @@ def evaluate(
     *,
     temperature: float = 1.0,
     lanes: int = 128,
+    known: Sequence[Record] = (),
+    on_record: Callable[[Record], None] | None = None,
     **env_kwargs: Any,
 ) -> EvalResult:
     """Evaluates an agent on an environment's split.
@@ -185,9 +215,19 @@ def evaluate(
         seeds: Each task is played once a seed.
         temperature: 0 is greedy.
         lanes: Environments that play at the same time.
+        known: Episodes of an interrupted evaluation: they are not played again.
+        on_record: Called with each episode that is played, once it has ended.
         **env_kwargs: For the environment.
     """
     pool = EnvPool(lambda: gym.make(env_id, split=split, **env_kwargs), lanes)
-    return play(
-        agent, pool, spread(pool.task_ids(split), episodes), temperature=temperature, seeds=seeds
-    )
+    ids = spread(pool.task_ids(split), episodes)
+    records: list[Record] = []
+    for seed in seeds:
+        have = {r.task_id: r for r in known if r.seed == seed}
+        left = [task_id for task_id in ids if task_id not in have]
+        played = play(
+            agent, pool, left, temperature=temperature, seeds=(seed,), on_record=on_record
+        )
+        have |= {record.task_id: record for record in played.records}
+        records += [have[task_id] for task_id in ids]
+    return EvalResult.of(records, seeds, temperature, usage(agent))

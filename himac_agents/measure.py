@@ -8,13 +8,16 @@ elsewhere: it never claims more than the tasks can show.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from himac_agents.episodes import Episode
+from himac_agents.files import write_atomically
 
 #: The two-sided 95% quantile of the normal distribution.
 Z95 = 1.959963984540054
@@ -108,6 +111,74 @@ class Record:
             "options": list(self.options),
             "error": self.error,
         }
+
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Record:
+        """A record from what `to_json` gave."""
+        return cls(
+            task_id=str(values["task_id"]),
+            seed=int(values["seed"]),
+            task_type=str(values["task_type"]),
+            success=bool(values["success"]),
+            score=float(values["score"]),
+            reward=float(values["return"]),
+            steps=int(values["steps"]),
+            tokens=int(values["tokens"]),
+            invalid=int(values["invalid"]),
+            subgoals=None if values["subgoals"] is None else int(values["subgoals"]),
+            blueprint_valid=bool(values["blueprint_valid"]),
+            options=tuple(values["options"]),
+            error=values["error"],
+        )
+
+
+class RecordFile:
+    """Records of an evaluation, one JSON object a line, written as episodes end.
+
+    Args:
+        path: The file.
+        resume: Go on with it: whole lines of episodes without an error are kept as `known`;
+            the others are played again.
+
+    Raises:
+        FileExistsError: It exists, and `resume` is not asked for.
+    """
+
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
+        if path.exists() and not resume:
+            raise FileExistsError(
+                f"{path} exists: --resume goes on with the evaluation that it holds, or choose "
+                "another --records"
+            )
+        self.path = path
+        self.known = _read(path) if path.exists() else []
+        write_atomically(path, "".join(_line(record) for record in self.known))
+
+    def add(self, record: Record) -> None:
+        """Appends a record."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(record))
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record.to_json()) + "\n"
+
+
+def _read(path: Path) -> list[Record]:
+    """The records of a file that need not be played again; a torn last line is none."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = Record.from_json(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number}: not a record of an episode") from error
+        if record.error is None:
+            found.append(record)
+    return found
 
 
 def success_of(records: Sequence[Record]) -> dict[str, Any]:

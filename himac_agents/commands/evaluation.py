@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from himac_envs import registry
 from himac_envs.task import HiMACError
 
 if TYPE_CHECKING:
+    from himac_agents.agent import HiMACAgent
+    from himac_agents.measure import Record
     from himac_agents.policies.api import Endpoint
     from himac_agents.protocols import Protocol
 
@@ -88,6 +92,7 @@ def run(
     lanes: int = 128,
     output: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     records: Path | None = None,
+    resume: bool = False,
     record: Path | None = None,
     remote: Annotated[Remote, tyro.conf.arg(name="")] = Remote(),
 ) -> int:
@@ -116,11 +121,14 @@ def run(
         lanes: Environments that play at the same time.
         output: Also write the result to this file.
         records: Also write what each episode was like to this file, one JSON object a line.
+        resume: Go on with the evaluation that --records holds: its episodes are not played again,
+            except those that ended in an error.
         record: Also film the split's first task, as .gif or .mp4 (environments with pictures).
         remote: The remote model that "api" means.
     """
     from himac_agents.evaluate import evaluate
     from himac_agents.files import write_atomically
+    from himac_agents.measure import RecordFile
     from himac_agents.players import Players, trained_with
 
     if policy == "api":
@@ -150,25 +158,34 @@ def run(
     ).make(agent, planner, executor)
     if protocol.official and data is None:
         _insist_on_official_data(env_id, protocol.split, kwargs)
-    result = evaluate(
-        made,
-        env_id,
-        protocol.split,
-        protocol.episodes,
-        protocol.seeds,
-        temperature=protocol.temperature,
-        lanes=lanes,
-        **kwargs,
-    )
+    if resume and records is None:
+        raise ValueError("--resume needs --records FILE, the file of the interrupted evaluation")
+    file = None if records is None else RecordFile(records, resume=resume)
+    with _progress(made, protocol.episodes * len(protocol.seeds)) as tick:
+
+        def ended(record: Record) -> None:
+            if file is not None:
+                file.add(record)
+            tick()
+
+        result = evaluate(
+            made,
+            env_id,
+            protocol.split,
+            protocol.episodes,
+            protocol.seeds,
+            temperature=protocol.temperature,
+            lanes=lanes,
+            known=[] if file is None else file.known,
+            on_record=ended,
+            **kwargs,
+        )
     names = {"agent": agent, "planner": planner, "executor": executor, "preset": preset}
     told = {k: v for k, v in names.items() if v is not None}
     found = {**result.to_json(), "env": env_id, "split": protocol.split, **told}
     _show(found, Console())
     if output is not None:
         write_atomically(output, json.dumps(found, indent=2) + "\n")
-    if records is not None:
-        lines = [json.dumps(item.to_json()) + "\n" for item in result.records]
-        write_atomically(records, "".join(lines))
     if record is not None:
         from himac_agents.commands.film import film
 
@@ -177,6 +194,28 @@ def run(
         )
         print(path)
     return 0
+
+
+@contextmanager
+def _progress(agent: HiMACAgent, episodes: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal: episodes that have ended, and what remote models cost so far."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("playing", total=episodes)
+        for policy in agent.policies():
+            if hasattr(policy, "watch"):
+                policy.watch = lambda usage: bar.update(
+                    task, description=f"{usage.answers} answers, ${usage.cost:.2f}"
+                )
+        yield lambda: bar.advance(task)
 
 
 def _protocol(env: str, preset: str | None) -> Protocol:

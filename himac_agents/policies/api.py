@@ -182,6 +182,8 @@ class APIPolicy:
         self._sleep, self._clock = sleep, clock
         self._lock = threading.Lock()
         self._fatal: APIError | None = None
+        #: Called with the counts after each round of requests.
+        self.watch: Callable[[Usage], None] | None = None
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:
@@ -204,10 +206,11 @@ class APIPolicy:
             (prompt.messages, self._body(prompt.messages, sampling, first + place))
             for place, prompt in enumerate(prompts)
         ]
-        if len(jobs) == 1:
-            return [self._answer(*jobs[0])]
         with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
-            return list(pool.map(lambda job: self._answer(*job), jobs))
+            found = list(pool.map(lambda job: self._answer(*job), jobs))
+        if self.watch is not None:
+            self.watch(self.usage)
+        return found
 
     # -- one request -----------------------------------------------------------------------------
 

@@ -4,19 +4,19 @@ What every agent reads, flat or hierarchical, and what it does not:
 
 - The instruction stands once, where the agent is told its task; on the pages it is left out, so
   that an executor knows no more of it than its sub-goal says.
-- A result list names products by their place ("1" to "10"). Of a title it shows the words that
-  stand in the task, of a price whether it is below the limit that the task names: "cheap" or "dear"
-  (a model whose words are tokens cannot compare numbers). Prices with a range are judged by their
-  higher end.
-- A product's page lists every option and value; those that the task names are repeated at its end,
-  behind a star. Once something is chosen, the page only says what. Descriptions and features show
-  the words that stand in the task.
+- A result list names products by their place ("1" to "10"). Of a title it shows how many of the
+  task's phrases stand in it ("none", "one", "two", ...), of a price whether it is below the limit
+  that the task names: "cheap" or "dear" (a model whose words are tokens cannot compare numbers).
+  Prices with a range are judged by their higher end.
+- A product's page shows the same of the product, and of its options the values that the task names,
+  each with its place among all that can be chosen: "* 3 ivory". Once something is chosen, the page
+  only says what. Descriptions and features show how many of the task's phrases stand in them.
 - The planner writes in shorthand; see `himac_agents.prompts.shorthand`.
-- A command is written as the page names it: "3" opens the third product, "ivory" chooses a value,
-  "back", "next", "prev", "buy". A search is written "search": its query is the sub-goal's ("search
-  for QUERY") and for any other task the instruction's words, the one search that the environment
-  lists as admissible. So what is searched for is the planner's choice; nobody invents queries while
-  acting.
+- A command is written as the page names it: "3" opens the third product or chooses the third value,
+  "back", "next", "prev", "buy" press buttons. A search is written "search": its query is the
+  sub-goal's ("search for QUERY") and for any other task the instruction's words, the one search
+  that the environment lists as admissible. So what is searched for is the planner's choice; nobody
+  invents queries while acting.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ _CLICK = re.compile(r"click\[(.*)\]", re.DOTALL)
 _CHOSEN = re.compile(r'"((?:[^"\\]|\\.)*)"\s*[,}]')
 #: A title's words are compared with the task's in runs of at most so many.
 _LONGEST_RUN = 6
+_COUNTS = ("none", "one", "two", "three", "four", "many")
 _BUTTONS = {
     "back to search": "back",
     "next >": "next",
@@ -109,6 +110,10 @@ class Wanted:
             self._hits[text] = kept
         return kept
 
+    def count(self, text: str) -> str:
+        """How many of the task's phrases stand in a text, as a word."""
+        return _COUNTS[min(len(self.hits(text)), len(_COUNTS) - 1)]
+
     def _shared(self, words: tuple[str, ...]) -> Iterator[str]:
         i = 0
         while i < len(words):
@@ -130,6 +135,12 @@ class Wanted:
 
 
 wanted = lru_cache(4096)(Wanted)
+
+
+def _numbered(info: dict[str, Any]) -> list[str]:
+    """What a page lets click beside its buttons: products, or values of options."""
+    clickable = info.get("available_actions", {}).get("clickables", ())
+    return [what for what in clickable if what not in _BUTTONS and what != "search"]
 
 
 class ShopForm:
@@ -179,7 +190,7 @@ class ShopForm:
             return "results" if _SEARCH.fullmatch(task) else self._results(page[1], body, aim)
         if "Buy Now" in body:
             return self._item(body, aim, info)
-        return " ".join(["text", *aim.hits(", ".join(body))])
+        return f"text {aim.count(', '.join(body))}"
 
     def opening(
         self, first: str, task: str, endings: Sequence[str], info: dict[str, Any]
@@ -207,18 +218,14 @@ class ShopForm:
         what = click[1]
         if what in _BUTTONS:
             return _BUTTONS[what]
-        clickable = info.get("available_actions", {}).get("clickables", ())
-        if "next >" in clickable and "buy now" not in clickable:
-            links = [c for c in clickable if c not in _BUTTONS]
-            if what in links:
-                return str(links.index(what) + 1)
-        return what
+        numbered = _numbered(info)
+        return str(numbered.index(what) + 1) if what in numbered else what
 
     def words(self) -> list[str]:
         """The words of the pages and of the buttons."""
         said = ["start", "results", "page", "item", "text", "chosen", "cheap", "dear", "search"]
         listed = ["- search 1", "- open 1 under", "- choose 1", "- buy"]
-        return [" *", *said, *listed, *_BUTTONS.values()]
+        return [" *", *said, *_COUNTS, *listed, *_BUTTONS.values()]
 
     # ---- pages -----------------------------------------------------------------------------
     def _results(self, number: str, body: list[str], aim: Wanted) -> str:
@@ -228,7 +235,7 @@ class ShopForm:
             end = starts[place] if place < len(starts) else len(body)
             entry = body[start + 1 : end]
             tag = entry.pop() if entry and entry[-1].startswith("$") else ""
-            found += [str(place), *aim.hits(", ".join(entry)), *aim.price(tag)]
+            found += [str(place), aim.count(", ".join(entry)), *aim.price(tag)]
         return " ".join(found)
 
     def _item(self, body: list[str], aim: Wanted, info: dict[str, Any]) -> str:
@@ -236,13 +243,14 @@ class ShopForm:
         chosen = _CHOSEN.findall(url) if "/item_page/" in url else []
         if chosen:
             return " ".join(["chosen", *chosen])
-        clickable = info.get("available_actions", {}).get("clickables")
+        numbered = _numbered(info)
         priced = next((i for i, part in enumerate(body) if part.startswith("Price: ")), len(body))
         options, title = body[1 : max(1, priced - 1)], body[max(1, priced - 1) : priced]
-        found = ["item", *(part.lower() for part in options), *aim.hits(", ".join(title))]
+        found = ["item", aim.count(", ".join(title))]
         found += aim.price(body[priced] if priced < len(body) else "")
         for part in dict.fromkeys(options):
-            # In "color ivory" it is ivory that is wanted, not every color.
-            if aim.names(part) and (clickable is None or part in clickable):
-                found += ["*", part.lower()]
+            # In "color ivory" it is ivory that is wanted: a name is nothing to choose.
+            if aim.names(part) and (part in numbered or not numbered):
+                place = [str(numbered.index(part) + 1)] if numbered else []
+                found += ["*", *place, part.lower()]
         return " ".join(found)

@@ -4,8 +4,9 @@ Generated shops of 1,000, 100,000 and 1,000,000 products (their descriptions car
 coined words, as a real catalogue's do) are compiled once and kept; then episodes are played and
 searches made, all with queries not seen before. Rates are per second of CPU time.
 
-``python -m himac_envs.webshop.bench COUNT [FOLDER]`` compiles one shop in this process (into
-FOLDER, else where they are kept) and prints the time and memory that it took, as JSON.
+Each shop is compiled, and each is measured, in a process of its own. ``python -m
+himac_envs.webshop.bench COUNT [FOLDER]`` compiles one (into FOLDER, else where they are kept) and
+prints the time and memory that it took, as JSON.
 """
 
 from __future__ import annotations
@@ -149,13 +150,20 @@ def _searches(catalogue: Catalogue, env: WebShopEnv, count: int) -> dict[str, fl
 
 def _compile(size: int) -> tuple[Path, dict[str, float]]:
     """Compile a shop in a process of its own, or find it; return its folder and what that took."""
+    report = _apart(f"_build({size}, None)")
+    return Path(report.pop("folder")), report
+
+
+def _apart(call: str) -> dict[str, Any]:
+    """Make a call of this module in a fresh process; return its answer."""
     search = os.pathsep.join([str(Path(__file__).resolve().parents[2]), *sys.path])
+    code = f"import json; from himac_envs.webshop import bench; print(json.dumps(bench.{call}))"
     done = subprocess.run(
-        [sys.executable, "-m", "himac_envs.webshop.bench", str(size)],
+        [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": search}, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
-    report = json.loads(done.stdout)
-    return Path(report.pop("folder")), report
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
 
 
 def _build(size: int, root: Path | None) -> dict[str, Any]:
@@ -205,7 +213,6 @@ def run_size(size: int, *, steps: int = 20_000, queries: int = 1_000) -> dict[st
         **compiled,
         "open ms": round(opened * 1e3, 2),
         "open ms of CPU": round(worked * 1e3, 2),
-        **_searches(catalogue, env, queries),
         "steps/s": _play(env, steps, seed=0),
         "memory MB, 1 environment": round(_memory(), 1),
     }
@@ -215,7 +222,8 @@ def run_size(size: int, *, steps: int = 20_000, queries: int = 1_000) -> dict[st
         other.reset(seed=number)
     result["memory MB, 64 environments"] = round(_memory(), 1)
     result["KB a further environment"] = round((_memory() - before) / 63 * 1e3, 1)
-    return result
+    # Last, since it does to a small shop what only a large one needs.
+    return result | _searches(catalogue, env, queries)
 
 
 def run(quick: bool = False) -> dict[str, Any]:
@@ -235,7 +243,7 @@ def run(quick: bool = False) -> dict[str, Any]:
             flush=True,
         )
         steps, queries = (5_000, 200) if quick else (20_000, 1_000)
-        results[str(size)] = run_size(size, steps=steps, queries=queries)
+        results[str(size)] = _apart(f"run_size({size}, steps={steps}, queries={queries})")
     _print_table(results)
     return results
 
@@ -248,7 +256,7 @@ def _print_table(results: dict[str, Any]) -> None:
     table.add_column("", no_wrap=True)
     columns = [{**r, **{f"{k}/s": v for k, v in r["steps/s"].items()}} for r in results.values()]
     for column in columns:
-        table.add_column(f"{column['products']:,} products", justify="right")
+        table.add_column(f"{column['products']:,}", justify="right")
         del column["steps/s"]
     table.add_column("original, 1,000", justify="right")
     for row in columns[0]:

@@ -45,31 +45,31 @@ STYLE = CompactPrompts()
 def test_pages_say_what_concerns_the_task_and_never_the_instruction() -> None:
     assert STYLE.observe(START, OPEN, {}).text == "start"
     assert STYLE.observe(RESULTS, OPEN, ON_RESULTS).text == (
-        "results 1 storage baskets eco friendly cheap 2 space saving dear"
+        "results 1 two cheap 2 one dear"
     )
     assert STYLE.observe(RESULTS, "search for storage baskets", ON_RESULTS).text == "results"
-    assert STYLE.observe(RESULTS, "buy the product", {}).text == "results 1 2"
+    assert STYLE.observe(RESULTS, "buy the product", {}).text == "results 1 none 2 none"
     assert STYLE.observe(ITEM, OPEN, ON_ITEM).text == (
-        "item color black ivory size pack of 3 pack of 6 storage baskets eco friendly cheap * ivory"
+        "item two cheap * 2 ivory"
     )
     assert STYLE.observe(ITEM, "choose size pack of 3", ON_ITEM).text == (
-        "item color black ivory size pack of 3 pack of 6 * pack of 3"
+        "item none * 3 pack of 3"
     )
     chosen = {**ON_ITEM, "url": 'http://127.0.0.1:3000/item_page/1/B0/a+b/1/{"color": "ivory"}'}
     assert STYLE.observe(ITEM, OPEN, chosen).text == "chosen ivory"
     text = f"Instruction: [SEP] {GOAL} [SEP] Back to Search [SEP] < Prev [SEP] An eco friendly one."
-    assert STYLE.observe(text, OPEN, {}).text == "text eco friendly"
+    assert STYLE.observe(text, OPEN, {}).text == "text one"
 
 
 def test_unmarked_pages_hide_what_the_task_names() -> None:
     style = CompactPrompts(mark=False)
-    assert style.observe(RESULTS, OPEN, {}).text == "results 1 2"
+    assert style.observe(RESULTS, OPEN, {}).text == "results 1 none 2 none"
 
 
 def test_a_segment_begins_with_the_open_page_alone() -> None:
     (message,) = STYLE.segment(START, "choose color ivory", [RESULTS, ITEM], ON_ITEM)
     assert message.text == (
-        "<act> item color black ivory size pack of 3 pack of 6 * ivory\nchoose color ivory"
+        "<act> item none * 2 ivory\nchoose color ivory"
     )
     (message,) = STYLE.segment(START, "search for baskets", [])
     assert message.text == "<act> start\nsearch for baskets"
@@ -85,10 +85,9 @@ def test_flat_agents_read_the_same_words() -> None:
     (message,) = STYLE.recall(START, GOAL, past, ITEM, ON_ITEM)
     assert message.text.splitlines()[2:] == [
         "> search",
-        "results 1 storage baskets eco friendly cheap 2 space saving dear",
+        "results 1 two cheap 2 one dear",
         "> 1",
-        "item color black ivory size pack of 3 pack of 6 storage baskets eco friendly cheap "
-        "* ivory * pack of 3",
+        "item two cheap * 2 ivory * 3 pack of 3",
     ]
 
 
@@ -96,7 +95,7 @@ def test_commands_are_written_as_the_page_names_them() -> None:
     written = [STYLE.phrase(c, ON_RESULTS) for c in ON_RESULTS["admissible"]]
     assert written == ["back", "next", "1"]
     assert STYLE.phrase("click[b0g1tp32br]", ON_RESULTS) == "2"
-    assert STYLE.phrase("click[pack of 3]", ON_ITEM) == "pack of 3"
+    assert STYLE.phrase("click[pack of 3]", ON_ITEM) == "3"
     assert STYLE.phrase("click[buy now]", ON_ITEM) == "buy"
     assert STYLE.phrase("search[any words]", {"available_actions": {}}) == "search"
     assert STYLE.phrase("<sub_done>", ON_ITEM) == "<sub_done>"
@@ -205,7 +204,7 @@ def test_shorthand_plans_win_and_items_are_numbered_as_they_are_clicked(env: Any
             if command.startswith("click[b0") and "next >" in str(info["admissible"]):
                 place = int(STYLE.phrase(command, info))
                 text = STYLE.observe(observation["text"], env.subgoal, info).text
-                assert f" {place} " in f"{text} " and f" {place + 10} " not in f"{text} "
+                assert f" {place} " in text and " 11 " not in text
             observation, reward, terminated, truncated, info = env.step(command)
             over = terminated or truncated
         assert reward == 1.0

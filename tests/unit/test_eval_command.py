@@ -14,7 +14,7 @@ from himac_agents.cli import main
 from himac_agents.players import Players
 from himac_agents.prompts import VerlAgentPrompts
 from himac_agents.protocols import Protocol, names
-from himac_agents.testing import ChatServer
+from himac_agents.testing import ChatServer, Reply
 from himac_envs.registry import env_cards
 
 
@@ -109,6 +109,41 @@ def test_a_remote_model_plays_through_the_command_line(tmp_path: Path) -> None:
     assert len(last["messages"]) == 1
     text = last["messages"][0]["content"]
     assert "Action: 'up'" in text and text.count("[Observation") == 2 and "<think>" in text
+
+
+def test_an_interrupted_evaluation_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("httpx")
+    file = tmp_path / "records.jsonl"
+    stopped = Reply("", 401)
+    left = [5]
+
+    def answer(request: dict[str, Any]) -> str | Reply:
+        left[0] -= 1
+        return "<action>up</action>" if left[0] >= 0 else stopped
+
+    with ChatServer(answer) as server:
+        args = [
+            "HiMAC-Sokoban-Flat-v0", "--agent", "api", "--model", "m", "--base-url", server.url,
+            "--episodes", "4", "--max-steps", "2", "--lanes", "1", "--records", str(file),
+        ]  # fmt: skip
+        assert main(["eval", *args]) == 1
+        assert "refused the key" in capsys.readouterr().err
+        assert len(file.read_text().splitlines()) == 2, "two of four were played to their end"
+        assert main(["eval", *args]) == 1, "nothing is written over"
+        assert "--resume" in capsys.readouterr().err
+        # One of them had failed, and the last line is torn: both are played again.
+        lines = file.read_text().splitlines()
+        broken = json.dumps({**json.loads(lines[1]), "error": "busy"})
+        file.write_text(lines[0] + "\n" + broken + "\n" + lines[1][:20])
+        left[0], before = 1000, len(server.requests)
+        found = _eval(tmp_path, *args, "--resume")
+        assert len(server.requests) - before == 6
+    assert found["episodes"] == 4 and found["errors"] == 0 and found["env_steps"] == 8
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len({r["task_id"] for r in records}) == len(records) == 4
+    assert main(["eval", "HiMAC-Sokoban-v0", "--resume"]) == 1
 
 
 def test_without_torch(tmp_path: Path) -> None:
