@@ -19,6 +19,8 @@ SAYS = {
     "pettingzoo_agents.py": "won: True",
     "batch.py": "[0 0 0 0 1 1 1 1]",
     "train_himac.py": "HiMAC",
+    "hf_himac.py": "tokens written",
+    "api_agent.py": "the server was asked",
 }
 
 
