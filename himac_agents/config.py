@@ -64,6 +64,9 @@ class TrainConfig:
     heads: int = 4
     # Feed-forward width of the tiny model.
     feedforward: int = 192
+    # The tiny model's queries and keys begin equal, so that equal words attend to each other from
+    # the first step: it learns to copy with fewer demonstrations.
+    match: bool = False
     # Commands are chosen among the admissible ones (in every arm alike), or written freely.
     constrained: bool = False
     # The longest command, in tokens.

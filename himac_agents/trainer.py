@@ -310,7 +310,8 @@ class Trainer:
             self.prompts,
             config.memory if self.flat else None,
         )
-        size = TinySize(config.hidden, config.layers, config.heads, config.feedforward)
+        shape = (config.hidden, config.layers, config.heads, config.feedforward)
+        size = TinySize(*shape, match=config.match)
         return {name: TinyPolicy.build(texts, size, seed=config.seed) for name in names}
 
     def demonstrations(self) -> list[Segment]:

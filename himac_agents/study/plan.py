@@ -190,7 +190,7 @@ class Study:
 #: Settings that shape a warm start: where they differ, it cannot be shared.
 WARM_FIELDS = (
     "env", "flat_env", "env_kwargs", "policy", "model", "share_parameters", "hidden", "layers",
-    "heads", "feedforward", "constrained", "demos", "expert", "demo_noise", "plan_noise",
+    "heads", "feedforward", "match", "constrained", "demos", "expert", "demo_noise", "plan_noise",
     "warm_steps", "warm_lr", "warm_planner_repeats", "warm_planner_share", "warm_tokens", "prompt",
     "executor_history", "history", "subgoal_budget", "eval_split", "eval_episodes",
 )  # fmt: skip
