@@ -68,7 +68,7 @@ class ChatPrompts(PlainCommands):
         )
         if self.sub_done:
             rules += f" Answer with {SUB_DONE} alone as soon as the sub-goal is achieved."
-        parts = [f"Sub-goal: {subgoal}"]
+        parts = [f"Sub-goal: {self._goal(subgoal)}"]
         if words.scene:
             parts.insert(0, f"Scene:\n{scene(first)}")
             past = list(endings if words.endings is None else endings[-words.endings :])
@@ -83,9 +83,8 @@ class ChatPrompts(PlainCommands):
 
     def proceed(self, text: str, subgoal: str, info: dict[str, Any]) -> Message:
         """See `Prompts.proceed`."""
-        return Message(
-            "user", f"{self._seen(text)}\n\nNext sub-goal: {subgoal}{self._possible(info)}"
-        )
+        following = f"Next sub-goal: {self._goal(subgoal)}"
+        return Message("user", f"{self._seen(text)}\n\n{following}{self._possible(info)}")
 
     def play(self, first: str, goal: str, info: dict[str, Any] | None = None) -> list[Message]:
         """See `Prompts.play`."""
@@ -109,7 +108,7 @@ class ChatPrompts(PlainCommands):
         if past:
             if wording(self.benchmark).scene:
                 parts.append(f"Scene:\n{scene(first)}")
-            steps = [f"{self._seen(seen)}\n> {command}" for seen, command in past]
+            steps = [f"{self._past(seen)}\n> {command}" for seen, command in past]
             parts.append(f"The last steps, of {info['step']}:\n" + "\n".join(steps))
         parts.append(f"Now:\n{self._seen(text)}")
         return [
@@ -148,6 +147,9 @@ class ChatPrompts(PlainCommands):
 
     def _seen(self, text: str) -> str:
         return "The picture shows the room as it is now." if self.pixels else text
+
+    def _past(self, text: str) -> str:
+        return "(an earlier picture)" if self.pixels else text
 
     def _goal(self, goal: str) -> str:
         # Sokoban's instruction ends with the grid's legend, which a picture does not need.

@@ -51,7 +51,7 @@ class VerlAgentPrompts(ChatPrompts):
             shown = past[-self.memory :]
             lines.append(f"Steps taken so far: {step}. The last {len(shown)}, with what you did:")
             for number, (seen, command) in enumerate(shown, step - len(shown) + 1):
-                lines.append(f"[Observation {number}: '{self._seen(seen)}', Action: '{command}']")
+                lines.append(f"[Observation {number}: '{self._past(seen)}', Action: '{command}']")
         lines.append(f"This is step {step + 1}. Your observation is: {self._seen(text)}")
         commands = [f"'{c}'" for c in offered(info) if c != "help"]
         if commands and self.list_admissible:

@@ -41,6 +41,8 @@ def write_page(path: Path, studies: Sequence[Recorded]) -> Path:
             figure = figures / f"{study.name}-{name}.svg"
             write_atomically(figure, draw(cells[name]) + "\n")
             parts.append(section(cells[name], f"{path.stem}/{figure.name}"))
+        if cells and study.notes:
+            parts.append(f"### Notes on the {study.name} study\n\n{study.notes.strip()}\n")
     if len(parts) == 1:
         parts.append("Nothing has been recorded yet: run `himac bench methods`.\n")
     write_atomically(path, "\n".join(parts))

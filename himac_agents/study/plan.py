@@ -90,6 +90,7 @@ class Study:
         cells: By name.
         rows: (cell names, methods) in the order in which they are to run.
         changes: What single methods change in a preset, by method.
+        notes: What was learned on the way and what the figures rest on, for the page of results.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Study:
     cells: dict[str, Cell]
     rows: tuple[tuple[tuple[str, ...], tuple[MethodName, ...]], ...]
     changes: dict[str, Changes]
+    notes: str = ""
 
     @classmethod
     def load(cls, name: str) -> Study:
@@ -123,6 +125,7 @@ class Study:
                 cells,
                 rows,
                 {str(k): dict(v) for k, v in content.get("methods", {}).items()},
+                str(content.get("notes", "")),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(

@@ -85,8 +85,9 @@ def test_gigpo_equals_grpo_whenever_no_state_repeats(data: st.DataObject, std: b
     for own, one, n in zip(found, expected, lengths, strict=True):
         assert own.tolist() == [one] * n
     one = next((i for i, n in enumerate(lengths) if n), None)
-    if one is not None and len({r for r in rewards[one]}) > 1:
-        # The other way round: an episode that revisits a state is told apart step by step.
+    if one is not None and max(rewards[one]) - min(rewards[one]) > 1e-6:
+        # The other way round: an episode that revisits a state is told apart step by step (by
+        # more than rounding, which may swallow a smaller difference).
         anchors[one] = ["here"] * lengths[one]
         again = advantages.gigpo(returns, groups, rewards, anchors, discount=0.0, std=std)
         assert len(set(again[one].tolist())) > 1

@@ -12,6 +12,7 @@ import pytest
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.episodes import Task
 from himac_agents.policies.scripted import ScriptedPolicy
+from himac_agents.policy import Sampling
 from himac_agents.prompts import ChatPrompts, Prompts, VerlAgentPrompts, make, visible
 from himac_agents.prompts.wording import wording
 from himac_agents.rollout import EnvPool, collect
@@ -88,6 +89,38 @@ def test_an_executor_that_sees_the_episode() -> None:
         assert f"Next sub-goal: {after.subgoal}" in after.messages[shared].text
     for segment in masked[1:]:
         assert len(segment.messages) == 2 * len(segment.turns) + 1, "its own turns only"
+
+
+def test_rollout_and_training_agree_where_the_executor_sees_the_episode() -> None:
+    torch = pytest.importorskip("torch")
+    from himac_agents.batching import segments_of, token_batch
+    from himac_agents.policies.tiny import TinyPolicy, TinySize
+
+    pool = EnvPool(lambda: gym.make("HiMAC-ALFWorld-v0", data="generated", max_steps=10), 3)
+    prompts = make("compact")
+    tasks = []
+    for task_id in pool.task_ids("train")[:3]:
+        observation, _ = pool[0].reset(options={"task_id": task_id})
+        tasks.append(Task(task_id, blueprint=pool[0].oracle_blueprint()))  # type: ignore[attr-defined]
+    texts = [str(observation["text"]), "go to take from open move mug 1 2 3 <sub_done> " * 9]
+    policy = TinyPolicy.build(texts, TinySize(32, 2, 2, 64), seed=0)
+    how = Sampling(1.0, 6)
+    agent = HiMACAgent(
+        Planner(policy, prompts), Executor(policy, prompts, how, constrained=True, sees="episode")
+    )
+    episodes = collect(agent, pool, tasks)
+    segments = segments_of(episodes, "executor")
+    assert len(segments) > len(tasks), "some sub-goals were ended"
+    assert all(s.turns[0].start > 0 for s in segments)
+    batch = token_batch(segments)
+    with torch.no_grad():
+        gap = (policy.logprobs(batch) - torch.from_numpy(batch.old_logprobs)).abs().max()
+    assert float(gap) < 1e-4
+    # What came before is read, and carries no loss.
+    written = [sum(len(t.output_ids) for t in s.turns) for s in segments]
+    assert all(
+        int(row.sum()) <= count for row, count in zip(batch.mask, written, strict=True)
+    )
 
 
 def test_verl_agents_prompt_one_a_decision_with_two_steps_back() -> None:
