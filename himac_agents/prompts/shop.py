@@ -30,8 +30,8 @@ from himac_agents.prompts.shorthand import instruction, rewritten
 from himac_envs.blueprint import Blueprint
 
 _SEPARATOR = " [SEP] "
-_START = ("WebShop", "Instruction:")
 _HEAD = "Instruction:"
+_THANKS = f"Thank you for shopping with us!{_SEPARATOR}"
 _PAGE = re.compile(r"Page (-?\d+) \(Total results: \d+\)")
 _ASIN = re.compile(r"[A-Z0-9]{10}")
 _DOLLARS = re.compile(r"\$([\d,]+(?:\.\d+)?)")
@@ -148,7 +148,7 @@ class ShopForm:
 
     def knows(self, text: str) -> bool:
         """Pages of the text observation."""
-        return text.startswith((f"WebShop{_SEPARATOR}{_HEAD}", f"{_HEAD}{_SEPARATOR}"))
+        return text.startswith((f"WebShop{_SEPARATOR}{_HEAD}", f"{_HEAD}{_SEPARATOR}", _THANKS))
 
     def task(self, goal: str) -> str:
         """The instruction in the words that sub-goals use."""
@@ -182,8 +182,10 @@ class ShopForm:
         aim = wanted(task)
         if not self.knows(text):
             return text
-        if parts[0] == _START[0]:
+        if parts[0] == "WebShop":
             return "start"
+        if text.startswith(_THANKS):
+            return "bought"
         body = parts[3:]
         if body and (page := _PAGE.fullmatch(body[0])):
             # Who was only to search has done so, whatever was found.
@@ -223,9 +225,9 @@ class ShopForm:
 
     def words(self) -> list[str]:
         """The words of the pages and of the buttons."""
-        said = ["start", "results", "page", "item", "text", "chosen", "cheap", "dear", "search"]
+        said = "start bought results page item text chosen cheap dear search"
         listed = ["- search 1", "- open 1 under", "- choose 1", "- buy"]
-        return [" *", *said, *_COUNTS, *listed, *_BUTTONS.values()]
+        return [" *", *said.split(), *_COUNTS, *listed, *_BUTTONS.values()]
 
     # ---- pages -----------------------------------------------------------------------------
     def _results(self, number: str, body: list[str], aim: Wanted) -> str:

@@ -44,6 +44,8 @@ STYLE = CompactPrompts()
 
 def test_pages_say_what_concerns_the_task_and_never_the_instruction() -> None:
     assert STYLE.observe(START, OPEN, {}).text == "start"
+    thanks = "Thank you for shopping with us! [SEP] Your code: [SEP] None"
+    assert STYLE.observe(thanks, OPEN, {}).text == "bought"
     assert STYLE.observe(RESULTS, OPEN, ON_RESULTS).text == (
         "results 1 two cheap 2 one dear"
     )
