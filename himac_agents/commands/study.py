@@ -37,6 +37,8 @@ class Options:
     """Folder of recorded results (default: registry/results in a checkout, else OUT/results)."""
     page: Path | None = None
     """The page to write (default: docs/results.md in a checkout, else OUT/results.md)."""
+    missing_only: bool = False
+    """Leave out what is recorded already, also where its runs are not in OUT."""
     report_only: bool = False
     """Run nothing: write the page anew from the recorded results."""
 
@@ -80,6 +82,8 @@ def run(options: Options) -> int:
         page.write_page(shown, _recorded(study, recorded))
     else:
         jobs = study.jobs(options.cells, options.methods)
+        if options.missing_only:
+            jobs = study.missing(jobs, results.read_all(recorded, study.name))
         console.print(f"{len(jobs)} jobs in {out}, {options.jobs} at a time")
         driver = Driver(jobs, out, options.jobs, console.print, publish)
         failed = driver.run()

@@ -8,7 +8,7 @@ run is forked from it. So is their stream of tasks: it depends on the seed alone
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -172,6 +172,22 @@ class Study:
             _check_shared(first, job)
             found.setdefault(job.name, dataclasses.replace(job, needs=warm.name))
         return list(found.values())
+
+    def missing(self, jobs: Sequence[Job], recorded: Mapping[str, Mapping[str, Any]]) -> list[Job]:
+        """The jobs without the runs that are recorded, and without warm starts nobody needs.
+
+        Args:
+            jobs: From `jobs`.
+            recorded: By cell, from `results.read_all`.
+        """
+        known = {(c, row["method"], row["seed"]) for c, v in recorded.items() for row in v["runs"]}
+        left = [
+            job
+            for job in jobs
+            if job.kind == "learn" and (job.cell, job.method, job.seed) not in known
+        ]
+        needed = {job.needs for job in left}
+        return [job for job in jobs if job in left or job.name in needed]
 
     def _learning(self, cells: Sequence[str], methods: Sequence[str]) -> Iterator[Job]:
         for group, wanted in self.rows:

@@ -126,9 +126,27 @@ def pooled(scores: Sequence[Mapping[str, Any]], episodes: int, key: str = "succe
 # -- files -----------------------------------------------------------------------------------------
 
 
+def keep(recorded: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content`, and what was recorded before of runs whose folders are not there any more.
+
+    So a study can be finished on another day, or another machine, from what it has recorded.
+    """
+
+    def both(kind: str, key: str) -> list[dict[str, Any]]:
+        found = {(row[key], row["seed"]): row for row in recorded.get(kind, [])}
+        found |= {(row[key], row["seed"]): row for row in content[kind]}
+        return list(found.values())
+
+    runs = both("runs", "method")
+    names = {f"{content['cell']}-{row['method']}-seed{row['seed']}" for row in runs}
+    missing = [name for name in content["missing"] if name not in names]
+    return {**content, "missing": missing, "runs": runs, "paired": both("paired", "against")}
+
+
 def write(folder: Path, content: Mapping[str, Any]) -> Path:
-    """Writes one cell's file; returns its path."""
+    """Writes one cell's file, with what it held of other runs (see `keep`); returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
+    content = keep(read_all(folder, content["study"]).get(content["cell"], {}), content)
     path = folder / f"{content['study']}-{content['cell']}.toml"
     write_atomically(path, HEADER + to_toml(content))
     return path

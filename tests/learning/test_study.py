@@ -89,6 +89,9 @@ def test_methods_of_the_same_roles_share_a_warm_start(card: Path) -> None:
         "warm/fruit-flat-seed0",
         "runs/fruit-grpo-seed0",
     ]
+    rows = [{"method": "himac", "seed": 0}, {"method": "grpo", "seed": 0}]
+    left = Study.load(str(card)).missing(jobs, {"fruit": {"runs": rows}})
+    assert [job.name for job in left] == [jobs[0].name, jobs[2].name]
 
 
 def test_cards_that_cannot_be_run_say_why(card: Path, tmp_path: Path) -> None:
@@ -221,6 +224,15 @@ def test_results_survive_the_way_to_a_file_and_back(tmp_path: Path) -> None:
     results.write(tmp_path, content)
     assert results.read_all(tmp_path, "toy") == {"fruit": content}
     assert results.read_all(tmp_path, "other") == {}
+    # Another day, without the runs' folders: what is recorded stays, and need not be run again.
+    other = {**row, "method": "grpo", "seed": 0, "final": {**score, "success": 0.75}}
+    beside = {"against": "grpo", "seed": 0, "difference": difference,
+              "greedy_difference": difference}  # fmt: skip
+    results.write(tmp_path, {**content, "runs": [other], "missing": ["fruit-himac-seed0"],
+                             "paired": [beside]})  # fmt: skip
+    merged = results.read_all(tmp_path, "toy")["fruit"]
+    assert merged["runs"] == [*content["runs"], other] and merged["missing"] == []
+    assert merged["paired"] == [beside]
     text = page.section(content, "f.svg")
     assert "Not finished yet:** fruit-grpo-seed0" in text
     assert "50.0 [28.0, 72.0]" in text, "both seeds' 16 tasks together, by Wilson"
