@@ -180,9 +180,9 @@ def draw(cell: Mapping[str, Any]) -> str:
         rows.append(Row(METHODS[method].title, points))  # type: ignore[index]
     return interval_chart(
         rows,
-        title=f"{cell['env']}: warm start (grey), further supervision (orange), "
-        "after learning (blue)",
-        x_label="held-out success at temperature 1, 95% intervals, seeds together",
+        title=f"{cell['env']}: held-out success at temperature 1",
+        x_label="grey: warm start; orange: further supervision; blue: after learning (95% "
+        "intervals)",
         standalone=True,
         width=720,
     )
