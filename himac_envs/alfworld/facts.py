@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from himac_envs.alfworld.archive import TASK_TYPES
@@ -10,6 +11,8 @@ from himac_envs.alfworld.game import FRIDGE, MICROWAVE, Game, SavedState
 from himac_envs.alfworld.goals import CLEAN, COOL, HOT, Lit, Placed
 from himac_envs.alfworld.names import bits
 
+#: What stands between the thing and the receptacle in a command of either dialect.
+_RECEPTACLE = re.compile(r" (?:from|to|in/on) ")
 _STATES = ("clean", "hot", "cool", "sliced", "toggled")
 _ABILITIES = ("pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable")
 
@@ -55,9 +58,11 @@ def deeds(told: frozenset[str], before: SavedState, command: str, state: State) 
     elif verb in ("take", "move", "put"):
         o = max(state.held, before.held)
         thing = f"{game.object_names[o]}: object"
-        (r,) = (r for r, c in enumerate(state.contents) if (c ^ before.contents[r]) >> o & 1)
+        # The command's own receptacle: a thing may lie in two at once, as some pans do, so that
+        # putting it into the other changes nothing there.
+        receptacle = _RECEPTACLE.split(rest, maxsplit=1)[-1]
         put = state.held < 0
-        change(f"inreceptacle({thing}, {game.receptacle_names[r]}: receptacle)", put)
+        change(f"inreceptacle({thing}, {receptacle}: receptacle)", put)
         change(f"objectatlocation({thing}, {here})", put)
         change(f"holds(agent1 : agent, {thing})", not put)
         change("holdsany(agent1 : agent)", not put)

@@ -6,10 +6,12 @@ import copy
 from typing import Any
 
 import gymnasium as gym
-from kitchen import kitchen
+from kitchen import FACTS, HELD, kitchen
 
 from himac_envs.alfworld.engine import State
 from himac_envs.alfworld.facts import deeds, facts
+from himac_envs.alfworld.game import Game
+from himac_envs.alfworld.problem import parse_problem
 
 
 def told_after(*commands: str) -> set[str]:
@@ -105,3 +107,23 @@ def test_they_are_kept_in_snapshots_and_copies() -> None:
     assert broken["facts"] == after["facts"]
     _, again = env.reset(options={"task_id": info["task_id"]})
     assert not any(fact.startswith(("not_", "checked(")) for fact in again["facts"])
+
+
+def test_a_thing_that_lies_in_two_places_at_once() -> None:
+    """As some pans of the official games do: put into the other place, it was there already."""
+    also = FACTS.replace("GOAL", HELD).replace(
+        "(objectatlocation mug_bar_b loc_bar_5)",
+        "(objectatlocation mug_bar_b loc_bar_5) (inreceptacle mug_bar_b fridge_bar_a)",
+    )
+    state = State(Game.from_problem(parse_problem(also), "take a box.", "2.1.2"))
+    told = frozenset[str]()
+    for command in (
+        "go to shelf 1", "take mug 2 from shelf 1", "go to fridge 1", "open fridge 1",
+        "move mug 2 to fridge 1",
+    ):  # fmt: skip
+        before = state.save()
+        assert state.act(command) is not None, command
+        told = deeds(told, before, command, state)
+    assert "not_inreceptacle(mug 2: object, shelf 1: receptacle)" in told
+    assert "inreceptacle(mug 2: object, fridge 1: receptacle)" in facts(state, told)
+    assert "not_inreceptacle(mug 2: object, fridge 1: receptacle)" not in told
