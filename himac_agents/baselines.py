@@ -11,7 +11,6 @@ from typing import Any
 from himac_agents import checkpoint, outcome
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.assembly import assemble, load_policy
-from himac_agents.demonstrations import Supervision
 from himac_agents.evaluate import play
 from himac_agents.learner import Learner
 from himac_agents.policies.scripted import Expert, ScriptedPolicy
@@ -46,13 +45,7 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
         steps, spent = int(state["steps"]), float(state["cpu_seconds"])
         for name, learner in learners.items():
             checkpoint.restore_optimizer(newest, name, learner.optimizer)
-    segments = trainer.segments_by_policy()
-    streams = {
-        name: Supervision(segments[name], config.warm_tokens, config.seed + 3).batches(
-            sum(trainer.supervises(name, step) for step in range(steps))
-        )
-        for name in policies
-    }
+    streams = trainer.supervision(config.seed + 3, steps)
     saved, agree = spent, trainer.team.agree
     while (along := agree(spent / budget)) < 1.0:
         began = time.process_time()

@@ -76,7 +76,7 @@ def token_batch(
     old = np.zeros(shape, dtype=np.float32)
     credit = np.zeros(shape, dtype=np.float32)
     allowed: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in made]
-    for row, (segment, held) in enumerate((r.segment, r) for r in made):
+    for row, held in enumerate(made):
         ids[row, : len(held.token_ids)] = held.token_ids
         for turn in held.turns:
             at = slice(turn.start, turn.start + len(turn.output_ids))
@@ -88,7 +88,7 @@ def token_batch(
                     allowed[row].append((turn.start + place, ids_))
             if turn.old_logprobs:
                 old[row, at] = turn.old_logprobs
-            turn.advantage = credit[row, at] = _credit(advantages, segment, turn)
+            turn.advantage = credit[row, at] = _credit(advantages, held.segment, turn)
     # A token at position 0 has nothing before it that could predict it.
     mask[:, 0] = 0.0
     old *= mask

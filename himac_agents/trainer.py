@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,6 +37,7 @@ from himac_agents.episodes import Segment
 from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
 from himac_agents.policies.tiny import TinyPolicy, TinySize
+from himac_agents.policy import TokenBatch
 from himac_agents.progress import Bar
 from himac_agents.run import Run, UnwrittenRun
 from himac_agents.traces import Sample
@@ -191,12 +192,7 @@ class Trainer:
         if at.warm == 0:
             for learner in self.learners.values():
                 learner.begin_supervision()
-        streams = {
-            name: Supervision(segments, config.warm_tokens, config.seed).batches(
-                sum(self.supervises(name, step) for step in range(at.warm))
-            )
-            for name, segments in self.segments_by_policy().items()
-        }
+        streams = self.supervision(config.seed, at.warm)
         began, cpu, losses = time.perf_counter(), time.process_time(), []
         with Bar(self.console, "warm start", config.warm_steps, at.warm) as tick:
             while at.warm < last:
@@ -217,6 +213,15 @@ class Trainer:
         at.warm_cpu_seconds += time.process_time() - cpu
         for policy in self.policies.values():
             policy.forget()
+
+    def supervision(self, seed: int, start: int) -> dict[str, Iterator[TokenBatch]]:
+        """Each policy's batches of demonstrations from supervised step `start` on."""
+        return {
+            name: Supervision(segments, self.config.warm_tokens, seed).batches(
+                sum(self.supervises(name, step) for step in range(start))
+            )
+            for name, segments in self.segments_by_policy().items()
+        }
 
     def supervises(self, name: str, step: int) -> bool:
         """Whether a policy takes part in a supervised step: a planner of its own not in each."""

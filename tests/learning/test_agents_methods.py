@@ -14,6 +14,7 @@ from rich.console import Console
 from toy import FruitEnv
 
 from himac_agents import baselines, checkpoint
+from himac_agents import trainer as trainer_module
 from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision
 from himac_agents.methods import METHODS, MethodName
@@ -201,7 +202,7 @@ def test_further_supervision_goes_on_where_it_was_stopped(
             return super().batches(start)
 
     monkeypatch.setattr(checkpoint, "save", save_and_stop)
-    monkeypatch.setattr(baselines, "Supervision", Watched)
+    monkeypatch.setattr(trainer_module, "Supervision", Watched)
     with pytest.raises(KeyboardInterrupt):
         baselines.further_supervision(trainer)
     monkeypatch.setattr(baselines, "SAVE_EVERY", 60.0)
