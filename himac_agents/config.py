@@ -140,6 +140,9 @@ class TrainConfig:
     max_env_steps: int = 0
     # Learning ends with the iteration in which so many tokens were written; 0 sets no bound.
     max_tokens: int = 0
+    # Held-out success is measured once more, after the iteration in which so many tokens were
+    # written: methods can then be compared at equal tokens too. 0: it is not.
+    eval_at_tokens: int = 0
     # Tasks drawn for an iteration.
     tasks: int = 16
     # M: blueprints sampled a task in phase A (and in "himac-joint").
@@ -238,7 +241,14 @@ class TrainConfig:
             raise ValueError(
                 f"executor_history={self.executor_history!r}: choose segment or episode"
             )
-        for name in ("subgoal_budget", "replans", "max_env_steps", "max_tokens", "resample_dead"):
+        for name in (
+            "subgoal_budget",
+            "replans",
+            "max_env_steps",
+            "max_tokens",
+            "eval_at_tokens",
+            "resample_dead",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
         if self.history != "episode" and (isinstance(self.history, str) or self.history < 0):

@@ -27,19 +27,21 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
 
     Returns:
         `warm_start` and `final` (success at temperature 1, with `greedy` inside), `baselines` by
-        name, `gain` (paired differences with 95% bootstrap intervals over tasks) and `work`.
+        name, `gain` (paired differences with 95% bootstrap intervals over tasks) and `work`; with
+        `eval_at_tokens` also `at_tokens`, the same at that budget, if the run has reached it.
     """
     found = at["evaluations"]
     warm, final = found["warm_start"], found["final"]
-    baselines = {k: v for k, v in found.items() if k not in ("warm_start", "final")}
+    own = ("warm_start", "final", "at_tokens")
+    baselines = {k: v for k, v in found.items() if k not in own}
     gains = {
-        "temperature_1": _difference(warm, final),
-        "greedy": _difference(warm["greedy"], final["greedy"]),
+        "temperature_1": difference(warm, final),
+        "greedy": difference(warm["greedy"], final["greedy"]),
     }
     if "supervised" in baselines:
-        gains["over_further_supervision"] = _difference(baselines["supervised"], final)
+        gains["over_further_supervision"] = difference(baselines["supervised"], final)
     if "grpo" in baselines:
-        gains["over_flat_grpo"] = _difference(baselines["grpo"]["final"], final)
+        gains["over_flat_grpo"] = difference(baselines["grpo"]["final"], final)
     return {
         "method": config.method,
         "env": config.env if config.traits.hierarchical else config.flat_env,
@@ -47,6 +49,7 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
         "seed": config.seed,
         "warm_start": warm,
         "final": final,
+        **({"at_tokens": found["at_tokens"]} if "at_tokens" in found else {}),
         "baselines": baselines,
         "gain": gains,
         "work": {
@@ -64,7 +67,8 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """`after` minus `before` on the same tasks: mean, and a 95% bootstrap interval over tasks."""
     mean, low, high = paired_difference(
         np.asarray(before["outcomes"], dtype=np.float64),
         np.asarray(after["outcomes"], dtype=np.float64),
@@ -80,6 +84,10 @@ def table(result: Mapping[str, Any]) -> Table:
         shown.add_column(heading, justify="left" if heading == "agent" else "right")
     name = METHODS[result["method"]].title
     _row(shown, "warm start", warm)
+    if "at_tokens" in result:
+        _row(
+            shown, f"{name}, {result['at_tokens']['work']['tokens']:,} tokens", result["at_tokens"]
+        )
     _row(shown, name, final)
     if "supervised" in beside:
         _row(shown, "further supervision, same CPU time", beside["supervised"])

@@ -164,6 +164,7 @@ class Trainer:
         with Bar(self.console, config.traits.title, config.iterations, self.at.iteration) as tick:
             while self.at.iteration < config.iterations and not self._spent():
                 tick(self._iterate())
+                self._evaluate_at_tokens()
                 if self.at.iteration % config.checkpoint_every == 0:
                     self.save()
                 self._leave_if_asked()
@@ -367,6 +368,16 @@ class Trainer:
         successes = {"temperature_1": found["success"], "greedy": found["greedy"]["success"]}
         self.run_folder.log(f"evaluation/{name}", self.at.iteration, successes)
         self.console.print(f"{name}: " + "  ".join(f"{k} {v:.3f}" for k, v in successes.items()))
+
+    def _evaluate_at_tokens(self) -> None:
+        """Measures what was learned with `eval_at_tokens` tokens, once, when they are written."""
+        if (
+            0 < self.config.eval_at_tokens <= self.at.tokens
+            and "at_tokens" not in self.at.evaluations
+        ):
+            self._evaluate("at_tokens")
+            work = {"tokens": self.at.tokens, "env_steps": self.at.env_steps}
+            self.at.evaluations["at_tokens"] |= {"work": work}
 
     def evaluate(
         self, agent: HiMACAgent | None = None, samples: Mapping[str, Sample] | None = None

@@ -56,11 +56,13 @@ those are written by the runs themselves.
 
 How to read it. **Warm start** is supervision on a scripted expert's demonstrations; the methods of
 a cell that have the same roles share one a seed. Then each method learns until it has taken the
-same number of environment steps. **Success** is on held-out tasks, sampled at temperature 1 as in
-training, and greedily beside it. Intervals are Wilson's 95% intervals over the tasks of all seeds
-together; the seeds' own figures stand in the second table. **Gain** is the difference from the warm
-start on the same tasks, with a 95% bootstrap interval. **Further supervision** trains the same warm
-start on the same demonstrations for as many CPU seconds as HiMAC learned.
+same number of environment steps; where a table has a column for a number of tokens, each was
+measured once more when it had written so many. **Success** is on held-out tasks, sampled at
+temperature 1 as in training, and greedily beside it. Intervals are Wilson's 95% intervals over the
+tasks of all seeds together; the seeds' own figures stand in the second table. **Gain** is the
+difference from the warm start on the same tasks, with a 95% bootstrap interval. **Further
+supervision** trains the same warm start on the same demonstrations for as many CPU seconds as HiMAC
+learned.
 """
 
 
@@ -78,7 +80,7 @@ def section(cell: Mapping[str, Any], figure: str) -> str:
         "",
         f"![Success before and after learning, {cell['cell']}]({figure})",
         "",
-        *_methods_table(runs, episodes),
+        *_methods_table(runs, episodes, int(cell.get("eval_at_tokens", 0))),
         "",
         *_runs_table(runs),
         "",
@@ -105,18 +107,22 @@ def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return {str(name): rows for name, rows in found.items() if rows}
 
 
-def _methods_table(runs: Sequence[Run], episodes: int) -> list[str]:
+def _methods_table(runs: Sequence[Run], episodes: int, tokens: int) -> list[str]:
+    budget = f"after {tokens:,} tokens | " if tokens else ""
     lines = [
-        "| method | seeds | warm start | after learning | greedy: warm start | after | "
+        f"| method | seeds | warm start | {budget}after learning | greedy: warm start | after | "
         "env steps | tokens | CPU s |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|" + ("--:|" if tokens else ""),
     ]
     for method, rows in by_method(runs).items():
         warm, final = [r["warm_start"] for r in rows], [r["final"] for r in rows]
         work = [r["work"] for r in rows]
+        there = [r["at_tokens"] for r in rows if "at_tokens" in r]
+        measured = len(there) == len(rows)
+        at_tokens = f"{_pooled(there, episodes) if measured else ''} | " if tokens else ""
         lines.append(
             f"| {METHODS[method].title} | {len(rows)} | {_pooled(warm, episodes)} | "  # type: ignore[index]
-            f"**{_pooled(final, episodes)}** | {_pooled(warm, episodes, 'greedy')} | "
+            f"{at_tokens}**{_pooled(final, episodes)}** | {_pooled(warm, episodes, 'greedy')} | "
             f"{_pooled(final, episodes, 'greedy')} | {_mean(work, 'env_steps')} | "
             f"{_mean(work, 'tokens')} | {_mean(work, 'learning_cpu_seconds')} |"
         )
@@ -124,7 +130,8 @@ def _methods_table(runs: Sequence[Run], episodes: int) -> list[str]:
         if beside:
             lines.append(
                 f"| {METHODS[method].title}: further supervision instead | {len(beside)} | "  # type: ignore[index]
-                f"{_pooled(warm, episodes)} | {_pooled(beside, episodes)} | "
+                f"{_pooled(warm, episodes)} | {'| ' if tokens else ''}"
+                f"{_pooled(beside, episodes)} | "
                 f"{_pooled(warm, episodes, 'greedy')} | {_pooled(beside, episodes, 'greedy')} | "
                 f"0 | 0 | {_mean(beside, 'cpu_seconds')} |"
             )
@@ -154,17 +161,21 @@ def _runs_table(runs: Sequence[Run]) -> list[str]:
 def _paired_lines(paired: Sequence[Mapping[str, Any]]) -> list[str]:
     if not paired:
         return []
+    tokens = any("token_difference" in row for row in paired)
     lines = [
-        "HiMAC minus the other method, after learning, on the same tasks:",
+        "HiMAC minus the other method on the same tasks, after as many environment steps"
+        + (", and after as many tokens:" if tokens else ":"),
         "",
-        "| against | seed | temperature 1 | greedy |",
-        "|---|--:|--:|--:|",
+        "| against | seed | temperature 1 | greedy |"
+        + (" equal tokens: temperature 1 | greedy |" if tokens else ""),
+        "|---|--:|--:|--:|" + ("--:|--:|" if tokens else ""),
     ]
+    kinds = ["difference", "greedy_difference"]
+    kinds += ["token_difference", "greedy_token_difference"] if tokens else []
     for row in paired:
-        lines.append(
-            f"| {METHODS[row['against']].title} | {row['seed']} | "
-            f"{_difference(row['difference'])} | {_difference(row['greedy_difference'])} |"
-        )
+        found = [_difference(row[kind]) if kind in row else "" for kind in kinds]
+        title = METHODS[row["against"]].title
+        lines.append(f"| {title} | {row['seed']} | {' | '.join(found)} |")
     return [*lines, ""]
 
 

@@ -13,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from himac_agents.checkpoint import write_atomically
-from himac_agents.evaluate import paired_difference
 from himac_agents.measure import wilson
+from himac_agents.outcome import difference
 from himac_agents.study.plan import Job, Study
 
 HEADER = "# Written by `himac bench methods`; edits are overwritten.\n"
@@ -47,6 +45,7 @@ def collect_results(study: Study, out: Path, jobs: Sequence[Job] = ()) -> dict[s
             "split": first.config.eval_split,
             "episodes": first.config.eval_episodes,
             "max_env_steps": first.config.max_env_steps,
+            "eval_at_tokens": first.config.eval_at_tokens,
             "note": first.config.note,
             "command": f"himac bench methods --setting {study.name} --cells {cell}",
             "missing": [
@@ -69,6 +68,8 @@ def _row(job: Job, result: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     row["gain"] = result["gain"]["temperature_1"]
     row["greedy_gain"] = result["gain"]["greedy"]
     row["work"] = dict(result["work"])
+    if "at_tokens" in result:
+        row["at_tokens"] = score(result["at_tokens"]) | result["at_tokens"]["work"]
     for name, entry in result["baselines"].items():
         if "outcomes" in entry:
             row[name] = score(entry)
@@ -91,22 +92,24 @@ def score(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _paired(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """HiMAC against each other method at the end, on the same tasks, a row a seed."""
+    """HiMAC against each other method on the same tasks, a row a seed.
+
+    At the end, where both have taken as many environment steps, and where both were measured there
+    after as many tokens.
+    """
     rows: list[dict[str, Any]] = []
-    ends = {(job.method, job.seed): result["final"] for job, result in finished}
-    for (method, seed), final in ends.items():
-        ours = ends.get(("himac", seed))
+    by_run = {(job.method, job.seed): result for job, result in finished}
+    for (method, seed), theirs in by_run.items():
+        ours = by_run.get(("himac", seed))
         if method == "himac" or ours is None:
             continue
         row: dict[str, Any] = {"against": method, "seed": seed}
-        for name, a, b in (
-            ("difference", final, ours),
-            ("greedy_difference", final["greedy"], ours["greedy"]),
-        ):
-            mean, low, high = paired_difference(
-                np.asarray(a["outcomes"], dtype=float), np.asarray(b["outcomes"], dtype=float)
-            )
-            row[name] = {"mean": round(mean, 6), "ci95": [round(low, 6), round(high, 6)]}
+        row["difference"] = difference(theirs["final"], ours["final"])
+        row["greedy_difference"] = difference(theirs["final"]["greedy"], ours["final"]["greedy"])
+        if "at_tokens" in theirs and "at_tokens" in ours:
+            a, b = theirs["at_tokens"], ours["at_tokens"]
+            row["token_difference"] = difference(a, b)
+            row["greedy_token_difference"] = difference(a["greedy"], b["greedy"])
         rows.append(row)
     return rows
 

@@ -31,7 +31,7 @@ CONFIG = TrainConfig(
     warm_tokens=256, hidden=32, layers=2, heads=2, feedforward=64, tasks=3, blueprints=3,
     executions=4, iterations=4, eval_episodes=5, lanes=16, checkpoint_every=2, constrained=True,
     max_command_tokens=8, max_blueprint_tokens=24, threads=1, share_parameters=False,
-    baselines=("grpo", "oracle"),
+    baselines=("grpo", "oracle"), eval_at_tokens=150,
 )  # fmt: skip
 
 

@@ -43,6 +43,7 @@ CONFIG = TrainConfig(
     warm_steps=10, warm_tokens=256, hidden=32, layers=2, heads=2, feedforward=64, tasks=3,
     blueprints=3, executions=4, iterations=3, eval_episodes=5, lanes=16, checkpoint_every=1,
     constrained=True, max_command_tokens=8, max_blueprint_tokens=24, threads=1, note="a toy",
+    eval_at_tokens=60,
 )  # fmt: skip
 
 CARD = """
@@ -155,9 +156,15 @@ def test_a_study_runs_resumes_after_a_kill_and_reports(card: Path, tmp_path: Pat
     for key in ("version", "machine", "torch"):
         assert rows["grpo"][key]
     assert {row["against"] for row in recorded["paired"]} == {"himac-joint", "grpo"}
+    # Measured once more at equal tokens, in the run that was killed as in the others.
+    for row in rows.values():
+        assert 60 <= row["at_tokens"]["tokens"] < row["work"]["tokens"]
+        assert 0 < row["at_tokens"]["env_steps"] < row["work"]["env_steps"]
+    assert all("token_difference" in row for row in recorded["paired"])
 
     # The page is made of what was recorded, and of nothing else.
     shown = (out / "page.md").read_text()
+    assert "after 60 tokens" in shown and "equal tokens: temperature 1" in shown
     assert "flat GRPO" in shown and "further supervision instead" in shown
     assert (out / "page" / "toy-fruit.svg").read_text().startswith("<svg")
     (out / "page.md").unlink()
