@@ -73,8 +73,7 @@ class Learner:
         Returns:
             The mean cross-entropy in nats a token.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        self._set_rate(lr)
         weights = losses.token_weights(batch.mask, "token")
         found = 0.0
         for index in self._parts(batch):
@@ -93,6 +92,11 @@ class Learner:
             yield None
         elif share := self.team.share(range(len(batch))):
             yield np.asarray(share, dtype=np.int64)
+
+    def _set_rate(self, lr: float) -> None:
+        """The learning rate of the next steps, whatever rate a restored optimiser came with."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
 
     # -- reinforcement ---------------------------------------------------------------------------
 
@@ -117,6 +121,8 @@ class Learner:
             log-probabilities in training are from those of the rollout.
         """
         config = self.config
+        # A run may be forked from a warm start that was saved under another learning rate.
+        self._set_rate(config.lr)
         own = token_batch(segments, advantages) if segments else None
         batch = join(self.team.gather(own))
         metrics: dict[str, float] = {"sequences": float(0 if batch is None else len(batch))}

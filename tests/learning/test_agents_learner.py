@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from toy import FruitEnv
 
-from himac_agents import losses
+from himac_agents import checkpoint, losses
 from himac_agents.agent import HiMACAgent
 from himac_agents.batching import by_length, rows, segments_of, token_batch
 from himac_agents.coevolution import Iteration, Setting, iterate, phase_a
@@ -132,6 +134,25 @@ def test_what_was_rewarded_becomes_likelier(policy: TinyPolicy, episodes: list[E
     after = policy.logprobs(batch).detach().sum(1).numpy()
     assert metrics["logprob_gap"] < 1e-4
     assert ((after - before) * np.array(advantages)).sum() > 0
+
+
+def test_a_restored_optimiser_learns_at_the_runs_own_rate(
+    policy: TinyPolicy, episodes: list[Episode], tmp_path: Path
+) -> None:
+    segments = segments_of(episodes, "executor")
+    advantages = [1.0 if k % 2 else -1.0 for k in range(len(segments))]
+    saved = Learner(policy, CONFIG)
+    checkpoint.save(tmp_path, 0, {}, {"policy": policy}, {"policy": saved.optimizer})
+    step = checkpoint.latest(tmp_path)
+    moved = []
+    for lr in (CONFIG.lr, 0.0):
+        forked = Learner(TinyPolicy.load(step / "policy"), CONFIG.replace(lr=lr))
+        checkpoint.restore_optimizer(step, "policy", forked.optimizer)
+        before = _weights(forked.policy)
+        forked.reinforce(segments, advantages, np.random.default_rng(0))
+        after = _weights(forked.policy)
+        moved.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
+    assert moved == [True, False]
 
 
 def test_kl_holds_the_policy_back(texts: list[str], episodes: list[Episode]) -> None:
