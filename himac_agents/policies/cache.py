@@ -9,6 +9,7 @@ begins with the same room but continues differently, keeps the shared beginning 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -31,6 +32,7 @@ class SlotCache:
         self.row_of: dict[int, int] = {}
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
+        self._picked: dict[str, Tensor] = {}
         self._capacity = 0
         self._rows: Tensor | None = None
         self._positions: Tensor | None = None
@@ -78,8 +80,9 @@ class SlotCache:
         return len(self.row_of)
 
     def reserve(self, positions: int) -> None:
-        """Makes room for so many positions a row, so that growing by steps copies nothing."""
-        self._capacity = max(self._capacity, positions)
+        """Makes room for so many positions a row, and for more: growing copies everything."""
+        if positions > self._capacity:
+            self._capacity = max(positions + 32, int(self._capacity * 1.5))
 
     # -- one forward pass ------------------------------------------------------------------------
 
@@ -96,9 +99,7 @@ class SlotCache:
         if rows is None:
             rows = torch.arange(positions.shape[0], device=positions.device)
         self._places = rows[:, None]
-        needed = max(width, int(positions.max()) + 1)
-        if needed > self._capacity:
-            self._capacity = max(needed + 32, int(self._capacity * 1.5))
+        self.reserve(max(width, int(positions.max()) + 1))
 
     def _fit(self, buffer: Tensor) -> Tensor:
         rows = max(self.rows, int(buffer.shape[0]))
@@ -116,7 +117,10 @@ class SlotCache:
         return keys.transpose(1, 2), values.transpose(1, 2)
 
     def store(self, key: Tensor, value: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
-        """`update` for tensors [batch, time, heads, dim]."""
+        """`update` for tensors [batch, time, heads, dim].
+
+        What it returns holds until the next call.
+        """
         assert self._positions is not None, "aim() must be called before a forward pass"
         if layer_idx == len(self._keys):
             shape = (self.rows, self._capacity, *key.shape[2:])
@@ -129,7 +133,20 @@ class SlotCache:
         seen_keys, seen_values = keys[:, : self.width], values[:, : self.width]
         if self._rows is None:
             return seen_keys[: key.shape[0]], seen_values[: key.shape[0]]
-        return seen_keys.index_select(0, self._rows), seen_values.index_select(0, self._rows)
+        return self._pick(seen_keys, "keys"), self._pick(seen_values, "values")
+
+    def _pick(self, seen: Tensor, name: str) -> Tensor:
+        """The rows that take part, copied into memory that all layers and passes share.
+
+        Fresh memory for each copy would cost more than the copy.
+        """
+        assert self._rows is not None
+        shape = (len(self._rows), *seen.shape[1:])
+        size = math.prod(shape)
+        held = self._picked.get(name)
+        if held is None or held.numel() < size or held.dtype != seen.dtype:
+            held = self._picked[name] = seen.new_empty(size * 5 // 4)
+        return torch.index_select(seen, 0, self._rows, out=held[:size].view(shape))
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Part of transformers' cache interface; positions are always given, so 0 is never used."""
