@@ -60,7 +60,7 @@ def run(options: Options) -> int:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError("torch", "training", "agents") from error
-    from himac_agents.study import page, results
+    from himac_agents.study import page, readme, results
     from himac_agents.study.driver import Driver
     from himac_agents.study.plan import Job, Study
     from himac_agents.study.provenance import checkout
@@ -72,14 +72,20 @@ def run(options: Options) -> int:
     recorded = options.results or (root / "registry" if root else out) / "results"
     shown = options.page or (root / "docs" if root else out) / "results.md"
 
+    def show() -> None:
+        known = _recorded(study, recorded)
+        page.write_page(shown, known)
+        if root and not options.page:
+            readme.update(root / "README.md", known)
+
     def publish(_: Job | None = None) -> None:
         for content in results.collect_results(study, out).values():
             results.write(recorded, content)
-        page.write_page(shown, _recorded(study, recorded))
+        show()
 
     failed: dict[str, str] = {}
     if options.report_only:
-        page.write_page(shown, _recorded(study, recorded))
+        show()
     else:
         jobs = study.jobs(options.cells, options.methods)
         if options.missing_only:

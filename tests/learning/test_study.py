@@ -17,7 +17,7 @@ import pytest
 
 from himac_agents.commands import study as command
 from himac_agents.config import TrainConfig
-from himac_agents.study import page, results
+from himac_agents.study import page, readme, results
 from himac_agents.study.driver import Driver
 from himac_agents.study.plan import Job, Study
 
@@ -246,6 +246,49 @@ def test_results_survive_the_way_to_a_file_and_back(tmp_path: Path) -> None:
     assert results.pooled([score, score], 8)[0] == 0.5
     with pytest.raises(ValueError, match="is no result"):
         results.to_toml({"x": float("nan")})
+
+
+def test_readme_holds_the_table_that_the_results_give(tmp_path: Path) -> None:
+    def score(success: float) -> dict[str, Any]:
+        return {"success": success, "ci95": [0.0, 1.0], "greedy": 1 - success}
+
+    def run(method: str, seed: int, final: float, **more: Any) -> dict[str, Any]:
+        return {"method": method, "seed": seed, "warm_start": score(0.25), "final": score(final),
+                **more}  # fmt: skip
+
+    cell = {"episodes": 8, "max_env_steps": 5000, "runs": [
+        run("himac", 0, 0.5, supervised=score(0.375)), run("himac", 1, 0.75),
+        run("grpo", 0, 0.25),
+    ]}  # fmt: skip
+    study = Study.load("small")
+    fewer = {**cell, "runs": cell["runs"][:1]}
+    found = readme.table([(study, {"b": fewer, "a": fewer}), (study, {"b": cell})])
+    assert found.splitlines() == [
+        "| | a (8 tasks, 5,000 steps) | b (8 tasks, 5,000 steps) |",
+        "|---|--:|--:|",
+        "| HiMAC | 25.0 → **50.0** (75.0 → 50.0), 1 seed | "
+        "25.0 → **62.5** (75.0 → 37.5), 2 seeds |",
+        "| HiMAC's warm start, supervised for the same CPU time | "
+        "25.0 → **37.5** (75.0 → 62.5), 1 seed | 25.0 → **37.5** (75.0 → 62.5), 1 seed |",
+        "| flat GRPO |  | 25.0 → **25.0** (75.0 → 75.0), 1 seed |",
+    ]
+    path = tmp_path / "README.md"
+    path.write_text("# Ours\n", encoding="utf-8")
+    assert not readme.update(path, [(study, {"b": cell})])
+    path.write_text(f"# Ours\n\n{readme.BEGIN}\nold\n{readme.END}\nmore\n", encoding="utf-8")
+    assert readme.update(path, [(study, {"b": cell})])
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# Ours\n") and text.endswith(f"\n{readme.END}\nmore\n")
+    assert readme.table([(study, {"b": cell})]) in text and "old" not in text
+
+
+def test_our_own_readme_shows_what_is_recorded() -> None:
+    recorded = [
+        (Study.load(name), results.read_all(HERE.parents[1] / "registry" / "results", name))
+        for name in ("small", "full")
+    ]
+    text = (HERE.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert readme.table(recorded) in text
 
 
 def test_every_study_of_the_registry_can_be_run() -> None:

@@ -1,0 +1,85 @@
+"""README's table of what was learned: written from the recorded results, like the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from himac_agents.checkpoint import write_atomically
+from himac_agents.methods import METHODS
+from himac_agents.study.page import Recorded, Run, by_method
+from himac_agents.study.results import pooled
+
+#: The table stands between these two lines; all else in the file is left as it is.
+BEGIN = "<!-- results: written by `himac bench methods` -->"
+END = "<!-- end of results -->"
+
+#: Takes a score from a run.
+_Scores = Callable[[Run], Mapping[str, Any] | None]
+
+
+def update(path: Path, studies: Sequence[Recorded]) -> bool:
+    """Writes the table anew where a file has the two lines; tells whether it has.
+
+    Args:
+        path: `README.md`.
+        studies: Each study with its recorded cells. A cell that several have recorded is taken
+            from the one with the most runs.
+    """
+    if not path.is_file():
+        return False
+    text = path.read_text(encoding="utf-8")
+    before, begun, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not (begun and ended):
+        return False
+    found = f"{before}{BEGIN}\n{table(studies)}\n{END}{after}"
+    if found != text:
+        write_atomically(path, found)
+    return True
+
+
+def table(studies: Sequence[Recorded]) -> str:
+    """Success of every method in every cell, warm start and end, all seeds together."""
+    every = [(name, cell) for _, recorded in studies for name, cell in recorded.items()]
+    # The last of a name wins: the one with the most runs.
+    cells = dict(sorted(every, key=lambda item: (item[0], len(item[1]["runs"]))))
+    heads = [
+        f"{name} ({int(cell['episodes'])} tasks, {int(cell['max_env_steps']):,} steps)"
+        for name, cell in cells.items()
+    ]
+    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(cells)]
+    for method, traits in METHODS.items():
+        own = {name: by_method(cell["runs"]).get(method, []) for name, cell in cells.items()}
+        rows: list[tuple[str, _Scores, _Scores]] = [
+            (traits.title, lambda run: run["warm_start"], lambda run: run["final"])
+        ]
+        if any("supervised" in run for runs in own.values() for run in runs):
+            title = f"{traits.title}'s warm start, supervised for the same CPU time"
+            rows.append((title, lambda run: run["warm_start"], lambda run: run.get("supervised")))
+        for title, start, end in rows:
+            shown = [_cell(own[name], start, end, int(cells[name]["episodes"])) for name in cells]
+            if any(shown):
+                lines.append(f"| {title} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def _cell(runs: Sequence[Run], start: _Scores, end: _Scores, episodes: int) -> str:
+    """`before -> after (greedy before -> after)`, in percent; with the seeds' number."""
+    pairs = [(a, b) for run in runs if (a := start(run)) and (b := end(run))]
+    if not pairs:
+        return ""
+    before, after = [a for a, _ in pairs], [b for _, b in pairs]
+
+    def percent(scores: Sequence[Mapping[str, Any]], key: str) -> str:
+        return f"{100 * pooled(scores, episodes, key)[0]:.1f}"
+
+    return (
+        f"{percent(before, 'success')} → **{percent(after, 'success')}** "
+        f"({percent(before, 'greedy')} → {percent(after, 'greedy')}), {_seeds(len(pairs))}"
+    )
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
