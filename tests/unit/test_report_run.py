@@ -147,6 +147,26 @@ def test_resuming_cuts_the_logs_back_and_mends_a_torn_line(tmp_path: Path) -> No
     assert shown == [1, 2]
 
 
+def test_an_evaluation_that_was_cut_off_is_not_shown_twice(tmp_path: Path) -> None:
+    config = TrainConfig()
+    run = Run(tmp_path / "r", config)
+    for name, step in (("warm_start", 0), ("final", 1)):
+        if name == "final":
+            run.log("executor", step, {"success": 0.5})
+            run.show("train", step, [_episode(["a"])])
+            lines = run.lines  # a checkpoint of this iteration; then the run is killed
+        run.show(f"evaluation/{name}, temperature 1", step, [_episode(["a"])])
+        run.show(f"evaluation/{name}, greedy", step, [_episode(["a"])])
+        run.log(f"evaluation/{name}", step, {"greedy": 0.5})
+    run.close()
+    again = Run(tmp_path / "r", config, resume=True)
+    again.rewind(lines)
+    again.close()
+    shown = [json.loads(x)["phase"] for x in run.episodes_path.read_text().splitlines()]
+    before = [f"evaluation/warm_start, {kind}" for kind in ("temperature 1", "greedy")]
+    assert shown == [*before, "train"]
+
+
 @pytest.fixture
 def _fruit() -> Any:
     gym.register(
