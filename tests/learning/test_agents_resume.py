@@ -6,41 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import pytest
 import torch
-from rich.console import Console
-from toy import FruitEnv
+from fruit_runs import CONFIG, QUIET
 
 from himac_agents.config import TrainConfig
 from himac_agents.trainer import Trainer, load_agent
-from himac_envs.hierarchy import HierarchicalEnv
-
-QUIET = Console(quiet=True)
-
-
-def _hierarchical(**kwargs: Any) -> HierarchicalEnv:
-    return HierarchicalEnv(FruitEnv(max_steps=12), **kwargs)
-
-
-def _flat(**kwargs: Any) -> FruitEnv:
-    return FruitEnv(max_steps=12, **kwargs)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ids() -> Any:
-    gym.register("Fruit-v0", entry_point=_hierarchical, disable_env_checker=True)
-    gym.register("Fruit-Flat-v0", entry_point=_flat, disable_env_checker=True)
-    yield
-    del gym.registry["Fruit-v0"], gym.registry["Fruit-Flat-v0"]
-
-
-CONFIG = TrainConfig(
-    env="Fruit-v0", flat_env="Fruit-Flat-v0", expert="oracle", demos=8, warm_steps=30,
-    warm_tokens=256, hidden=32, layers=2, heads=2, feedforward=64, tasks=3, blueprints=3,
-    executions=4, iterations=4, eval_episodes=5, lanes=16, checkpoint_every=2, constrained=True,
-    max_command_tokens=8, max_blueprint_tokens=24, threads=1,
-)  # fmt: skip
 
 
 def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
