@@ -7,7 +7,6 @@ measured. Everything random comes from generators that are saved with each check
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,7 +37,7 @@ from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.policy import TokenBatch
-from himac_agents.progress import Bar
+from himac_agents.progress import Bar, Clock
 from himac_agents.run import Run, UnwrittenRun
 from himac_agents.traces import Sample
 
@@ -194,7 +193,7 @@ class Trainer:
             for learner in self.learners.values():
                 learner.begin_supervision()
         streams = self.supervision(config.seed, at.warm)
-        began, cpu, losses = time.perf_counter(), time.process_time(), []
+        clock, losses = Clock(), []
         with Bar(self.console, "warm start", config.warm_steps, at.warm) as tick:
             while at.warm < last:
                 lr = cosine(at.warm, config.warm_steps, config.warm_lr)
@@ -202,6 +201,7 @@ class Trainer:
                     if self.supervises(name, at.warm):
                         losses.append(self.learners[name].imitate(next(stream), lr))
                 at.warm += 1
+                self._book_supervision(clock)
                 if at.warm % 50 == 0 or at.warm == last:
                     loss = float(np.mean(losses))
                     losses.clear()
@@ -210,10 +210,15 @@ class Trainer:
                 if at.warm % _WARM_SAVE == 0 and at.warm < config.warm_steps:
                     self.save()
                 self._leave_if_asked()
-        at.warm_seconds += time.perf_counter() - began
-        at.warm_cpu_seconds += time.process_time() - cpu
+        self._book_supervision(clock)
         for policy in self.policies.values():
             policy.forget()
+
+    def _book_supervision(self, clock: Clock) -> None:
+        """With every step, so that each checkpoint knows what was spent until then."""
+        seconds, cpu_seconds = clock.read()
+        self.at.warm_seconds += seconds
+        self.at.warm_cpu_seconds += cpu_seconds
 
     def supervision(self, seed: int, start: int) -> dict[str, Iterator[TokenBatch]]:
         """Each policy's batches of demonstrations from supervised step `start` on."""
@@ -243,7 +248,7 @@ class Trainer:
 
     def _iterate(self) -> dict[str, float]:
         config, at = self.config, self.at
-        began, cpu = time.perf_counter(), time.process_time()
+        clock = Clock()
         # Each iteration begins with an empty cache: the first after a resumption is like any other.
         forget(self.agent)
         drawn = self.team.agree(self._draw(config.tasks, self.rng))
@@ -253,7 +258,7 @@ class Trainer:
         at.iteration += 1
         at.env_steps += done.env_steps
         at.tokens += done.tokens
-        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
+        seconds, cpu_seconds = clock.read()
         at.learn_seconds += seconds
         at.learn_cpu_seconds += cpu_seconds
         for phase, metrics in done.metrics.items():

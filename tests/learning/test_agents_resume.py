@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 import torch
 from fruit_runs import CONFIG, QUIET
 
+from himac_agents import checkpoint
+from himac_agents import trainer as trainer_module
 from himac_agents.config import TrainConfig
+from himac_agents.progress import Clock
 from himac_agents.trainer import Trainer, load_agent
 
 
@@ -63,6 +67,40 @@ def test_resuming_amid_the_warm_start(change: dict[str, Any], tmp_path: Path) ->
     assert resumed.at.warm == 13
     resumed.warm_start()
     assert _equal(_weights(straight), _weights(resumed))
+
+
+@pytest.mark.parametrize("how", ["asked to leave", "killed after a checkpoint"])
+def test_an_interrupted_warm_start_counts_the_time_of_both_parts(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = Trainer(CONFIG, tmp_path, console=QUIET)
+    if how == "asked to leave":
+        monkeypatch.setattr(Trainer, "stop", threading.Event())
+        Trainer.stop.set()
+    else:
+        monkeypatch.setattr(trainer_module, "_WARM_SAVE", 10)
+        real = checkpoint.save
+
+        def save_and_die(*args: Any, **kwargs: Any) -> None:
+            real(*args, **kwargs)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        part.warm_start()
+    monkeypatch.undo()
+    saved = checkpoint.read_state(checkpoint.latest(tmp_path / "checkpoints"))["state"]
+    assert saved["warm"] == (1 if how == "asked to leave" else 10)
+    assert saved["warm_seconds"] > 0 and saved["warm_cpu_seconds"] > 0
+    resumed = Trainer(CONFIG, tmp_path, resume=True, console=QUIET)
+    assert resumed.at.warm_seconds == saved["warm_seconds"]
+    assert resumed.at.warm_cpu_seconds == saved["warm_cpu_seconds"]
+    second = Clock()
+    resumed.warm_start()
+    whole, whole_cpu = second.read()
+    for key, most in (("warm_seconds", whole), ("warm_cpu_seconds", whole_cpu)):
+        # Both parts, and nothing twice.
+        assert saved[key] < getattr(resumed.at, key) <= saved[key] + most
 
 
 def test_the_result_holds_what_was_promised(tmp_path: Path) -> None:
