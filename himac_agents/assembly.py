@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import gymnasium as gym
 
@@ -14,9 +15,11 @@ from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.config import TrainConfig
 from himac_agents.policies.causal import CausalPolicy
 from himac_agents.policies.tiny import TinyPolicy, is_tiny
-from himac_agents.policy import Sampling
+from himac_agents.policy import Role, Sampling
 from himac_agents.prompts import Prompts
 from himac_agents.rollout import EnvPool
+
+Part = TypeVar("Part")
 
 
 def make_pool(config: TrainConfig, *, flat: bool) -> EnvPool:
@@ -98,7 +101,7 @@ def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) ->
     """Planner and executor over one policy or over one each; a flat agent for a flat method."""
     command = Sampling(config.temperature, config.max_command_tokens)
     executor = Executor(
-        policies.get("policy") or policies["executor"],
+        in_role("executor", policies),
         prompts,
         command,
         config.constrained,
@@ -109,9 +112,12 @@ def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) ->
     if not config.traits.hierarchical:
         return HiMACAgent(None, executor)
     plan = Sampling(config.temperature, config.max_blueprint_tokens)
-    return HiMACAgent(
-        Planner(policies.get("policy") or policies["planner"], prompts, plan), executor
-    )
+    return HiMACAgent(Planner(in_role("planner", policies), prompts, plan), executor)
+
+
+def in_role(role: Role, parts: Mapping[str, Part]) -> Part:
+    """Of policies (or what belongs to each) by name, the role's own or the one all roles share."""
+    return parts["policy"] if "policy" in parts else parts[role]
 
 
 def load_agent(

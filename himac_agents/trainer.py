@@ -22,6 +22,7 @@ from himac_agents.agent import HiMACAgent
 from himac_agents.assembly import (
     assemble,
     forget,
+    in_role,
     load_agent,
     load_policy,
     load_reference,
@@ -277,15 +278,14 @@ class Trainer:
         return {"success": last["success"], "dead groups": last["dead_groups"]}
 
     def _iteration(self, task_ids: Sequence[str]) -> Iteration:
-        learners = self.learners
         # What only this process chooses, it chooses by numbers of its own.
         own = np.random.default_rng([self.config.seed, _CHOICES, self.at.iteration, self.team.rank])
         setting = Setting(
             self.config,
             self.agent,
             self.pool,
-            planner=learners.get("policy") or learners["planner"],
-            executor=learners.get("policy") or learners["executor"],
+            planner=in_role("planner", self.learners),
+            executor=in_role("executor", self.learners),
             draw=lambda count: self._draw(count, own),
             choices=own,
             rng=self.rng,
