@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,7 +14,7 @@ from himac_agents import prompts as styles
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.config import TrainConfig
 from himac_agents.policies.causal import CausalPolicy
-from himac_agents.policies.tiny import TinyPolicy, is_tiny
+from himac_agents.policies.tiny import TinyPolicy, TinySize, is_tiny
 from himac_agents.policy import Role, Sampling
 from himac_agents.prompts import Prompts
 from himac_agents.rollout import EnvPool
@@ -56,6 +56,31 @@ def make_prompts(config: TrainConfig) -> Prompts:
         pixels=bool(config.env_kwargs.get("image")),
         sub_done=config.traits.sub_done,
     )
+
+
+def make_policies(
+    config: TrainConfig, newest: Path | None, texts: Callable[[], Iterable[str]]
+) -> dict[str, Any]:
+    """A run's policies by name: one that is shared ("policy"), or one for each role.
+
+    Args:
+        config: The run's settings.
+        newest: The checkpoint that holds them; None begins with new ones.
+        texts: Asked for what a new tiny model is to read and write.
+    """
+    shared = config.share_parameters or not config.traits.hierarchical
+    names = ["policy"] if shared else ["planner", "executor"]
+    if newest is not None:
+        return {name: load_policy(newest / name, config.policy, config=config) for name in names}
+    if config.policy == "hf":
+        return {
+            name: load_policy(config.model, "hf", seed=config.seed, config=config)
+            for name in names
+        }
+    words = list(texts())
+    shape = (config.hidden, config.layers, config.heads, config.feedforward)
+    size = TinySize(*shape, match=config.match)
+    return {name: TinyPolicy.build(words, size, seed=config.seed) for name in names}
 
 
 def load_policy(

@@ -13,8 +13,7 @@ import pytest
 import torch
 from fruit_runs import QUIET
 
-from himac_agents import baselines, checkpoint
-from himac_agents import trainer as trainer_module
+from himac_agents import baselines, checkpoint, supervision
 from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision
 from himac_agents.methods import METHODS, MethodName
@@ -142,7 +141,7 @@ def test_a_run_ends_with_its_budget(bound: str, tmp_path: Path) -> None:
 def test_without_sub_done_nobody_ever_says_it(tmp_path: Path) -> None:
     config = _config("himac-no-subdone", blueprints=2)
     trainer = _begun(config, tmp_path)
-    segments = trainer.demonstrations()
+    segments = trainer.demonstrations.segments(trainer.policies["policy"])
     done = trainer._iteration(trainer.task_pool[:4])
     commands = [t for s in segments if s.role == "executor" for t in s.turns]
     commands += [t for e in done.episodes for t in e.turns()]
@@ -181,7 +180,7 @@ def test_further_supervision_goes_on_where_it_was_stopped(
             return super().batches(start)
 
     monkeypatch.setattr(checkpoint, "save", save_and_stop)
-    monkeypatch.setattr(trainer_module, "Supervision", Watched)
+    monkeypatch.setattr(supervision, "Supervision", Watched)
     with pytest.raises(KeyboardInterrupt):
         baselines.further_supervision(trainer)
     monkeypatch.setattr(baselines, "SAVE_EVERY", 60.0)
