@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import gymnasium as gym
 
@@ -13,10 +14,12 @@ from himac_agents import prompts as styles
 from himac_agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.config import TrainConfig
 from himac_agents.policies.causal import CausalPolicy
-from himac_agents.policies.tiny import TinyPolicy, is_tiny
-from himac_agents.policy import Sampling
+from himac_agents.policies.tiny import TinyPolicy, TinySize, is_tiny
+from himac_agents.policy import Role, Sampling
 from himac_agents.prompts import Prompts
 from himac_agents.rollout import EnvPool
+
+Part = TypeVar("Part")
 
 
 def make_pool(config: TrainConfig, *, flat: bool) -> EnvPool:
@@ -53,6 +56,31 @@ def make_prompts(config: TrainConfig) -> Prompts:
         pixels=bool(config.env_kwargs.get("image")),
         sub_done=config.traits.sub_done,
     )
+
+
+def make_policies(
+    config: TrainConfig, newest: Path | None, texts: Callable[[], Iterable[str]]
+) -> dict[str, Any]:
+    """A run's policies by name: one that is shared ("policy"), or one for each role.
+
+    Args:
+        config: The run's settings.
+        newest: The checkpoint that holds them; None begins with new ones.
+        texts: Asked for what a new tiny model is to read and write.
+    """
+    shared = config.share_parameters or not config.traits.hierarchical
+    names = ["policy"] if shared else ["planner", "executor"]
+    if newest is not None:
+        return {name: load_policy(newest / name, config.policy, config=config) for name in names}
+    if config.policy == "hf":
+        return {
+            name: load_policy(config.model, "hf", seed=config.seed, config=config)
+            for name in names
+        }
+    words = list(texts())
+    shape = (config.hidden, config.layers, config.heads, config.feedforward)
+    size = TinySize(*shape, match=config.match)
+    return {name: TinyPolicy.build(words, size, seed=config.seed) for name in names}
 
 
 def load_policy(
@@ -98,7 +126,7 @@ def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) ->
     """Planner and executor over one policy or over one each; a flat agent for a flat method."""
     command = Sampling(config.temperature, config.max_command_tokens)
     executor = Executor(
-        policies.get("policy") or policies["executor"],
+        in_role("executor", policies),
         prompts,
         command,
         config.constrained,
@@ -109,9 +137,12 @@ def assemble(config: TrainConfig, policies: dict[str, Any], prompts: Prompts) ->
     if not config.traits.hierarchical:
         return HiMACAgent(None, executor)
     plan = Sampling(config.temperature, config.max_blueprint_tokens)
-    return HiMACAgent(
-        Planner(policies.get("policy") or policies["planner"], prompts, plan), executor
-    )
+    return HiMACAgent(Planner(in_role("planner", policies), prompts, plan), executor)
+
+
+def in_role(role: Role, parts: Mapping[str, Part]) -> Part:
+    """Of policies (or what belongs to each) by name, the role's own or the one all roles share."""
+    return parts["policy"] if "policy" in parts else parts[role]
 
 
 def load_agent(

@@ -52,7 +52,7 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
         wave = 0.55 + 0.45 * math.cos(math.pi * along)
         lr = config.warm_lr * min(1.0, (steps + 1) / 50) * wave
         for name, stream in streams.items():
-            if trainer.supervises(name, steps):
+            if trainer.demonstrations.shown_to(name, steps):
                 learners[name].imitate(next(stream), lr)
         steps += 1
         spent += time.process_time() - began

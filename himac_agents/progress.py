@@ -1,11 +1,26 @@
-"""A progress bar that also works where there is no terminal."""
+"""What a long piece of work shows and costs: a progress bar, and a clock."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class Clock:
+    """What passes between two readings: wall time, and CPU time of all the process's threads."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        """Seconds (wall, CPU) since the last reading, or since the clock was made."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        passed = wall - self._wall, cpu - self._cpu
+        self._wall, self._cpu = wall, cpu
+        return passed
 
 
 class Bar:

@@ -74,8 +74,9 @@ class Run:
         # Episodes belong to iterations; the run may have ended in the middle of a line.
         rows = [row for line in kept if (row := _row(line)) and row["phase"] != "warm_start"]
         last = max((row["step"] for row in rows), default=-1)
+        known = {(row["phase"], row["step"]) for row in rows}
         shown = self.episodes_path.read_text(encoding="utf-8").splitlines()
-        whole = [line for line in shown if (row := _row(line)) and row["step"] <= last]
+        whole = [line for line in shown if (row := _row(line)) and _belongs(row, last, known)]
         write_atomically(self.episodes_path, "".join(f"{line}\n" for line in whole))
 
     def log(self, phase: str, step: int, values: Mapping[str, float]) -> None:
@@ -186,6 +187,18 @@ def _row(line: str) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None
     return row if isinstance(row, dict) and "step" in row and "phase" in row else None
+
+
+def _belongs(episode: Mapping[str, Any], last: int, known: set[tuple[str, int]]) -> bool:
+    """Whether a shown episode is part of what is resumed.
+
+    An evaluation shows its episodes before its line of metrics, in an iteration that may have its
+    checkpoint already: where the line is missing, it is made, and shown, once more.
+    """
+    phase, _, _ = str(episode["phase"]).partition(",")
+    if phase.startswith("evaluation/"):
+        return (phase, episode["step"]) in known
+    return bool(episode["step"] <= last)
 
 
 def _plain(value: float) -> float:

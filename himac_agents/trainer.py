@@ -7,7 +7,6 @@ measured. Everything random comes from generators that are saved with each check
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,23 +22,21 @@ from himac_agents.agent import HiMACAgent
 from himac_agents.assembly import (
     assemble,
     forget,
+    in_role,
     load_agent,
-    load_policy,
     load_reference,
+    make_policies,
     make_pool,
     make_prompts,
 )
 from himac_agents.coevolution import Iteration, Setting, iterate
 from himac_agents.config import TrainConfig
-from himac_agents.demo_files import demos_for, segments_of_demos
-from himac_agents.demonstrations import Supervision, demonstrate, demonstration_order, texts_of
-from himac_agents.episodes import Segment
 from himac_agents.evaluate import play, spread
 from himac_agents.learner import Learner, cosine
-from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.policy import TokenBatch
-from himac_agents.progress import Bar
+from himac_agents.progress import Bar, Clock
 from himac_agents.run import Run, UnwrittenRun
+from himac_agents.supervision import Demonstrations
 from himac_agents.traces import Sample
 
 __all__ = ["Progressed", "Trainer", "load_agent"]
@@ -127,16 +124,9 @@ class Trainer:
         self.pool = make_pool(config, flat=self.flat)
         self.train_ids = self.pool.task_ids("train")
         self.eval_ids = spread(self.pool.task_ids(config.eval_split), config.eval_episodes)
-        order = demonstration_order(len(self.train_ids), config.seed)
+        self.demonstrations = Demonstrations(config, self.pool, self.prompts, self.train_ids)
         # Demonstrated tasks and tasks to learn on are apart where there are enough of both.
-        self.demo_ids = [self.train_ids[i] for i in order[: config.demos]]
-        self.demo_lines = demos_for(config)
-        if self.demo_lines:
-            known = set(self.train_ids)
-            shown = dict.fromkeys(demo.task_id for demo in self.demo_lines)
-            self.demo_ids = [task_id for task_id in shown if task_id in known]
-        taken = set(self.demo_ids)
-        self.task_pool = [i for k in order if (i := self.train_ids[k]) not in taken]
+        self.task_pool = self.demonstrations.other_ids
         if len(self.task_pool) < config.tasks:
             self.task_pool = list(self.train_ids)
         self.rng = np.random.default_rng([config.seed, _TASKS])
@@ -144,9 +134,8 @@ class Trainer:
         kind = Run if self.team.leads else UnwrittenRun
         self.run_folder = kind(Path(folder), config, resume=resume)
         self.team.wait()
-        self._demos: list[Segment] | None = None
         newest = checkpoint.find(self.run_folder.checkpoints) if resume else None
-        self.policies = self._make_policies(newest)
+        self.policies = make_policies(config, newest, self.demonstrations.texts)
         self.agent = assemble(config, self.policies, self.prompts)
         self.learners = {name: Learner(p, config) for name, p in self.policies.items()}
         if newest is not None:
@@ -194,14 +183,15 @@ class Trainer:
             for learner in self.learners.values():
                 learner.begin_supervision()
         streams = self.supervision(config.seed, at.warm)
-        began, cpu, losses = time.perf_counter(), time.process_time(), []
+        clock, losses = Clock(), []
         with Bar(self.console, "warm start", config.warm_steps, at.warm) as tick:
             while at.warm < last:
                 lr = cosine(at.warm, config.warm_steps, config.warm_lr)
                 for name, stream in streams.items():
-                    if self.supervises(name, at.warm):
+                    if self.demonstrations.shown_to(name, at.warm):
                         losses.append(self.learners[name].imitate(next(stream), lr))
                 at.warm += 1
+                self._book_supervision(clock)
                 if at.warm % 50 == 0 or at.warm == last:
                     loss = float(np.mean(losses))
                     losses.clear()
@@ -210,24 +200,21 @@ class Trainer:
                 if at.warm % _WARM_SAVE == 0 and at.warm < config.warm_steps:
                     self.save()
                 self._leave_if_asked()
-        at.warm_seconds += time.perf_counter() - began
-        at.warm_cpu_seconds += time.process_time() - cpu
+        self._book_supervision(clock)
         for policy in self.policies.values():
             policy.forget()
 
+    def _book_supervision(self, clock: Clock) -> None:
+        """With every step, so that each checkpoint knows what was spent until then."""
+        seconds, cpu_seconds = clock.read()
+        self.at.warm_seconds += seconds
+        self.at.warm_cpu_seconds += cpu_seconds
+
     def supervision(self, seed: int, start: int) -> dict[str, Iterator[TokenBatch]]:
         """Each policy's batches of demonstrations from supervised step `start` on."""
-        return {
-            name: Supervision(segments, self.config.warm_tokens, seed).batches(
-                sum(self.supervises(name, step) for step in range(start))
-            )
-            for name, segments in self.segments_by_policy().items()
-        }
-
-    def supervises(self, name: str, step: int) -> bool:
-        """Whether a policy takes part in a supervised step: a planner of its own not in each."""
-        share = self.config.warm_planner_share if name == "planner" else 1.0
-        return int((step + 1) * share) > int(step * share)
+        streams = self.demonstrations.batches(self.policies, seed, start)
+        self.at.demo_steps = self.demonstrations.steps
+        return streams
 
     def _spent(self) -> bool:
         """Whether a budget is used up; asked between iterations, so the last one may exceed it."""
@@ -243,7 +230,7 @@ class Trainer:
 
     def _iterate(self) -> dict[str, float]:
         config, at = self.config, self.at
-        began, cpu = time.perf_counter(), time.process_time()
+        clock = Clock()
         # Each iteration begins with an empty cache: the first after a resumption is like any other.
         forget(self.agent)
         drawn = self.team.agree(self._draw(config.tasks, self.rng))
@@ -253,7 +240,7 @@ class Trainer:
         at.iteration += 1
         at.env_steps += done.env_steps
         at.tokens += done.tokens
-        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
+        seconds, cpu_seconds = clock.read()
         at.learn_seconds += seconds
         at.learn_cpu_seconds += cpu_seconds
         for phase, metrics in done.metrics.items():
@@ -272,92 +259,21 @@ class Trainer:
         return {"success": last["success"], "dead groups": last["dead_groups"]}
 
     def _iteration(self, task_ids: Sequence[str]) -> Iteration:
-        learners = self.learners
         # What only this process chooses, it chooses by numbers of its own.
         own = np.random.default_rng([self.config.seed, _CHOICES, self.at.iteration, self.team.rank])
         setting = Setting(
             self.config,
             self.agent,
             self.pool,
-            planner=learners.get("policy") or learners["planner"],
-            executor=learners.get("policy") or learners["executor"],
+            planner=in_role("planner", self.learners),
+            executor=in_role("executor", self.learners),
             draw=lambda count: self._draw(count, own),
             choices=own,
             rng=self.rng,
         )
         return iterate(setting, task_ids, self.at.iteration)
 
-    # -- parts -----------------------------------------------------------------------------------
-
-    def _make_policies(self, newest: Path | None) -> dict[str, Any]:
-        config = self.config
-        shared = config.share_parameters or self.flat
-        names = ["policy"] if shared else ["planner", "executor"]
-        if newest is not None:
-            return {
-                name: load_policy(newest / name, config.policy, config=config) for name in names
-            }
-        if config.policy == "hf":
-            return {
-                name: load_policy(config.model, "hf", seed=config.seed, config=config)
-                for name in names
-            }
-        texts = texts_of(
-            demonstrate(
-                self.pool,
-                self.demo_ids[:400] or self.train_ids[:400],
-                prompts=self.prompts,
-                expert=config.expert,
-                noise=0.2,
-                seed=config.seed + 1,
-                flat=self.flat,
-                transcripts=True,
-            ),
-            self.prompts,
-            config.memory if self.flat else None,
-        )
-        shape = (config.hidden, config.layers, config.heads, config.feedforward)
-        size = TinySize(*shape, match=config.match)
-        return {name: TinyPolicy.build(texts, size, seed=config.seed) for name in names}
-
-    def demonstrations(self) -> list[Segment]:
-        """The demonstrations' sequences, made on first use and the same at every call."""
-        if self._demos is None and self.demo_lines:
-            self.at.demo_steps = sum(demo.steps for demo in self.demo_lines)
-            codec = next(iter(self.policies.values()))
-            self._demos = self._repeated(segments_of_demos(self.demo_lines, codec))
-        if self._demos is None:
-            config = self.config
-            episodes = demonstrate(
-                self.pool,
-                self.demo_ids,
-                prompts=self.prompts,
-                codec=next(iter(self.policies.values())),
-                expert=config.expert,
-                noise=config.demo_noise,
-                plan_noise=config.plan_noise,
-                seed=config.seed + 2,
-                flat=self.flat,
-                constrained=config.constrained,
-                history=config.memory,
-            )
-            self.at.demo_steps = sum(e.steps for e in episodes)
-            self._demos = self._repeated(
-                [s for episode in episodes if episode.error is None for s in episode.segments]
-            )
-        return self._demos
-
-    def _repeated(self, segments: Sequence[Segment]) -> list[Segment]:
-        times = self.config.warm_planner_repeats
-        return [s for s in segments for _ in range(times if s.role == "planner" else 1)]
-
-    def segments_by_policy(self) -> dict[str, list[Segment]]:
-        """Which demonstrated sequences each policy imitates."""
-        if list(self.policies) == ["policy"]:
-            return {"policy": self.demonstrations()}
-        return {
-            name: [s for s in self.demonstrations() if s.role == name] for name in self.policies
-        }
+    # -- evaluation ------------------------------------------------------------------------------
 
     def _evaluate(self, name: str) -> None:
         samples = {"temperature 1": Sample(), "greedy": Sample()}

@@ -12,44 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
+import fruit_runs
 import numpy as np
 import pytest
-from rich.console import Console
+from fruit_runs import QUIET
 from safetensors.torch import load_file
-from toy import FruitEnv
 
 from himac_agents import checkpoint, cli
-from himac_agents.config import TrainConfig
 from himac_agents.trainer import Trainer
-from himac_envs.hierarchy import HierarchicalEnv
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signals")
 
-CONFIG = TrainConfig(
-    env="Fruit-v0", flat_env="Fruit-Flat-v0", expert="oracle", demos=8, warm_steps=30,
-    warm_tokens=256, hidden=32, layers=2, heads=2, feedforward=64, tasks=3, blueprints=3,
-    executions=4, iterations=4, eval_episodes=5, lanes=16, checkpoint_every=2, constrained=True,
-    max_command_tokens=8, max_blueprint_tokens=24, threads=1, share_parameters=False,
-    baselines=("grpo", "oracle"), eval_at_tokens=150,
-)  # fmt: skip
-
-
-def _hierarchical(subgoal_budget: int | None = None, **kwargs: Any) -> HierarchicalEnv:
-    kwargs = {k: v for k, v in kwargs.items() if k not in ("replans", "sub_done")}
-    return HierarchicalEnv(FruitEnv(max_steps=12, **kwargs), subgoal_budget=subgoal_budget)
-
-
-def _flat(**kwargs: Any) -> FruitEnv:
-    return FruitEnv(max_steps=12, **kwargs)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ids() -> Any:
-    gym.register("Fruit-v0", entry_point=_hierarchical, disable_env_checker=True)
-    gym.register("Fruit-Flat-v0", entry_point=_flat, disable_env_checker=True)
-    yield
-    del gym.registry["Fruit-v0"], gym.registry["Fruit-Flat-v0"]
+CONFIG = fruit_runs.CONFIG.replace(
+    share_parameters=False, baselines=("grpo", "oracle"), eval_at_tokens=150
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +33,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """A run that nobody disturbs, and how long it takes."""
     folder = tmp_path_factory.mktemp("straight") / "run"
     began = time.perf_counter()
-    Trainer(CONFIG, folder, console=Console(quiet=True)).run()
+    Trainer(CONFIG, folder, console=QUIET).run()
     return folder, time.perf_counter() - began
 
 

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fruit_runs
 import gymnasium as gym
 import pytest
 import torch
-from rich.console import Console
-from toy import FruitEnv
+from fruit_runs import QUIET
 
-from himac_agents import baselines, checkpoint
-from himac_agents import trainer as trainer_module
+from himac_agents import baselines, checkpoint, supervision
 from himac_agents.config import TrainConfig
 from himac_agents.demonstrations import Supervision
 from himac_agents.methods import METHODS, MethodName
@@ -22,31 +21,10 @@ from himac_agents.outcome import table
 from himac_agents.policy import TokenBatch
 from himac_agents.trainer import Trainer, load_agent
 from himac_envs.blueprint import SUB_DONE
-from himac_envs.hierarchy import HierarchicalEnv
 
-QUIET = Console(quiet=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ids() -> Any:
-    def hierarchical(**kwargs: Any) -> HierarchicalEnv:
-        return HierarchicalEnv(FruitEnv(max_steps=12), **kwargs)
-
-    def flat() -> FruitEnv:
-        return FruitEnv(max_steps=12)
-
-    gym.register("Berry-v0", entry_point=hierarchical, disable_env_checker=True)
-    gym.register("Berry-Flat-v0", entry_point=flat, disable_env_checker=True)
-    yield
-    del gym.registry["Berry-v0"], gym.registry["Berry-Flat-v0"]
-
-
-CONFIG = TrainConfig(
-    env="Berry-v0", flat_env="Berry-Flat-v0", expert="oracle", demos=8, warm_steps=10,
-    warm_tokens=256, hidden=32, layers=1, heads=2, feedforward=64, tasks=4, blueprints=3,
-    executions=4, iterations=1, eval_episodes=4, lanes=16, checkpoint_every=1, constrained=True,
-    max_command_tokens=8, max_blueprint_tokens=24, threads=1, least_minibatch=8,
-    stop_at_failure=False,
+CONFIG = fruit_runs.CONFIG.replace(
+    warm_steps=10, layers=1, tasks=4, iterations=1, eval_episodes=4, checkpoint_every=1,
+    least_minibatch=8, stop_at_failure=False,
 )  # fmt: skip
 
 #: Generated ALFWorld, as small as it goes. Free writing and a price on nonsense, so that returns
@@ -87,7 +65,7 @@ def test_a_whole_run_of_each_method(method: MethodName, tmp_path: Path) -> None:
     assert result["method"] == method
     assert list(table(result).columns[0].cells)[1] == METHODS[method].title
     hierarchical = METHODS[method].hierarchical
-    assert result["env"] == ("Berry-v0" if hierarchical else "Berry-Flat-v0")
+    assert result["env"] == (CONFIG.env if hierarchical else CONFIG.flat_env)
     assert result["work"]["env_steps"] > 0 and result["work"]["tokens"] > 0
     assert result["work"]["learning_cpu_seconds"] > 0
     agent = load_agent(tmp_path, flat=not hierarchical)
@@ -163,7 +141,7 @@ def test_a_run_ends_with_its_budget(bound: str, tmp_path: Path) -> None:
 def test_without_sub_done_nobody_ever_says_it(tmp_path: Path) -> None:
     config = _config("himac-no-subdone", blueprints=2)
     trainer = _begun(config, tmp_path)
-    segments = trainer.demonstrations()
+    segments = trainer.demonstrations.segments(trainer.policies["policy"])
     done = trainer._iteration(trainer.task_pool[:4])
     commands = [t for s in segments if s.role == "executor" for t in s.turns]
     commands += [t for e in done.episodes for t in e.turns()]
@@ -172,7 +150,7 @@ def test_without_sub_done_nobody_ever_says_it(tmp_path: Path) -> None:
     assert {o["reason"] for o in ended} <= {"budget", "terminated", "truncated"}
     assert all(o["steps"] == 3 for o in ended if o["reason"] == "budget")
     # Not even a policy that writes freely can use it: it is no more than an invalid command.
-    env = gym.make("Berry-v0", sub_done=False, subgoal_budget=3).unwrapped
+    env = gym.make(CONFIG.env, sub_done=False, subgoal_budget=3).unwrapped
     env.reset(options={"task_id": "train:00"})
     _, _, _, _, info = env.step("- get the apple\n- get the plum")
     assert SUB_DONE not in info["admissible"]
@@ -202,7 +180,7 @@ def test_further_supervision_goes_on_where_it_was_stopped(
             return super().batches(start)
 
     monkeypatch.setattr(checkpoint, "save", save_and_stop)
-    monkeypatch.setattr(trainer_module, "Supervision", Watched)
+    monkeypatch.setattr(supervision, "Supervision", Watched)
     with pytest.raises(KeyboardInterrupt):
         baselines.further_supervision(trainer)
     monkeypatch.setattr(baselines, "SAVE_EVERY", 60.0)

@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import pytest
 import torch
-from rich.console import Console
-from toy import FruitEnv
+from fruit_runs import CONFIG, QUIET
 
+from himac_agents import checkpoint
+from himac_agents import trainer as trainer_module
 from himac_agents.config import TrainConfig
+from himac_agents.progress import Clock
 from himac_agents.trainer import Trainer, load_agent
-from himac_envs.hierarchy import HierarchicalEnv
-
-QUIET = Console(quiet=True)
-
-
-def _hierarchical(**kwargs: Any) -> HierarchicalEnv:
-    return HierarchicalEnv(FruitEnv(max_steps=12), **kwargs)
-
-
-def _flat(**kwargs: Any) -> FruitEnv:
-    return FruitEnv(max_steps=12, **kwargs)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ids() -> Any:
-    gym.register("Fruit-v0", entry_point=_hierarchical, disable_env_checker=True)
-    gym.register("Fruit-Flat-v0", entry_point=_flat, disable_env_checker=True)
-    yield
-    del gym.registry["Fruit-v0"], gym.registry["Fruit-Flat-v0"]
-
-
-CONFIG = TrainConfig(
-    env="Fruit-v0", flat_env="Fruit-Flat-v0", expert="oracle", demos=8, warm_steps=30,
-    warm_tokens=256, hidden=32, layers=2, heads=2, feedforward=64, tasks=3, blueprints=3,
-    executions=4, iterations=4, eval_episodes=5, lanes=16, checkpoint_every=2, constrained=True,
-    max_command_tokens=8, max_blueprint_tokens=24, threads=1,
-)  # fmt: skip
 
 
 def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -92,6 +67,40 @@ def test_resuming_amid_the_warm_start(change: dict[str, Any], tmp_path: Path) ->
     assert resumed.at.warm == 13
     resumed.warm_start()
     assert _equal(_weights(straight), _weights(resumed))
+
+
+@pytest.mark.parametrize("how", ["asked to leave", "killed after a checkpoint"])
+def test_an_interrupted_warm_start_counts_the_time_of_both_parts(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = Trainer(CONFIG, tmp_path, console=QUIET)
+    if how == "asked to leave":
+        monkeypatch.setattr(Trainer, "stop", threading.Event())
+        Trainer.stop.set()
+    else:
+        monkeypatch.setattr(trainer_module, "_WARM_SAVE", 10)
+        real = checkpoint.save
+
+        def save_and_die(*args: Any, **kwargs: Any) -> None:
+            real(*args, **kwargs)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        part.warm_start()
+    monkeypatch.undo()
+    saved = checkpoint.read_state(checkpoint.latest(tmp_path / "checkpoints"))["state"]
+    assert saved["warm"] == (1 if how == "asked to leave" else 10)
+    assert saved["warm_seconds"] > 0 and saved["warm_cpu_seconds"] > 0
+    resumed = Trainer(CONFIG, tmp_path, resume=True, console=QUIET)
+    assert resumed.at.warm_seconds == saved["warm_seconds"]
+    assert resumed.at.warm_cpu_seconds == saved["warm_cpu_seconds"]
+    second = Clock()
+    resumed.warm_start()
+    whole, whole_cpu = second.read()
+    for key, most in (("warm_seconds", whole), ("warm_cpu_seconds", whole_cpu)):
+        # Both parts, and nothing twice.
+        assert saved[key] < getattr(resumed.at, key) <= saved[key] + most
 
 
 def test_the_result_holds_what_was_promised(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ SMALL: dict[str, Any] = {
 def test_one_iteration(preset: str, method: str, tmp_path: Path) -> None:
     config = TrainConfig.preset(preset, **SMALL, method=method)
     trainer = Trainer(config, tmp_path / "run", console=Console(file=io.StringIO()))
-    demonstrated = trainer.demonstrations()
+    demonstrated = trainer.demonstrations.segments(next(iter(trainer.policies.values())))
     turns = [t for s in demonstrated if s.role == "executor" for t in s.turns]
     # What the demonstrator did can be chosen, and is written in words that the model knows.
     assert all(t.allowed for t in turns)

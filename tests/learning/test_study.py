@@ -13,38 +13,17 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import fruit_runs
 import pytest
 
 from himac_agents.commands import study as command
-from himac_agents.config import TrainConfig
 from himac_agents.study import page, readme, results
 from himac_agents.study.driver import Driver
 from himac_agents.study.plan import Job, Study
 
-HERE = Path(__file__).resolve().parent
-
-IDS = '''
-import gymnasium as gym
-from toy import FruitEnv
-from himac_envs.hierarchy import HierarchicalEnv
-
-def hierarchical(subgoal_budget=None, replans=0, **kwargs):
-    return HierarchicalEnv(
-        FruitEnv(max_steps=12, **kwargs), subgoal_budget=subgoal_budget, replans=replans
-    )
-
-gym.register("Fruit-v0", entry_point=hierarchical, disable_env_checker=True)
-gym.register("Fruit-Flat-v0", entry_point=FruitEnv, kwargs={"max_steps": 12},
-             disable_env_checker=True)
-'''
-
-CONFIG = TrainConfig(
-    env="fruit_ids:Fruit-v0", flat_env="fruit_ids:Fruit-Flat-v0", expert="oracle", demos=8,
-    warm_steps=10, warm_tokens=256, hidden=32, layers=2, heads=2, feedforward=64, tasks=3,
-    blueprints=3, executions=4, iterations=3, eval_episodes=5, lanes=16, checkpoint_every=1,
-    constrained=True, max_command_tokens=8, max_blueprint_tokens=24, threads=1, note="a toy",
-    eval_at_tokens=60,
-)  # fmt: skip
+CONFIG = fruit_runs.CONFIG.replace(
+    warm_steps=10, iterations=3, checkpoint_every=1, note="a toy", eval_at_tokens=60
+)
 
 CARD = """
 summary = "A toy."
@@ -61,12 +40,7 @@ baselines = ["supervised"]
 
 
 @pytest.fixture
-def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    modules = tmp_path / "modules"
-    modules.mkdir()
-    (modules / "fruit_ids.py").write_text(IDS)
-    monkeypatch.syspath_prepend(str(modules))
-    monkeypatch.syspath_prepend(str(HERE.parent))
+def card(tmp_path: Path) -> Path:
     preset = tmp_path / "preset.toml"
     preset.write_text(CONFIG.to_toml())
     path = tmp_path / "toy.toml"

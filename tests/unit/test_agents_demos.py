@@ -122,7 +122,7 @@ def test_a_warm_start_from_the_file_is_the_one_made_in_process(tmp_path: Path) -
         Trainer(config, tmp_path / name, console=Console(quiet=True))
         for name, config in (("a", CONFIG), ("b", CONFIG.replace(demo_file=str(path), demos=1)))
     ]
-    made, read = (t.segments_by_policy() for t in trainers)
+    made, read = (t.demonstrations.by_policy(t.policies) for t in trainers)
     for name in ("planner", "executor"):
         assert [s.token_ids for s in made[name]] == [s.token_ids for s in read[name]]
         for a, b in zip(made[name], read[name], strict=True):
@@ -130,10 +130,10 @@ def test_a_warm_start_from_the_file_is_the_one_made_in_process(tmp_path: Path) -
                 (t.start, t.output_ids) for t in b.turns
             ]
     assert trainers[0].task_pool == trainers[1].task_pool
-    assert trainers[0].demo_ids == trainers[1].demo_ids
-    assert trainers[0].at.demo_steps == trainers[1].at.demo_steps > 0
+    assert trainers[0].demonstrations.task_ids == trainers[1].demonstrations.task_ids
     for trainer in trainers:
         trainer.warm_start()
+    assert trainers[0].at.demo_steps == trainers[1].at.demo_steps > 0
     for name in ("planner", "executor"):
         a, b = (t.policies[name].model.state_dict() for t in trainers)
         assert all(torch.equal(a[key], b[key]) for key in a)

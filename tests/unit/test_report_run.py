@@ -9,10 +9,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import fruit_runs
 import gymnasium as gym
 import numpy as np
-import pytest
-from rich.console import Console
 from toy import FruitEnv
 
 from himac_agents.agent import HiMACAgent
@@ -147,31 +146,34 @@ def test_resuming_cuts_the_logs_back_and_mends_a_torn_line(tmp_path: Path) -> No
     assert shown == [1, 2]
 
 
-@pytest.fixture
-def _fruit() -> Any:
-    gym.register(
-        "FruitReport-v0",
-        entry_point=lambda subgoal_budget=None, **kw: HierarchicalEnv(
-            FruitEnv(max_steps=12, **kw), subgoal_budget=subgoal_budget
-        ),
-        disable_env_checker=True,
-    )
-    yield
-    del gym.registry["FruitReport-v0"]
+def test_an_evaluation_that_was_cut_off_is_not_shown_twice(tmp_path: Path) -> None:
+    config = TrainConfig()
+    run = Run(tmp_path / "r", config)
+    for name, step in (("warm_start", 0), ("final", 1)):
+        if name == "final":
+            run.log("executor", step, {"success": 0.5})
+            run.show("train", step, [_episode(["a"])])
+            lines = run.lines  # a checkpoint of this iteration; then the run is killed
+        run.show(f"evaluation/{name}, temperature 1", step, [_episode(["a"])])
+        run.show(f"evaluation/{name}, greedy", step, [_episode(["a"])])
+        run.log(f"evaluation/{name}", step, {"greedy": 0.5})
+    run.close()
+    again = Run(tmp_path / "r", config, resume=True)
+    again.rewind(lines)
+    again.close()
+    shown = [json.loads(x)["phase"] for x in run.episodes_path.read_text().splitlines()]
+    before = [f"evaluation/warm_start, {kind}" for kind in ("temperature 1", "greedy")]
+    assert shown == [*before, "train"]
 
 
-@pytest.mark.usefixtures("_fruit")
 def test_one_iteration_of_learning_and_its_report(tmp_path: Path) -> None:
     from himac_agents.trainer import Trainer
 
-    config = TrainConfig(
-        env="FruitReport-v0", flat_env="FruitReport-v0", expert="oracle", demos=8, warm_steps=20,
-        warm_tokens=256, hidden=32, layers=1, heads=2, feedforward=32, tasks=3, blueprints=3,
-        executions=3, iterations=1, eval_episodes=5, lanes=16, checkpoint_every=1,
-        constrained=True, max_command_tokens=8, max_blueprint_tokens=24, threads=1,
-    )  # fmt: skip
+    config = fruit_runs.CONFIG.replace(
+        warm_steps=20, layers=1, feedforward=32, executions=3, iterations=1, checkpoint_every=1
+    )
     folder = tmp_path / "run"
-    Trainer(config, folder, console=Console(quiet=True)).run()
+    Trainer(config, folder, console=fruit_runs.QUIET).run()
     run = read_run(folder)
     assert run.finished and not run.notes
     phases = list(dict.fromkeys(e["phase"] for e in run.episodes))
@@ -193,5 +195,5 @@ def test_one_iteration_of_learning_and_its_report(tmp_path: Path) -> None:
     written = (folder / "report.html").read_text()
     text = render([run])
     assert written == text
-    assert "FruitReport" in text and "Why options ended" in text
+    assert config.env in text and "Why options ended" in text
     assert len(text) < 2_000_000
