@@ -257,12 +257,12 @@ def test_readme_holds_the_table_that_the_results_give(tmp_path: Path) -> None:
 
 
 def test_our_own_readme_shows_what_is_recorded() -> None:
+    root = Path(__file__).resolve().parents[2]
     recorded = [
-        (Study.load(name), results.read_all(HERE.parents[1] / "registry" / "results", name))
+        (Study.load(name), results.read_all(root / "registry" / "results", name))
         for name in ("small", "full")
     ]
-    text = (HERE.parents[1] / "README.md").read_text(encoding="utf-8")
-    assert readme.table(recorded) in text
+    assert readme.table(recorded) in (root / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_study_of_the_registry_can_be_run() -> None:
