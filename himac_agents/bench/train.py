@@ -18,14 +18,12 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +39,7 @@ from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.policy import Sampling
 from himac_agents.prompts import CompactPrompts
 from himac_agents.rollout import EnvPool, collect
+from himac_envs.machine import processor
 from himac_envs.task import MissingDependencyError
 
 __all__ = ["BARS", "SINGLE", "TURNS", "Ours", "run"]
@@ -295,16 +294,11 @@ def _transcripts(shape: Shape, policy: TinyPolicy) -> Callable[[list[str], Any],
 
 
 def _machine() -> str:
-    try:
-        names = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
-        name = names[0].partition(":")[2].strip()
-    except (OSError, IndexError):
-        name = platform.processor() or platform.machine()
     import transformers
     import trl
 
     return (
-        f"{name}, 1 thread, Python {sys.version.split()[0]}, torch {torch.__version__}, "
+        f"{processor()}, 1 thread, Python {sys.version.split()[0]}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, TRL {trl.__version__}"
     )
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from himac_agents.policy import Message
 from himac_agents.prompts.protocol import PlainCommands
-from himac_agents.prompts.reading import read_command
 from himac_agents.prompts.scene import scene
 from himac_agents.prompts.wording import offered, wording
 from himac_envs.blueprint import SUB_DONE, Blueprint
@@ -119,10 +118,6 @@ class ChatPrompts(PlainCommands):
     def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
         """See `Prompts.observe`."""
         return Message("user", self._seen(text) + self._possible(info))
-
-    def read(self, answer: str) -> str:
-        """Text in `<action>` tags, else the first line; see `read_command`."""
-        return read_command(answer)
 
     def write_blueprint(self, blueprint: Blueprint) -> str:
         """Numbered lines in `<blueprint>` tags."""

@@ -9,7 +9,7 @@ from typing import Any
 from himac_agents.policy import Message
 from himac_agents.prompts.forms import Form, PlainForm
 from himac_agents.prompts.protocol import PlainCommands
-from himac_agents.prompts.reading import read_blueprint, read_command
+from himac_agents.prompts.reading import read_blueprint
 from himac_agents.prompts.shop import ShopForm
 from himac_agents.prompts.warehouse import WarehouseForm
 from himac_envs.blueprint import Blueprint
@@ -101,10 +101,6 @@ class CompactPrompts(PlainCommands):
         """The form that knows an observation."""
         forms = (_SHOP, _WAREHOUSE, _GATHER if self.gather else _PLAIN)
         return next(form for form in forms if form.knows(text))
-
-    def read(self, answer: str) -> str:
-        """The first line; see `read_command`."""
-        return read_command(answer)
 
     def draft(self, blueprint: Blueprint, first: str, goal: str) -> str:
         """See `Prompts.draft`."""

@@ -6,11 +6,11 @@ leaves out for every agent alike, flat or hierarchical.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from himac_agents.prompts.scene import gather, mark, scene
-from himac_envs.blueprint import Blueprint
+from himac_envs.blueprint import Blueprint, Subgoal
 
 
 class Form(Protocol):
@@ -72,6 +72,13 @@ class Form(Protocol):
     def words(self) -> list[str]:
         """Words that only this form writes, for a tokenizer."""
         ...
+
+
+def rewritten(blueprint: Blueprint, rule: Callable[[str], str]) -> Blueprint:
+    """A blueprint with each sub-goal rewritten; one that would become empty stays as it is."""
+    subgoals = tuple(Subgoal(rule(text)) for text in blueprint.texts())
+    kept = [new if new.text else old for new, old in zip(subgoals, blueprint.subgoals, strict=True)]
+    return Blueprint(tuple(kept), blueprint.valid, blueprint.dropped)
 
 
 class PlainForm:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from himac_agents.policy import Message
-from himac_agents.prompts.reading import read_blueprint
+from himac_agents.prompts.reading import read_blueprint, read_command
 from himac_envs.blueprint import Blueprint
 
 
@@ -118,6 +118,10 @@ class PlainCommands:
     """For styles that write alike everywhere, and offer what the environment offers."""
 
     __slots__ = ()
+
+    def read(self, answer: str) -> str:
+        """Text in `<action>` tags, else the first line; see `read_command`."""
+        return read_command(answer)
 
     def write_blueprint(self, blueprint: Blueprint) -> str:
         """Bulleted lines."""

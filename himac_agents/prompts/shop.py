@@ -26,7 +26,8 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from himac_agents.prompts.shorthand import instruction, rewritten
+from himac_agents.prompts.forms import rewritten
+from himac_agents.prompts.shorthand import instruction
 from himac_envs.blueprint import Blueprint
 
 _SEPARATOR = " [SEP] "

@@ -23,11 +23,9 @@ the sub-goals in full.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-
-from himac_envs.blueprint import Blueprint, Subgoal
 
 _LIMIT = re.compile(r",? and price lower than (\d+\.\d+) dollars\s*$")
 _OPTIONS = re.compile(r" with (?=[^,:]+: )")
@@ -132,10 +130,3 @@ def instruction(goal: str) -> Instruction:
         name, _, value = option.partition(": ")
         pieces.append(Piece(f"{name} {value}".strip(), value or name))
     return Instruction(tuple(pieces), limit[1] if limit else "")
-
-
-def rewritten(blueprint: Blueprint, rule: Callable[[str], str]) -> Blueprint:
-    """A blueprint with each sub-goal rewritten; one that would become empty stays as it is."""
-    subgoals = tuple(Subgoal(rule(text)) for text in blueprint.texts())
-    kept = [new if new.text else old for new, old in zip(subgoals, blueprint.subgoals, strict=True)]
-    return Blueprint(tuple(kept), blueprint.valid, blueprint.dropped)

@@ -62,10 +62,6 @@ class VerlAgentPrompts(ChatPrompts):
         )
         return [Message("user", "\n".join(lines))]
 
-    def observe(self, text: str, task: str, info: dict[str, Any]) -> Message:
-        """See `Prompts.observe`."""
-        return Message("user", self._seen(text) + self._possible(info))
-
     def read(self, answer: str) -> str:
         """The text between `<action>` tags after a thought, in lower case; "" where a tag lacks."""
         if not isinstance(answer, str):

@@ -21,8 +21,8 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from himac_agents.prompts.forms import PlainForm
-from himac_envs.blueprint import Blueprint, Subgoal
+from himac_agents.prompts.forms import PlainForm, rewritten
+from himac_envs.blueprint import Blueprint
 
 _CELLS = "#_O√XPS"
 _ROW = re.compile(rf"[ \t]*[{_CELLS}](?:[ \t]+[{_CELLS}])+[ \t]*")
@@ -160,6 +160,9 @@ def _spelled(start: int, end: int) -> str:
 
 def _each(blueprint: Blueprint, form: re.Pattern[str], write: Callable[..., str]) -> Blueprint:
     """A blueprint whose sub-goals of one form are written anew from the numbers in them."""
-    found = [(form.fullmatch(text), text) for text in blueprint.texts()]
-    texts = [write(*map(int, m.groups())) if m else text for m, text in found]
-    return Blueprint(tuple(map(Subgoal, texts)), blueprint.valid, blueprint.dropped)
+
+    def rule(text: str) -> str:
+        match = form.fullmatch(text)
+        return write(*map(int, match.groups())) if match else text
+
+    return rewritten(blueprint, rule)

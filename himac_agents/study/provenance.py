@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from himac_envs import __version__, registry
+from himac_envs.machine import processor
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,15 +51,7 @@ def commit() -> str:
 
 def machine() -> str:
     """The processor and the number of cores."""
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass
-    return f"{model}, {os.cpu_count()} cores"
+    return f"{processor()}, {os.cpu_count()} cores"
 
 
 def _git(*args: str) -> str:

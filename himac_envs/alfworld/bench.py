@@ -28,6 +28,7 @@ from himac_envs.alfworld.engine import State
 from himac_envs.alfworld.env import ALFWorldEnv
 from himac_envs.alfworld.vector import ALFWorldVectorEnv
 from himac_envs.data import installed
+from himac_envs.machine import processor
 
 __all__ = ["run"]
 
@@ -199,14 +200,7 @@ def _resident() -> float:
 
 
 def _machine() -> str:
-    try:
-        names = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
-        name = names[0].partition(":")[2].strip()
-    except (OSError, IndexError):
-        import platform
-
-        name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, Python {sys.version.split()[0]}"
+    return f"{processor()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}"
 
 
 def _print(figures: dict[str, Any]) -> None:

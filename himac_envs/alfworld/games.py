@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from himac_envs.alfworld.archive import OFFICIAL_SPLITS, Index, load_index
 from himac_envs.alfworld.dialect import Dialect, find_dialect
 from himac_envs.alfworld.errors import GameFileError, UnsolvableGameError
 from himac_envs.alfworld.game import Game
+from himac_envs.alfworld.kept import KeptGames
 from himac_envs.alfworld.problem import parse_problem
 from himac_envs.alfworld.rules import read_rules
 from himac_envs.task import UnknownSplitError, UnknownTaskError
@@ -114,7 +114,7 @@ class OfficialLibrary:
             splits[task_id.split("/", 1)[0]].append(task_id)
         self._splits = {split: tuple(sorted(ids)) for split, ids in splits.items()}
         self._splits["all"] = tuple(sorted(index.games))
-        self._kept: OrderedDict[tuple[str, str | Dialect | None], Game] = OrderedDict()
+        self._kept = KeptGames(_GAMES_KEPT)
 
     def counts(self) -> dict[str, int]:
         """Number of tasks of each split."""
@@ -148,18 +148,12 @@ class OfficialLibrary:
             UnsolvableGameError: The original leaves it out.
             GameFileError: Its file cannot be played.
         """
-        key = (task_id, dialect)
-        game = self._kept.get(key)
-        if game is None:
-            game = load_game(
-                self.read(task_id), task_id, dialect=dialect, source=self.where(task_id)
-            )
-            self._kept[key] = game
-            if len(self._kept) > _GAMES_KEPT:
-                self._kept.popitem(last=False)
-        else:
-            self._kept.move_to_end(key)
-        return game
+
+        def make() -> Game:
+            content, where = self.read(task_id), self.where(task_id)
+            return load_game(content, task_id, dialect=dialect, source=where)
+
+        return self._kept.game(task_id, dialect, make)
 
     def where(self, task_id: str) -> str:
         """The file that holds a game, in words."""

@@ -69,7 +69,7 @@ def stem(word: str) -> str:
     """Return the stem of a lower-case word."""
     if len(word) <= 2:
         return word
-    return _step_5(_step_4(_step_3(_step_2(_step_1(word)))))
+    return _step_5(_step_4(_replaced(_replaced(_step_1(word), _STEP_2), _STEP_3)))
 
 
 def _step_1(word: str) -> str:
@@ -100,16 +100,9 @@ def _repair(word: str) -> str:
     return word
 
 
-def _step_2(word: str) -> str:
-    for suffix, replacement in _STEP_2:
-        if word.endswith(suffix):
-            head = word[: -len(suffix)]
-            return head + replacement if _measure(head) > 0 else word
-    return word
-
-
-def _step_3(word: str) -> str:
-    for suffix, replacement in _STEP_3:
+def _replaced(word: str, endings: tuple[tuple[str, str], ...]) -> str:
+    """Steps 2 and 3: the first suffix that fits gives way to another."""
+    for suffix, replacement in endings:
         if word.endswith(suffix):
             head = word[: -len(suffix)]
             return head + replacement if _measure(head) > 0 else word

@@ -13,6 +13,7 @@ Example:
     False
 """
 
+from himac_envs.alfworld.archive import TASK_TYPES
 from himac_envs.alfworld.generate.controls import DEFAULT, REAL, Controls, long_horizon
 from himac_envs.alfworld.generate.draw import GenerationError
 from himac_envs.alfworld.generate.games import (
@@ -28,7 +29,7 @@ from himac_envs.alfworld.generate.games import (
 from himac_envs.alfworld.generate.goals import Goal
 from himac_envs.alfworld.generate.layout import SPLITS
 from himac_envs.alfworld.generate.library import GeneratedLibrary
-from himac_envs.alfworld.generate.tables import TASK_TYPES, household
+from himac_envs.alfworld.generate.tables import household
 from himac_envs.alfworld.generate.world import GeneratedWorld
 
 __all__ = [

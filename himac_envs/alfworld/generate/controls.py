@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from himac_envs.alfworld.generate.tables import ROOMS, TASK_TYPES
+from himac_envs.alfworld.archive import TASK_TYPES
+from himac_envs.alfworld.generate.tables import ROOMS
 
 MAX_GOALS = 8
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, pstdev
 
+from himac_envs.alfworld.archive import TASK_TYPES
 from himac_envs.alfworld.engine import Game, State
 from himac_envs.alfworld.facts import task_type
 from himac_envs.alfworld.generate.controls import DEFAULT, REAL, Controls
 from himac_envs.alfworld.generate.games import generate_game
-from himac_envs.alfworld.generate.tables import TASK_TYPES
 from himac_envs.alfworld.planner import solve
 
 

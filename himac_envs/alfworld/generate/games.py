@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import overload
 
+from himac_envs.alfworld.archive import TASK_TYPES
 from himac_envs.alfworld.dialect import Dialect, find_dialect
 from himac_envs.alfworld.engine import Game, State
 from himac_envs.alfworld.generate.controls import DEFAULT, Controls
 from himac_envs.alfworld.generate.draw import GenerationError, draw_world
 from himac_envs.alfworld.generate.layout import SPLITS
 from himac_envs.alfworld.generate.plan import solve
-from himac_envs.alfworld.generate.tables import TASK_TYPES, household
+from himac_envs.alfworld.generate.tables import household
 from himac_envs.alfworld.generate.world import GeneratedWorld
 
 SPLIT_SIZES = {"train": 10_000, "valid": 1_000, "test": 1_000}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 from himac_envs.alfworld.dialect import Dialect
@@ -17,6 +16,7 @@ from himac_envs.alfworld.generate.games import (
     parse_id,
 )
 from himac_envs.alfworld.generate.world import GeneratedWorld
+from himac_envs.alfworld.kept import KeptGames
 from himac_envs.task import UnknownSplitError, UnknownTaskError
 
 # A game's tables take some 60 kB and a new one some 2 ms.
@@ -42,7 +42,7 @@ class GeneratedLibrary:
         self.controls = controls
         self.sizes = dict(SPLIT_SIZES if sizes is None else sizes)
         self._ids = {split: TaskIds(split, self.sizes) for split in (*self.sizes, "all")}
-        self._kept: OrderedDict[tuple[str, str | Dialect], Game] = OrderedDict()
+        self._kept = KeptGames(_GAMES_KEPT)
 
     def counts(self) -> dict[str, int]:
         """Number of tasks of each split."""
@@ -76,16 +76,7 @@ class GeneratedLibrary:
     def game(self, task_id: str, dialect: str | Dialect | None = None) -> Game:
         """Return a task's game; the last 512 are kept. Raises as `world`."""
         spoken = "2.1.2" if dialect is None else dialect
-        key = (task_id, spoken)
-        game = self._kept.get(key)
-        if game is None:
-            game = make_game(self.world(task_id), spoken)
-            self._kept[key] = game
-            if len(self._kept) > _GAMES_KEPT:
-                self._kept.popitem(last=False)
-        else:
-            self._kept.move_to_end(key)
-        return game
+        return self._kept.game(task_id, spoken, lambda: make_game(self.world(task_id), spoken))
 
     def read(self, task_id: str) -> bytes:
         """Return a task's ``game.tw-pddl``, for the original (``backend="textworld"``).

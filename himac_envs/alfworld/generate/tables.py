@@ -12,16 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from himac_envs import registry
+from himac_envs.alfworld.archive import TASK_TYPES
 
 ROOMS = ("kitchen", "livingroom", "bedroom", "bathroom")
-TASK_TYPES = (
-    "pick_and_place_simple",
-    "look_at_obj_in_light",
-    "pick_clean_then_place_in_recep",
-    "pick_heat_then_place_in_recep",
-    "pick_cool_then_place_in_recep",
-    "pick_two_obj_and_place",
-)
 FORMAT = 1
 
 
