@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, cast
 
 from himac_agents.checkpoint import write_atomically
-from himac_agents.methods import METHODS
+from himac_agents.methods import METHODS, MethodName
 from himac_agents.report.charts import Mark, Row, interval_chart
 from himac_agents.study.plan import Study
 from himac_agents.study.results import pooled
@@ -107,6 +107,11 @@ def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return {str(name): rows for name, rows in found.items() if rows}
 
 
+def titled(method: str) -> str:
+    """A method's title in Markdown, where a bare `<sub_done>` would be taken for a tag."""
+    return METHODS[cast(MethodName, method)].title.replace("<sub_done>", "`<sub_done>`")
+
+
 def _methods_table(runs: Sequence[Run], episodes: int, tokens: int) -> list[str]:
     budget = f"after {tokens:,} tokens | " if tokens else ""
     lines = [
@@ -121,7 +126,7 @@ def _methods_table(runs: Sequence[Run], episodes: int, tokens: int) -> list[str]
         measured = len(there) == len(rows)
         at_tokens = f"{_pooled(there, episodes) if measured else ''} | " if tokens else ""
         lines.append(
-            f"| {METHODS[method].title} | {len(rows)} | {_pooled(warm, episodes)} | "  # type: ignore[index]
+            f"| {titled(method)} | {len(rows)} | {_pooled(warm, episodes)} | "
             f"{at_tokens}**{_pooled(final, episodes)}** | {_pooled(warm, episodes, 'greedy')} | "
             f"{_pooled(final, episodes, 'greedy')} | {_mean(work, 'env_steps')} | "
             f"{_mean(work, 'tokens')} | {_mean(work, 'learning_cpu_seconds')} |"
@@ -129,7 +134,7 @@ def _methods_table(runs: Sequence[Run], episodes: int, tokens: int) -> list[str]
         beside = [r["supervised"] for r in rows if "supervised" in r]
         if beside:
             lines.append(
-                f"| {METHODS[method].title}: further supervision instead | {len(beside)} | "  # type: ignore[index]
+                f"| {titled(method)}: further supervision instead | {len(beside)} | "
                 f"{_pooled(warm, episodes)} | {'| ' if tokens else ''}"
                 f"{_pooled(beside, episodes)} | "
                 f"{_pooled(warm, episodes, 'greedy')} | {_pooled(beside, episodes, 'greedy')} | "
@@ -150,7 +155,7 @@ def _runs_table(runs: Sequence[Run]) -> list[str]:
                 f"({_percent(beside['greedy'])} greedy)"  # fmt: skip
             over = _difference(run["over_supervised"]) if "over_supervised" in run else ""
             lines.append(
-                f"| {METHODS[method].title}, seed {run['seed']} | "  # type: ignore[index]
+                f"| {titled(method)}, seed {run['seed']} | "
                 f"{_percent(run['warm_start']['success'])} | {_percent(run['final']['success'])} | "
                 f"{_difference(run['gain'])} | {_difference(run['greedy_gain'])} | "
                 f"{shown} | {over} |"
@@ -174,7 +179,7 @@ def _paired_lines(paired: Sequence[Mapping[str, Any]]) -> list[str]:
     kinds += ["token_difference", "greedy_token_difference"] if tokens else []
     for row in paired:
         found = [_difference(row[kind]) if kind in row else "" for kind in kinds]
-        title = METHODS[row["against"]].title
+        title = titled(row["against"])
         lines.append(f"| {title} | {row['seed']} | {' | '.join(found)} |")
     return [*lines, ""]
 

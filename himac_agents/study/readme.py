@@ -8,7 +8,7 @@ from typing import Any
 
 from himac_agents.checkpoint import write_atomically
 from himac_agents.methods import METHODS
-from himac_agents.study.page import Recorded, Run, by_method
+from himac_agents.study.page import Recorded, Run, by_method, titled
 from himac_agents.study.results import pooled
 
 #: The table stands between these two lines; all else in the file is left as it is.
@@ -50,13 +50,13 @@ def table(studies: Sequence[Recorded]) -> str:
         for name, cell in cells.items()
     ]
     lines = ["| | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(cells)]
-    for method, traits in METHODS.items():
+    for method in METHODS:
         own = {name: by_method(cell["runs"]).get(method, []) for name, cell in cells.items()}
         rows: list[tuple[str, _Scores, _Scores]] = [
-            (traits.title, lambda run: run["warm_start"], lambda run: run["final"])
+            (titled(method), lambda run: run["warm_start"], lambda run: run["final"])
         ]
         if any("supervised" in run for runs in own.values() for run in runs):
-            title = f"{traits.title}'s warm start, supervised for the same CPU time"
+            title = f"{titled(method)}'s warm start, supervised for the same CPU time"
             rows.append((title, lambda run: run["warm_start"], lambda run: run.get("supervised")))
         for title, start, end in rows:
             shown = [_cell(own[name], start, end, int(cells[name]["episodes"])) for name in cells]

@@ -232,7 +232,7 @@ def test_readme_holds_the_table_that_the_results_give(tmp_path: Path) -> None:
 
     cell = {"episodes": 8, "max_env_steps": 5000, "runs": [
         run("himac", 0, 0.5, supervised=score(0.375)), run("himac", 1, 0.75),
-        run("grpo", 0, 0.25),
+        run("himac-no-subdone", 0, 0.5), run("grpo", 0, 0.25),
     ]}  # fmt: skip
     study = Study.load("small")
     fewer = {**cell, "runs": cell["runs"][:1]}
@@ -244,6 +244,7 @@ def test_readme_holds_the_table_that_the_results_give(tmp_path: Path) -> None:
         "25.0 → **62.5** (75.0 → 37.5), 2 seeds |",
         "| HiMAC's warm start, supervised for the same CPU time | "
         "25.0 → **37.5** (75.0 → 62.5), 1 seed | 25.0 → **37.5** (75.0 → 62.5), 1 seed |",
+        "| HiMAC, no `<sub_done>` |  | 25.0 → **50.0** (75.0 → 50.0), 1 seed |",
         "| flat GRPO |  | 25.0 → **25.0** (75.0 → 75.0), 1 seed |",
     ]
     path = tmp_path / "README.md"
