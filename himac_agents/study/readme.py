@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,6 @@ from himac_agents.study.results import pooled
 #: The table stands between these two lines; all else in the file is left as it is.
 BEGIN = "<!-- results: written by `himac bench methods` -->"
 END = "<!-- end of results -->"
-
-#: Takes a score from a run.
-_Scores = Callable[[Run], Mapping[str, Any] | None]
 
 
 def update(path: Path, studies: Sequence[Recorded]) -> bool:
@@ -52,32 +49,29 @@ def table(studies: Sequence[Recorded]) -> str:
     lines = ["| | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(cells)]
     for method in METHODS:
         own = {name: by_method(cell["runs"]).get(method, []) for name, cell in cells.items()}
-        rows: list[tuple[str, _Scores, _Scores]] = [
-            (titled(method), lambda run: run["warm_start"], lambda run: run["final"])
-        ]
-        if any("supervised" in run for runs in own.values() for run in runs):
-            title = f"{titled(method)}'s warm start, supervised for the same CPU time"
-            rows.append((title, lambda run: run["warm_start"], lambda run: run.get("supervised")))
-        for title, start, end in rows:
-            shown = [_cell(own[name], start, end, int(cells[name]["episodes"])) for name in cells]
+        for title, end in (
+            (titled(method), "final"),
+            (f"{titled(method)}'s warm start, supervised for the same CPU time", "supervised"),
+        ):
+            shown = [_cell(own[name], end, int(cells[name]["episodes"])) for name in cells]
             if any(shown):
                 lines.append(f"| {title} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
-def _cell(runs: Sequence[Run], start: _Scores, end: _Scores, episodes: int) -> str:
+def _cell(runs: Sequence[Run], end: str, episodes: int) -> str:
     """`before -> after (greedy before -> after)`, in percent; with the seeds' number."""
-    pairs = [(a, b) for run in runs if (a := start(run)) and (b := end(run))]
-    if not pairs:
+    measured = [run for run in runs if end in run]
+    if not measured:
         return ""
-    before, after = [a for a, _ in pairs], [b for _, b in pairs]
+    before, after = [run["warm_start"] for run in measured], [run[end] for run in measured]
 
     def percent(scores: Sequence[Mapping[str, Any]], key: str) -> str:
         return f"{100 * pooled(scores, episodes, key)[0]:.1f}"
 
     return (
         f"{percent(before, 'success')} → **{percent(after, 'success')}** "
-        f"({percent(before, 'greedy')} → {percent(after, 'greedy')}), {_seeds(len(pairs))}"
+        f"({percent(before, 'greedy')} → {percent(after, 'greedy')}), {_seeds(len(measured))}"
     )
 
 
