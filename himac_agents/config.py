@@ -140,8 +140,8 @@ class TrainConfig:
     max_env_steps: int = 0
     # Learning ends with the iteration in which so many tokens were written; 0 sets no bound.
     max_tokens: int = 0
-    # Held-out success is measured once more, after the iteration in which so many tokens were
-    # written: methods can then be compared at equal tokens too. 0: it is not.
+    # Held-out success at temperature 1 is measured once more, after the iteration in which so many
+    # tokens were written: methods can then be compared at equal tokens too. 0: it is not.
     eval_at_tokens: int = 0
     # Tasks drawn for an iteration.
     tasks: int = 16

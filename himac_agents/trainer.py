@@ -151,7 +151,7 @@ class Trainer:
         self.begin()
         self._load_reference()
         with Bar(self.console, config.traits.title, config.iterations, self.at.iteration) as tick:
-            while self.at.iteration < config.iterations and not self._spent():
+            while not self._ended():
                 tick(self._iterate())
                 self._evaluate_at_tokens()
                 if self.at.iteration % config.checkpoint_every == 0:
@@ -216,13 +216,12 @@ class Trainer:
         self.at.demo_steps = self.demonstrations.steps
         return streams
 
-    def _spent(self) -> bool:
-        """Whether a budget is used up; asked between iterations, so the last one may exceed it."""
-        budgets = (
-            (self.config.max_env_steps, self.at.env_steps),
-            (self.config.max_tokens, self.at.tokens),
-        )
-        return any(0 < most <= used for most, used in budgets)
+    def _ended(self) -> bool:
+        """Whether learning is over; asked between iterations, so the last may exceed a budget."""
+        config, at = self.config, self.at
+        budgets = ((config.max_env_steps, at.env_steps), (config.max_tokens, at.tokens))
+        used_up = any(0 < most <= used for most, used in budgets)
+        return used_up or at.iteration >= config.iterations
 
     def _draw(self, count: int, rng: np.random.Generator) -> list[str]:
         index = rng.choice(len(self.task_pool), count, replace=count > len(self.task_pool))
@@ -279,21 +278,40 @@ class Trainer:
         samples = {"temperature 1": Sample(), "greedy": Sample()}
         found = self.evaluate(samples=samples)
         self.at.evaluations[name] = found
+        self._show_evaluation(name, found, samples)
+
+    def _show_evaluation(
+        self, name: str, found: Mapping[str, Any], samples: Mapping[str, Sample]
+    ) -> None:
+        successes = {"temperature_1": float(found["success"])}
+        if "greedy" in found:
+            successes["greedy"] = float(found["greedy"]["success"])
         for kind, sample in samples.items():
             self.run_folder.show(f"evaluation/{name}, {kind}", self.at.iteration, sample.episodes)
-        successes = {"temperature_1": found["success"], "greedy": found["greedy"]["success"]}
         self.run_folder.log(f"evaluation/{name}", self.at.iteration, successes)
         self.console.print(f"{name}: " + "  ".join(f"{k} {v:.3f}" for k, v in successes.items()))
 
     def _evaluate_at_tokens(self) -> None:
-        """Measures what was learned with `eval_at_tokens` tokens, once, when they are written."""
-        if (
-            0 < self.config.eval_at_tokens <= self.at.tokens
-            and "at_tokens" not in self.at.evaluations
-        ):
-            self._evaluate("at_tokens")
-            work = {"tokens": self.at.tokens, "env_steps": self.at.env_steps}
-            self.at.evaluations["at_tokens"] |= {"work": work}
+        """Measures what was learned with `eval_at_tokens` tokens, once, when they are written.
+
+        At temperature 1 only. Where learning ends with the same iteration, the final evaluation is
+        that measurement.
+        """
+        due = 0 < self.config.eval_at_tokens <= self.at.tokens
+        if not due or "at_tokens" in self.at.evaluations:
+            return
+        if self._ended():
+            self._evaluate("final")
+            final = self.at.evaluations["final"]
+            found = {key: value for key, value in final.items() if key != "greedy"}
+        else:
+            sample = Sample()
+            forget(self.agent)
+            found = self._play(self.agent, 1.0, sample)
+            forget(self.agent)
+            self._show_evaluation("at_tokens", found, {"temperature 1": sample})
+        work = {"tokens": self.at.tokens, "env_steps": self.at.env_steps}
+        self.at.evaluations["at_tokens"] = {**found, "work": work}
 
     def evaluate(
         self, agent: HiMACAgent | None = None, samples: Mapping[str, Sample] | None = None
@@ -302,12 +320,14 @@ class Trainer:
         looks = samples or {}
         agent = agent or self.agent
         forget(agent)
-        look = looks.get("temperature 1")
-        sampled = play(agent, self.pool, self.eval_ids, temperature=1.0, on_episode=look)
-        look = looks.get("greedy")
-        greedy = play(agent, self.pool, self.eval_ids, temperature=0.0, on_episode=look)
+        sampled = self._play(agent, 1.0, looks.get("temperature 1"))
+        greedy = self._play(agent, 0.0, looks.get("greedy"))
         forget(agent)
-        return {**outcome.record(sampled), "greedy": outcome.record(greedy)}
+        return {**sampled, "greedy": greedy}
+
+    def _play(self, agent: HiMACAgent, temperature: float, look: Sample | None) -> dict[str, Any]:
+        found = play(agent, self.pool, self.eval_ids, temperature=temperature, on_episode=look)
+        return outcome.record(found)
 
     def _load_reference(self) -> None:
         if self.config.kl > 0:

@@ -172,11 +172,11 @@ def _paired_lines(paired: Sequence[Mapping[str, Any]]) -> list[str]:
         + (", and after as many tokens:" if tokens else ":"),
         "",
         "| against | seed | temperature 1 | greedy |"
-        + (" equal tokens: temperature 1 | greedy |" if tokens else ""),
-        "|---|--:|--:|--:|" + ("--:|--:|" if tokens else ""),
+        + (" equal tokens: temperature 1 |" if tokens else ""),
+        "|---|--:|--:|--:|" + ("--:|" if tokens else ""),
     ]
     kinds = ["difference", "greedy_difference"]
-    kinds += ["token_difference", "greedy_token_difference"] if tokens else []
+    kinds += ["token_difference"] if tokens else []
     for row in paired:
         found = [_difference(row[kind]) if kind in row else "" for kind in kinds]
         title = titled(row["against"])

@@ -107,9 +107,7 @@ def _paired(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[dict[str,
         row["difference"] = difference(theirs["final"], ours["final"])
         row["greedy_difference"] = difference(theirs["final"]["greedy"], ours["final"]["greedy"])
         if "at_tokens" in theirs and "at_tokens" in ours:
-            a, b = theirs["at_tokens"], ours["at_tokens"]
-            row["token_difference"] = difference(a, b)
-            row["greedy_token_difference"] = difference(a["greedy"], b["greedy"])
+            row["token_difference"] = difference(theirs["at_tokens"], ours["at_tokens"])
         rows.append(row)
     return rows
 
