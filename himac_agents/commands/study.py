@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,8 +93,10 @@ def run(options: Options) -> int:
             jobs = study.missing(jobs, results.read_all(recorded, study.name))
         console.print(f"{len(jobs)} jobs in {out}, {options.jobs} at a time")
         driver = Driver(jobs, out, options.jobs, console.print, publish)
+        began = time.monotonic()
         failed = driver.run()
         publish()
+        console.print(f"{len(jobs)} jobs in {(time.monotonic() - began) / 60:.1f} minutes")
     console.print(f"results: {recorded}   page: {shown}")
     for name, why in failed.items():
         console.print(f"[bold red]{name}[/]: {why}", soft_wrap=True)
@@ -101,10 +104,11 @@ def run(options: Options) -> int:
 
 
 def _recorded(study: Study, folder: Path) -> list[Recorded]:
-    """This study first, then every other that is recorded."""
+    """This study and every other that is recorded, smaller ones first."""
     from himac_agents.study import results
     from himac_agents.study.plan import Study
 
-    names = sorted(p.stem for p in (registry.root() / "studies").glob("*.toml"))
-    others = [Study.load(name) for name in names if name != study.name]
-    return [(s, results.read_all(folder, s.name)) for s in (study, *others)]
+    names = [p.stem for p in (registry.root() / "studies").glob("*.toml")]
+    studies = [study, *(Study.load(name) for name in names if name != study.name)]
+    studies.sort(key=lambda s: (len(s.jobs()), s.name))
+    return [(s, results.read_all(folder, s.name)) for s in studies]

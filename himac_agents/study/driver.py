@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +86,7 @@ class Driver:
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
+            began = time.monotonic()
             try:
                 status = self._execute(job)
                 why = "" if status == 0 else _reason(status, self._log(job))
@@ -100,7 +102,8 @@ class Driver:
                     self.failed[job.name] = why
                 self._change.notify_all()
             if not self._stopped:
-                self.report(f"{job.name}: {why or 'done'}")
+                took = f"{time.monotonic() - began:.0f} s"
+                self.report(f"{job.name}: {why or 'done'} ({took})")
 
     def _next(self) -> Job | None:
         """The first job whose warm start is there; waits while only others' results are missing."""
