@@ -154,13 +154,16 @@ class Trainer:
             while not self._ended():
                 tick(self._iterate())
                 self._evaluate_at_tokens()
-                if self.at.iteration % config.checkpoint_every == 0:
+                if self.at.iteration % config.checkpoint_every == 0 or self._measured():
                     self.save()
                 self._leave_if_asked()
-        if "final" not in self.at.evaluations:
+        if not self._measured():
             self._evaluate("final")
             self.save()
         return self._finish()
+
+    def _measured(self) -> bool:
+        return "final" in self.at.evaluations
 
     def begin(self) -> None:
         """The warm start, its evaluation and the first checkpoint; nothing where that is done."""

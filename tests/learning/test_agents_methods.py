@@ -138,6 +138,34 @@ def test_a_run_ends_with_its_budget(bound: str, tmp_path: Path) -> None:
     assert result["work"]["iterations"] == (3 if bound == "iterations" else 2)
 
 
+@pytest.mark.parametrize("last", [True, False])
+def test_success_at_a_number_of_tokens(last: bool, tmp_path: Path) -> None:
+    """Measured where the tokens are written; by the final evaluation, if that is the end."""
+    config = fruit_runs.CONFIG.replace(
+        method="grpo", eval_at_tokens=1, iterations=1 if last else 3, checkpoint_every=2
+    )
+    result = Trainer(config, tmp_path / "run", console=QUIET).run()
+    found, final, work = result["at_tokens"], result["final"], result["work"]
+    assert found["work"]["tokens"] >= 1 and "greedy" not in found
+    assert len(found["outcomes"]) == len(final["outcomes"]) == 5
+    phases = _phases(tmp_path / "run", "evaluation/")
+    if last:
+        assert found["work"] == {key: work[key] for key in ("tokens", "env_steps")}
+        assert found["outcomes"] == final["outcomes"]
+        assert phases == ["evaluation/warm_start", "evaluation/final"]
+    else:
+        assert found["work"]["tokens"] < work["tokens"]
+        assert phases == ["evaluation/warm_start", "evaluation/at_tokens", "evaluation/final"]
+    # What was measured is what is kept: the last iteration's weights, whatever the interval.
+    newest = checkpoint.read_state(checkpoint.latest(tmp_path / "run" / "checkpoints"))
+    assert newest["state"]["iteration"] == config.iterations
+
+
+def _phases(folder: Path, prefix: str) -> list[str]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row["phase"] for row in rows if row["phase"].startswith(prefix)]
+
+
 def test_without_sub_done_nobody_ever_says_it(tmp_path: Path) -> None:
     config = _config("himac-no-subdone", blueprints=2)
     trainer = _begun(config, tmp_path)
