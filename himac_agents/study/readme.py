@@ -39,41 +39,40 @@ def update(path: Path, studies: Sequence[Recorded]) -> bool:
 
 def table(studies: Sequence[Recorded]) -> str:
     """Success of every method in every cell, warm start and end, all seeds together."""
-    every = [(name, cell) for _, recorded in studies for name, cell in recorded.items()]
+    every = [(name, cell, study) for study, found in studies for name, cell in found.items()]
     # The last of a name wins: the one with the most runs.
-    cells = dict(sorted(every, key=lambda item: (item[0], len(item[1]["runs"]))))
+    every.sort(key=lambda item: (item[0], len(item[1]["runs"])))
+    cells = {name: (cell, len(study.seeds)) for name, cell, study in every}
     heads = [
         f"{name} ({int(cell['episodes'])} tasks, {int(cell['max_env_steps']):,} steps)"
-        for name, cell in cells.items()
+        for name, (cell, _) in cells.items()
     ]
     lines = ["| | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(cells)]
     for method in METHODS:
-        own = {name: by_method(cell["runs"]).get(method, []) for name, cell in cells.items()}
         for title, end in (
             (titled(method), "final"),
             (f"{titled(method)}'s warm start, supervised for the same CPU time", "supervised"),
         ):
-            shown = [_cell(own[name], end, int(cells[name]["episodes"])) for name in cells]
+            shown = []
+            for cell, seeds in cells.values():
+                runs = [run for run in by_method(cell["runs"]).get(method, []) if end in run]
+                shown.append(_cell(runs, end, int(cell["episodes"]), seeds))
             if any(shown):
                 lines.append(f"| {title} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
-def _cell(runs: Sequence[Run], end: str, episodes: int) -> str:
-    """`before -> after (greedy before -> after)`, in percent; with the seeds' number."""
-    measured = [run for run in runs if end in run]
-    if not measured:
+def _cell(runs: Sequence[Run], end: str, episodes: int, seeds: int) -> str:
+    """`before -> after (greedy before -> after)`, in percent; how many seeds, where not all."""
+    if not runs:
         return ""
-    before, after = [run["warm_start"] for run in measured], [run[end] for run in measured]
+    before, after = [run["warm_start"] for run in runs], [run[end] for run in runs]
 
     def percent(scores: Sequence[Mapping[str, Any]], key: str) -> str:
         return f"{100 * pooled(scores, episodes, key)[0]:.1f}"
 
     return (
         f"{percent(before, 'success')} → **{percent(after, 'success')}** "
-        f"({percent(before, 'greedy')} → {percent(after, 'greedy')}), {_seeds(len(measured))}"
+        f"({percent(before, 'greedy')} → {percent(after, 'greedy')})"
+        + (f", {len(runs)} of {seeds} seeds" if len(runs) < seeds else "")
     )
-
-
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"
