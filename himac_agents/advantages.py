@@ -36,13 +36,7 @@ def group_relative(
     Raises:
         ValueError: The lengths differ, or a return is not finite.
     """
-    values = np.asarray(returns, dtype=np.float64)
-    if values.ndim != 1:
-        raise ValueError(f"returns must be one-dimensional, not of shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise ValueError("returns must be finite")
-    if groups is not None and len(groups) != len(values):
-        raise ValueError(f"{len(values)} returns but {len(groups)} groups")
+    values = _values(returns, groups)
     advantages = np.zeros_like(values)
     for members in _members(groups, len(values)):
         own = values[members]
@@ -83,8 +77,12 @@ def grpo(
 
 
 def rloo(returns: ArrayLike, groups: Sequence[Hashable] | None = None) -> Floats:
-    """Leave-one-out: A_i = R_i - mean of the other returns of its group."""
-    values = np.asarray(returns, dtype=np.float64)
+    """Leave-one-out: A_i = R_i - mean of the other returns of its group.
+
+    Raises:
+        ValueError: The lengths differ, or a return is not finite.
+    """
+    values = _values(returns, groups)
     advantages = np.zeros_like(values)
     for members in _members(groups, len(values)):
         own = values[members]
@@ -119,7 +117,12 @@ def gigpo(
 
     Returns:
         For each episode an array [T_i].
+
+    Raises:
+        ValueError: Lengths differ, or a number is not finite.
     """
+    if not len(rewards) == len(anchors) == np.size(np.asarray(returns)):
+        raise ValueError("returns, rewards and anchors must be of as many episodes")
     episode = group_relative(returns, groups, std=std)
     to_go: list[float] = []
     keys: list[Hashable] = []
@@ -193,6 +196,18 @@ def dead_groups(returns: ArrayLike, groups: Sequence[Hashable] | None = None) ->
     if not found:
         return 0.0
     return float(np.mean([bool(np.all(values[m] == values[m][0])) for m in found]))
+
+
+def _values(returns: ArrayLike, groups: Sequence[Hashable] | None) -> Floats:
+    """Returns as numbers, if they are what a group can be compared by."""
+    values = np.asarray(returns, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"returns must be one-dimensional, not of shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("returns must be finite")
+    if groups is not None and len(groups) != len(values):
+        raise ValueError(f"{len(values)} returns but {len(groups)} groups")
+    return values
 
 
 def _members(groups: Sequence[Hashable] | None, count: int) -> list[NDArray[np.int64]]:

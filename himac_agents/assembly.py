@@ -68,8 +68,7 @@ def make_policies(
         newest: The checkpoint that holds them; None begins with new ones.
         texts: Asked for what a new tiny model is to read and write.
     """
-    shared = config.share_parameters or not config.traits.hierarchical
-    names = ["policy"] if shared else ["planner", "executor"]
+    names = policy_names(config)
     if newest is not None:
         return {name: load_policy(newest / name, config.policy, config=config) for name in names}
     if config.policy == "hf":
@@ -83,6 +82,12 @@ def make_policies(
     return {name: TinyPolicy.build(words, size, seed=config.seed) for name in names}
 
 
+def policy_names(config: TrainConfig) -> list[str]:
+    """A run's policies: one for all roles, or one for each."""
+    shared = config.share_parameters or not config.traits.hierarchical
+    return ["policy"] if shared else ["planner", "executor"]
+
+
 def load_policy(
     path: str | Path, kind: str, *, seed: int = 0, config: TrainConfig | None = None
 ) -> Any:
@@ -93,9 +98,20 @@ def load_policy(
         kind: "tiny" or "hf".
         seed: Seeds sampling, and the weights of a new adapter.
         config: How a model of Hugging Face is loaded.
+
+    Raises:
+        CheckpointError: The folder is there and damaged, or a checkpoint lacks it.
     """
     if kind == "tiny":
-        return TinyPolicy.load(path, seed=seed)
+        with checkpoint.reading(Path(path)):
+            return TinyPolicy.load(path, seed=seed)
+    if Path(path).is_dir():
+        with checkpoint.reading(Path(path)):
+            return _load_hf(path, seed, config)
+    return _load_hf(path, seed, config)
+
+
+def _load_hf(path: str | Path, seed: int, config: TrainConfig | None) -> Any:
     from himac_agents.policies.adapters import Lora
     from himac_agents.policies.hf import Loading, load
 
@@ -117,7 +133,7 @@ def load_reference(policy: Any, folder: Path, config: TrainConfig) -> Any:
     Under an adapter this is no second model: the warm start's adapter on the same base or, where
     there was no warm start, the base without one.
     """
-    if config.lora_rank and not config.warm_steps and hasattr(policy, "without_adapter"):
+    if config.lora_rank and not config.supervised_steps and hasattr(policy, "without_adapter"):
         return policy.without_adapter()
     return load_policy(folder, config.policy, config=config)
 
@@ -165,10 +181,9 @@ def load_agent(
     if (folder / "config.toml").is_file():
         config = TrainConfig.from_toml(folder / "config.toml")
         newest = checkpoint.latest(folder / "checkpoints")
-        names = [name for name in ("policy", "planner", "executor") if (newest / name).is_dir()]
         policies = {
             name: load_policy(newest / name, config.policy, seed=seed, config=config)
-            for name in names
+            for name in policy_names(config)
         }
     elif (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
         kind: Literal["tiny", "hf"] = "tiny" if is_tiny(folder) else "hf"

@@ -41,8 +41,9 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
         learner.begin_supervision()
     steps, spent = 0, 0.0
     if newest is not None:
-        state = checkpoint.read_state(newest)["state"]
-        steps, spent = int(state["steps"]), float(state["cpu_seconds"])
+        with checkpoint.reading(newest / "state.json"):
+            state = checkpoint.read_state(newest)["state"]
+            steps, spent = int(state["steps"]), float(state["cpu_seconds"])
         for name, learner in learners.items():
             checkpoint.restore_optimizer(newest, name, learner.optimizer)
     streams = trainer.supervision(config.seed + 3, steps)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from himac_agents.files import write_atomically as write_atomically
@@ -163,22 +162,48 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is missing, not JSON, or of another format.
     """
-    try:
+    with reading(path / "state.json"):
         content = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path / 'state.json'} cannot be read: {error}") from error
-    if content.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path}: checkpoint format {content.get('format')!r}, this version reads {FORMAT}"
-        )
-    return dict(content)
+        if content["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path}: checkpoint format {content['format']!r}, this version reads {FORMAT}"
+            )
+        return {**content, "state": dict(content["state"])}
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever a damaged file or folder makes of reading it, the error names it.
+
+    Raises:
+        CheckpointError: It cannot be read; how to go on without it.
+    """
+    try:
+        yield
+    except (HiMACError, ImportError):
+        raise
+    except Exception as error:
+        told = f"{path} cannot be read: {type(error).__name__}: {error}"
+        folder = next((p for p in (path, *path.parents) if _NAME.match(p.name)), None)
+        if folder is not None:
+            told += (
+                f". Move {folder} away, and `himac train --resume {folder.parent.parent}` goes on "
+                "from the checkpoint before"
+            )
+        raise CheckpointError(told) from error
 
 
 def restore_generator(path: Path, name: str, policy: Any) -> None:
-    """Puts a policy's random generator back where the checkpoint left it."""
-    saved = read_state(path)["generators"].get(name)
-    if saved is not None:
-        policy.generator.set_state(torch.tensor(saved, dtype=torch.uint8))
+    """Puts a policy's random generator back where the checkpoint left it.
+
+    Raises:
+        CheckpointError: The saved state is damaged.
+    """
+    content = read_state(path)
+    with reading(path / "state.json"):
+        saved = content["generators"].get(name)
+        if saved is not None:
+            policy.generator.set_state(torch.tensor(saved, dtype=torch.uint8))
 
 
 def restore_optimizer(path: Path, name: str, optimizer: torch.optim.Optimizer) -> None:
@@ -187,25 +212,24 @@ def restore_optimizer(path: Path, name: str, optimizer: torch.optim.Optimizer) -
     Raises:
         CheckpointError: The saved moments are missing or belong to another model.
     """
-    try:
+    with reading(path / f"{name}.optimizer.safetensors"):
         tensors = load_file(path / f"{name}.optimizer.safetensors")
-        numbers = json.loads((path / f"{name}.optimizer.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: {name}.optimizer cannot be read: {error}") from error
     content = optimizer.state_dict()
     count = sum(len(group["params"]) for group in content["param_groups"])
-    if count != numbers["parameters"]:
-        raise CheckpointError(
-            f"{path}: saved for {numbers['parameters']} parameters, this model has {count}"
-        )
+    with reading(path / f"{name}.optimizer.json"):
+        numbers = json.loads((path / f"{name}.optimizer.json").read_text(encoding="utf-8"))
+        if count != numbers["parameters"]:
+            raise CheckpointError(
+                f"{path}: saved for {numbers['parameters']} parameters, this model has {count}"
+            )
+        groups = [
+            {**group, **saved}
+            for group, saved in zip(content["param_groups"], numbers["groups"], strict=True)
+        ]
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         index, _, field = key.partition(".")
         state.setdefault(int(index), {})[field] = tensor.clone()
-    groups = [
-        {**group, **saved}
-        for group, saved in zip(content["param_groups"], numbers["groups"], strict=True)
-    ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

@@ -76,13 +76,14 @@ class Proposals:
     Attributes:
         plans: The planner's episodes: a segment and a blueprint each.
         runs: For each plan the episode that executed it.
-        executed: How many were really executed: fewer, where equal ones were executed once.
+        different: How many are not the same as another of their task; a greedy executor carries
+            out only these.
         returns: What each blueprint is worth, format penalty included.
     """
 
     plans: Sequence[Episode]
     runs: Sequence[Episode]
-    executed: int
+    different: int
     returns: list[float] = field(default_factory=list)
 
 
@@ -92,26 +93,33 @@ def try_blueprints(at: Setting, task_ids: Sequence[str], start: int, done: Itera
     asked = groups_of(task_ids, config.blueprints, start)
     plans = done.book(propose(at.sampling(), at.pool, asked))
     wanted = [Task(p.task.task_id, p.task.group, p.blueprint) for p in plans]
+    different, where = distinct(wanted)
     if config.greedy_execution:
         # A greedy executor plays equal blueprints alike: each is executed once.
-        unique, where = distinct(wanted)
-        executor = at.greedy()
+        executor, tried = at.greedy(), different
     else:
-        unique, where = wanted, list(range(len(wanted)))
-        executor = at.sampling()
-    played = done.book(collect(executor, at.pool, unique, stop_at_failure=config.stop_at_failure))
-    return Proposals(plans, [played[i] for i in where], len(unique))
+        executor, tried, where = at.sampling(), wanted, list(range(len(wanted)))
+    played = done.book(collect(executor, at.pool, tried, stop_at_failure=config.stop_at_failure))
+    return Proposals(plans, [played[i] for i in where], len(different))
 
 
 def choose(at: Setting, proposals: Proposals) -> list[Task]:
-    """For each task z*: the first of its best blueprints, or any where the method says so."""
+    """For each task z*: the first of its best blueprints, or any where the method says so.
+
+    What crashed was not tried, and is chosen only where nothing else is left.
+    """
     chosen: list[Task] = []
+    tried = [
+        not (plan.error or run.error)
+        for plan, run in zip(proposals.plans, proposals.runs, strict=True)
+    ]
     for first in range(0, len(proposals.plans), at.config.blueprints):
-        members = range(first, first + at.config.blueprints)
+        every = range(first, first + at.config.blueprints)
+        members = [i for i in every if tried[i]] or list(every)
         if at.config.traits.best_blueprint:
             star = max(members, key=lambda i: (proposals.returns[i], -i))
         else:
-            star = int(at.choices.integers(members.start, members.stop))
+            star = members[int(at.choices.integers(len(members)))]
         plan = proposals.plans[star]
         chosen.append(Task(plan.task.task_id, plan.task.group, plan.blueprint))
     return chosen
@@ -125,7 +133,7 @@ def proposals_summary(drawn: Sequence[Proposals]) -> dict[str, float]:
     return {
         "return": float(np.mean([value for proposals in drawn for value in proposals.returns])),
         "success": float(np.mean([run.success for run in runs])),
-        "blueprints": sum(proposals.executed for proposals in drawn) / groups,
+        "blueprints": sum(proposals.different for proposals in drawn) / groups,
         "valid": float(np.mean([plan.blueprint_valid for plan in plans])),
     }
 

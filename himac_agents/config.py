@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from himac_agents.bounds import check
 from himac_agents.methods import METHODS, Method, MethodName
-from himac_agents.prompts import STYLES, Style, VerlAgentPrompts
+from himac_agents.prompts import Style, VerlAgentPrompts
 from himac_agents.settings import Pairs
 from himac_envs import registry
 
@@ -122,6 +123,9 @@ class TrainConfig:
     plan_noise: float = 0.1
     # Optimiser steps of the warm start; 0 skips it.
     warm_steps: int = 1500
+    # The same for a flat agent; 0: as many. One model is to be shown what planner and executor see
+    # together, where each of them is a model.
+    flat_warm_steps: int = 0
     # Peak learning rate of the warm start, decayed to a tenth along a cosine.
     warm_lr: float = 3e-3
     # How often a demonstrated blueprint is seen for each time that a sub-goal's execution is.
@@ -219,62 +223,21 @@ class TrainConfig:
     note: str = ""
 
     def __post_init__(self) -> None:
-        for name in (
-            "tasks",
-            "blueprints",
-            "executions",
-            "minibatches",
-            "epochs",
-            "lanes",
-            "least_minibatch",
-            "planner_every",
-            "executor_updates",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("demo_noise", "plan_noise", "warm_planner_share"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name}={getattr(self, name)}: it lies between 0 and 1")
-        if self.prompt not in STYLES:
-            raise ValueError(f"prompt={self.prompt!r}: choose one of {', '.join(STYLES)}")
-        if self.executor_history not in ("segment", "episode"):
-            raise ValueError(
-                f"executor_history={self.executor_history!r}: choose segment or episode"
-            )
-        for name in (
-            "subgoal_budget",
-            "replans",
-            "max_env_steps",
-            "max_tokens",
-            "eval_at_tokens",
-            "resample_dead",
-        ):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
-        if self.history != "episode" and (isinstance(self.history, str) or self.history < 0):
-            raise ValueError(f'history={self.history!r}: "episode", or a number of steps')
-        if self.method not in METHODS:
-            raise ValueError(f"method={self.method!r}: choose one of {', '.join(METHODS)}")
-        if not self.traits.sub_done and not self.subgoal_budget:
-            raise ValueError(
-                f"method={self.method!r} ends sub-goals after a fixed number of steps: set it "
-                "with subgoal_budget"
-            )
-        if self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature}: sampling needs more than 0")
-        if self.lora_rank < 0 or self.lora_alpha <= 0 or not self.lora_targets:
-            raise ValueError("lora_rank is 0 or more, lora_alpha above 0, lora_targets not empty")
-        if self.lora_rank and self.policy != "hf":
-            raise ValueError("lora_rank > 0 needs policy='hf': the tiny model learns as a whole")
+        check(self)
         if self.separate_adapters:
-            if not self.lora_rank:
-                raise ValueError("separate_adapters needs lora_rank > 0")
             object.__setattr__(self, "share_parameters", False)
 
     @property
     def traits(self) -> Method:
         """What the method does: who plans, what is compared, who is updated when."""
         return METHODS[self.method]
+
+    @property
+    def supervised_steps(self) -> int:
+        """Optimiser steps of the warm start, of a flat agent or of a hierarchy."""
+        if not self.traits.hierarchical and self.flat_warm_steps:
+            return self.flat_warm_steps
+        return self.warm_steps
 
     @property
     def memory(self) -> int | None:

@@ -121,7 +121,6 @@ class Segment:
     turns: list[Turn] = field(default_factory=list)
     option: dict[str, Any] | None = None
     temperature: float = 1.0
-    weight: float = 1.0
     images: list[Image] = field(default_factory=list, repr=False)
 
 

@@ -112,7 +112,6 @@ class Record:
             "error": self.error,
         }
 
-
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:
         """A record from what `to_json` gave."""
@@ -138,44 +137,53 @@ class RecordFile:
 
     Args:
         path: The file.
+        about: Who plays what and how, as JSON values; written into each line as "evaluation".
         resume: Go on with it: whole lines of episodes without an error are kept as `known`;
             the others are played again.
 
     Raises:
         FileExistsError: It exists, and `resume` is not asked for.
+        ValueError: It holds something else, or episodes of another evaluation.
     """
 
-    def __init__(self, path: Path, *, resume: bool = False) -> None:
+    def __init__(self, path: Path, about: Mapping[str, Any], *, resume: bool = False) -> None:
         if path.exists() and not resume:
             raise FileExistsError(
                 f"{path} exists: --resume goes on with the evaluation that it holds, or choose "
                 "another --records"
             )
         self.path = path
-        self.known = _read(path) if path.exists() else []
-        write_atomically(path, "".join(_line(record) for record in self.known))
+        self.about = json.loads(json.dumps(about, default=str))
+        self.known = _read(path, self.about) if path.exists() else []
+        write_atomically(path, "".join(map(self._line, self.known)))
 
     def add(self, record: Record) -> None:
         """Appends a record."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(record))
+            file.write(self._line(record))
+
+    def _line(self, record: Record) -> str:
+        return json.dumps({**record.to_json(), "evaluation": self.about}) + "\n"
 
 
-def _line(record: Record) -> str:
-    return json.dumps(record.to_json()) + "\n"
-
-
-def _read(path: Path) -> list[Record]:
+def _read(path: Path, about: Mapping[str, Any]) -> list[Record]:
     """The records of a file that need not be played again; a torn last line is none."""
     lines = path.read_text(encoding="utf-8").splitlines()
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            record = Record.from_json(json.loads(line))
+            values = json.loads(line)
+            record, theirs = Record.from_json(values), dict(values["evaluation"])
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):
                 break
             raise ValueError(f"{path}, line {number}: not a record of an episode") from error
+        apart = [k for k in {**about, **theirs} if about.get(k) != theirs.get(k)]
+        if apart:
+            differences = ", ".join(f"{k} {theirs.get(k)!r}, not {about.get(k)!r}" for k in apart)
+            raise ValueError(
+                f"{path} holds another evaluation ({differences}): choose another --records"
+            )
         if record.error is None:
             found.append(record)
     return found

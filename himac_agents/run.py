@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,6 @@ class Run:
         self.metrics_path = folder / "metrics.jsonl"
         self.episodes_path = folder / "episodes.jsonl"
         self.lines = 0
-        self.started = time.perf_counter()
         self._board: Any = None
 
     @property
@@ -149,7 +147,7 @@ class UnwrittenRun(Run):
     """The same run seen from a process that leaves the writing to another."""
 
     def __init__(self, folder: Path, config: TrainConfig, *, resume: bool = False) -> None:
-        self.folder, self.lines, self.started = folder, 0, time.perf_counter()
+        self.folder, self.lines = folder, 0
 
     def rewind(self, lines: int) -> None:
         """Counts the lines."""

@@ -179,7 +179,8 @@ class Trainer:
     def warm_start(self, until: int | None = None) -> None:
         """Supervision on the expert's demonstrations, up to step `until` (None: to its end)."""
         config, at = self.config, self.at
-        last = config.warm_steps if until is None else min(until, config.warm_steps)
+        every = config.supervised_steps
+        last = every if until is None else min(until, every)
         if at.warm >= last:
             return
         if at.warm == 0:
@@ -187,9 +188,9 @@ class Trainer:
                 learner.begin_supervision()
         streams = self.supervision(config.seed, at.warm)
         clock, losses = Clock(), []
-        with Bar(self.console, "warm start", config.warm_steps, at.warm) as tick:
+        with Bar(self.console, "warm start", every, at.warm) as tick:
             while at.warm < last:
-                lr = cosine(at.warm, config.warm_steps, config.warm_lr)
+                lr = cosine(at.warm, every, config.warm_lr)
                 for name, stream in streams.items():
                     if self.demonstrations.shown_to(name, at.warm):
                         losses.append(self.learners[name].imitate(next(stream), lr))
@@ -200,7 +201,7 @@ class Trainer:
                     losses.clear()
                     self.run_folder.log("warm_start", at.warm, {"loss": loss, "lr": lr})
                     tick({"loss": loss}, at.warm)
-                if at.warm % _WARM_SAVE == 0 and at.warm < config.warm_steps:
+                if at.warm % _WARM_SAVE == 0 and at.warm < every:
                     self.save()
                 self._leave_if_asked()
         self._book_supervision(clock)
@@ -364,8 +365,9 @@ class Trainer:
         return [policy.generator for policy in self.policies.values()]
 
     def _restore(self, path: Path) -> None:
-        self.at = Progressed(**checkpoint.read_state(path)["state"])
-        self.rng.bit_generator.state = self.at.rng
+        with checkpoint.reading(path / "state.json"):
+            self.at = Progressed(**checkpoint.read_state(path)["state"])
+            self.rng.bit_generator.state = self.at.rng
         self.run_folder.rewind(self.at.lines)
         for name, learner in self.learners.items():
             if "warm_start" in self.at.evaluations:

@@ -160,7 +160,15 @@ def run(
         _insist_on_official_data(env_id, protocol.split, kwargs)
     if resume and records is None:
         raise ValueError("--resume needs --records FILE, the file of the interrupted evaluation")
-    file = None if records is None else RecordFile(records, resume=resume)
+    names = {"agent": agent, "planner": planner, "executor": executor, "preset": preset}
+    told = {key: value for key, value in names.items() if value is not None}
+    file = None
+    if records is not None:
+        how = {"think": think or None, "executor_history": executor_history}
+        asked = {"model": remote.model or None, "base_url": remote.base_url or None}
+        about = {**told, **_about(protocol, env_id, kwargs), **how, **asked}
+        about = {key: value for key, value in about.items() if value is not None}
+        file = RecordFile(records, about, resume=resume)
     with _progress(made, protocol.episodes * len(protocol.seeds)) as tick:
 
         def ended(record: Record) -> None:
@@ -180,8 +188,6 @@ def run(
             on_record=ended,
             **kwargs,
         )
-    names = {"agent": agent, "planner": planner, "executor": executor, "preset": preset}
-    told = {k: v for k, v in names.items() if v is not None}
     found = {**result.to_json(), "env": env_id, "split": protocol.split, **told}
     _show(found, Console())
     if output is not None:
@@ -194,6 +200,13 @@ def run(
         )
         print(path)
     return 0
+
+
+def _about(protocol: Protocol, env_id: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes an episode of one evaluation comparable with those of another."""
+    names = ("split", "temperature", "prompt", "max_command_tokens", "max_blueprint_tokens")
+    shared = {name: getattr(protocol, name) for name in names}
+    return {"env": env_id, "env_kwargs": dict(kwargs), **shared}
 
 
 @contextmanager

@@ -47,10 +47,17 @@ def main(args: Sequence[str]) -> int:
     The preset is looked for first, because its values are the defaults of the other options.
     """
     usual = "hf" if _wants_hf(args) else "quickstart"
-    preset = next((a for a in args[:1] if not a.startswith("-")), usual)
-    default = Options(preset=preset, config=_settings(preset))
-    options = tyro.cli(Options, args=list(args), default=default, prog="himac train")
+    first = next((a for a in args[:1] if not a.startswith("-")), usual)
+    options = _parse(args, first)
+    if options.preset != first:
+        # It stands behind options: what they replace is known only now.
+        options = _parse(args, options.preset)
     return run(options)
+
+
+def _parse(args: Sequence[str], preset: str) -> Options:
+    default = Options(preset=preset, config=_settings(preset))
+    return tyro.cli(Options, args=list(args), default=default, prog="himac train")
 
 
 def _wants_hf(args: Sequence[str]) -> bool:

@@ -3,8 +3,9 @@
 For evaluation: such a model gives text, neither token ids nor log-probabilities, and cannot be
 trained here. What can go wrong on the way is told apart:
 
-- a busy server (429, 408, 409, 425, 5xx), a time-out, a cut connection, an answer that is no JSON
-  or holds no choices: asked again after a growing pause, or after the one that the server names;
+- a busy server (429, 408, 409, 425, 5xx), a time-out, a cut connection, an answer that cannot be
+  decoded, is no JSON or holds no choices: asked again after a growing pause, or after the one that
+  the server names;
 - a request that finally fails, is refused (other 4xx) or would exceed the cost limit: its episode
   ends with `Completion.error` and is counted as an error; the other episodes go on;
 - a wrong key, model or address (401, 403, 404, or a server that was never reached): `APIError`,
@@ -26,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -239,7 +240,8 @@ class APIPolicy:
                 return self._attempt(messages, body)
             except _Refused as refused:
                 pause = self._pause(attempt, refused)
-                if not refused.met and self.usage.answers == 0 and attempt >= _GREETINGS - 1:
+                calls = min(_GREETINGS, self.endpoint.retries + 1)
+                if not refused.met and self.usage.answers == 0 and attempt + 1 >= calls:
                     raise self._hopeless(f"{refused}: is the server running?") from refused
                 if pause is None or attempt == self.endpoint.retries:
                     return self._failed(f"{refused} (attempt {attempt + 1})")
@@ -253,16 +255,20 @@ class APIPolicy:
 
         try:
             response = self._client.post(self.endpoint.url, json=body)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise self._hopeless(f"{self.endpoint.url!r} is no address: {error}") from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise _Refused(f"cannot connect to {self.endpoint.url}", met=False) from error
         except httpx.TimeoutException as error:
             raise _Refused(f"no answer within {self.endpoint.timeout:g} s") from error
-        except httpx.ConnectError as error:
-            raise _Refused(f"cannot connect to {self.endpoint.url}", met=False) from error
-        except httpx.TransportError as error:
+        except httpx.DecodingError as error:
+            raise _Refused(f"the answer cannot be decoded: {error}") from error
+        except httpx.RequestError as error:
             raise _Refused(f"the connection was cut ({type(error).__name__})") from error
         status = response.status_code
         try:
             content = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if status in _HOPELESS:
             hint = _HOPELESS[status].format(key=self.endpoint.key_env)
@@ -289,7 +295,7 @@ class APIPolicy:
         counts = usage if isinstance(usage, dict) else {}
         read, written = counts.get("prompt_tokens"), counts.get("completion_tokens")
         known = True
-        if not (isinstance(read, int) and isinstance(written, int)):
+        if not (_is_count(read) and _is_count(written)):
             known = False
             read, written = sum(len(m.text) for m in messages) // 4, -(-len(text) // 4)
         with self._lock:
@@ -350,6 +356,10 @@ class APIPolicy:
             error = error.get("message")
         line = " ".join(str(error or raw or "nothing").split())[:200]
         return line.replace(self._key, "***") if self._key else line
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _text(content: Any) -> str:

@@ -46,7 +46,7 @@ class Group:
         return sum(run.finished for run in self.runs)
 
     def pooled(self, name: str) -> Evaluation | None:
-        """An evaluation over all seeds: the mean, with Wilson's interval of all episodes together.
+        """An evaluation over all seeds: the mean, with Wilson's interval over tasks.
 
         Returns:
             None where not every run has it.
@@ -87,8 +87,11 @@ class Family:
 
 
 def pool(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Several evaluations as one: means, and Wilson's interval of all episodes together."""
-    trials = sum(e.episodes for e in evaluations)
+    """Several evaluations as one: means, and Wilson's interval over tasks.
+
+    All seeds play the same tasks: there are as many trials as tasks (see `himac_agents.measure`).
+    """
+    trials = min(e.episodes for e in evaluations)
     success = float(np.mean([e.success for e in evaluations]))
     greedy = [e.greedy for e in evaluations if e.greedy is not None]
     mean = float(np.mean(greedy)) if len(greedy) == len(evaluations) else None
@@ -97,16 +100,16 @@ def pool(evaluations: Sequence[Evaluation]) -> Evaluation:
         float(np.mean([e.env_steps for e in evaluations])),
         float(np.mean([e.tokens for e in evaluations])),
         success,
-        evaluations[0].ci95 if len(evaluations) == 1 else wilson(round(success * trials), trials),
+        evaluations[0].ci95 if len(evaluations) == 1 else wilson(success * trials, trials),
         mean,
         (
             None
             if mean is None
             else evaluations[0].greedy_ci95
             if len(evaluations) == 1
-            else wilson(round(mean * trials), trials)
+            else wilson(mean * trials, trials)
         ),
-        trials,
+        sum(e.episodes for e in evaluations),
     )
 
 

@@ -41,12 +41,27 @@ def write_page(path: Path, studies: Sequence[Recorded]) -> Path:
             figure = figures / f"{study.name}-{name}.svg"
             write_atomically(figure, draw(cells[name]) + "\n")
             parts.append(section(cells[name], f"{path.stem}/{figure.name}"))
+        if cells and (left := _not_run(study, cells)):
+            parts.append(left)
         if cells and study.notes:
             parts.append(f"### Notes on the {study.name} study\n\n{study.notes.strip()}\n")
     if len(parts) == 1:
         parts.append("Nothing has been recorded yet: run `himac bench methods`.\n")
     write_atomically(path, "\n".join(parts))
     return path
+
+
+def _not_run(study: Study, cells: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which cells of a study nothing has been recorded of, and the methods they are to have."""
+    wanted: dict[str, list[str]] = {}
+    for group, methods in study.rows:
+        for name in group:
+            if name not in cells:
+                wanted.setdefault(name, []).extend(titled(method) for method in methods)
+    if not wanted:
+        return ""
+    lines = [f"- {name}: {', '.join(methods)}" for name, methods in wanted.items()]
+    return "\n".join([f"**Of the {study.name} study not run yet:**", "", *lines, ""])
 
 
 _OPENING = """# Results
@@ -58,8 +73,9 @@ How to read it. **Warm start** is supervision on a scripted expert's demonstrati
 a cell that have the same roles share one a seed. Then each method learns until it has taken the
 same number of environment steps; where a table has a column for a number of tokens, each was
 measured once more when it had written so many. **Success** is on held-out tasks, sampled at
-temperature 1 as in training, and greedily beside it. Intervals are Wilson's 95% intervals over the
-tasks of all seeds together; the seeds' own figures stand in the second table. **Gain** is the
+temperature 1 as in training, and greedily beside it. Intervals are Wilson's 95% intervals of
+the seeds' mean, over tasks: as many trials as tasks, since all seeds play the same. The seeds' own
+figures stand in the second table. **Gain** is the
 difference from the warm start on the same tasks, with a 95% bootstrap interval. **Further
 supervision** trains the same warm start on the same demonstrations for as many CPU seconds as HiMAC
 learned.

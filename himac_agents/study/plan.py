@@ -206,17 +206,24 @@ class Study:
                 )
 
 
-#: Settings that shape a warm start: where they differ, it cannot be shared.
-WARM_FIELDS = (
-    "env", "flat_env", "env_kwargs", "policy", "model", "share_parameters", "hidden", "layers",
-    "heads", "feedforward", "match", "constrained", "demos", "expert", "demo_noise", "plan_noise",
-    "warm_steps", "warm_lr", "warm_planner_repeats", "warm_planner_share", "warm_tokens", "prompt",
-    "executor_history", "history", "subgoal_budget", "eval_split", "eval_episodes",
+#: Settings that leave a warm start and its evaluation as they are. All others shape it: where they
+#: differ, it cannot be shared.
+LEARNING_FIELDS = frozenset(
+    {
+        "method", "iterations", "max_env_steps", "max_tokens", "eval_at_tokens", "tasks",
+        "blueprints", "executions", "greedy_execution", "planner_every", "executor_updates",
+        "resample_dead", "executor_advantage", "stop_at_failure", "step_cost", "advantage_std",
+        "gigpo_discount", "gigpo_weight", "format_penalty", "lr", "clip", "clip_high", "kl",
+        "loss_mean", "minibatches", "least_minibatch", "epochs", "temperature", "baselines",
+        "checkpoint_every", "note",
+    }
 )  # fmt: skip
 
 
 def _check_shared(first: Job, job: Job) -> None:
-    for name in WARM_FIELDS:
+    for name in (item.name for item in dataclasses.fields(TrainConfig)):
+        if name in LEARNING_FIELDS:
+            continue
         if getattr(first.config, name) != getattr(job.config, name):
             raise ValueError(
                 f"{job.name} changes {name}, so it cannot share the warm start {first.name}: "

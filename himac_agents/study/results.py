@@ -43,7 +43,7 @@ def collect_results(study: Study, out: Path, jobs: Sequence[Job] = ()) -> dict[s
             "env": first.config.env,
             "flat_env": first.config.flat_env,
             "split": first.config.eval_split,
-            "episodes": first.config.eval_episodes,
+            "episodes": finished[0][1]["final"]["episodes"],
             "max_env_steps": first.config.max_env_steps,
             "eval_at_tokens": first.config.eval_at_tokens,
             "note": first.config.note,
@@ -115,13 +115,13 @@ def _paired(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[dict[str,
 def pooled(scores: Sequence[Mapping[str, Any]], episodes: int, key: str = "success") -> tuple[
     float, float, float
 ]:  # fmt: skip
-    """Success over several seeds' evaluations together, with Wilson's 95% interval.
+    """Mean success of several seeds' evaluations, with Wilson's 95% interval over tasks.
 
-    The interval is over tasks; how far the seeds lie apart is told beside it.
+    All seeds play the same tasks: there are as many trials as tasks (see `himac_agents.measure`).
+    How far the seeds lie apart is told beside it.
     """
-    wins = sum(round(s[key] * episodes) for s in scores)
-    low, high = wilson(wins, episodes * len(scores))
-    return wins / (episodes * len(scores)), low, high
+    mean = sum(s[key] for s in scores) / len(scores)
+    return mean, *wilson(mean * episodes, episodes)
 
 
 # -- files -----------------------------------------------------------------------------------------

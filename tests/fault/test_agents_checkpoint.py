@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
+import fruit_runs
 import numpy as np
 import pytest
 import torch
 
 from himac_agents import checkpoint
+from himac_agents.cli import main
 from himac_agents.policies.tiny import TinyPolicy, TinySize
+from himac_agents.trainer import Trainer, load_agent
 
 TEXTS = ["go to cabinet 1", "take mug 1 from cabinet 1", "<sub_done>"]
 
@@ -116,9 +120,65 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
     bigger = TinyPolicy.build(TEXTS, TinySize(16, 2, 1, 16))
     with pytest.raises(checkpoint.CheckpointError, match="parameters, this model has"):
         checkpoint.restore_optimizer(path, "policy", torch.optim.AdamW(bigger.parameters()))
+    (path / "policy.optimizer.json").write_text("{}")
+    with pytest.raises(checkpoint.CheckpointError, match=r"optimizer\.json cannot be read"):
+        checkpoint.restore_optimizer(path, "policy", torch.optim.AdamW(policy.parameters()))
     (path / "policy.optimizer.safetensors").write_bytes(b"junk")
     with pytest.raises(checkpoint.CheckpointError, match="cannot be read"):
         checkpoint.restore_optimizer(path, "policy", torch.optim.AdamW(policy.parameters()))
     (path / "state.json").write_text("{")
     with pytest.raises(checkpoint.CheckpointError, match=r"state\.json cannot be read"):
         checkpoint.read_state(path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run with two models, to its end."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    config = fruit_runs.CONFIG.replace(
+        share_parameters=False, warm_steps=4, iterations=2, checkpoint_every=1
+    )
+    Trainer(config, run, console=fruit_runs.QUIET).run()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("state.json", b"[]"),
+        ("state.json", b'{"format": 1}'),
+        ("state.json", b'{"format": 1, "state": {"surprise": 3}}'),
+        ("executor/model.safetensors", b""),
+        ("executor/model.safetensors", b"short"),
+        ("executor/config.json", b"{"),
+        ("planner/tokenizer.json", b"{}"),
+        ("planner", None),
+    ],
+    ids=str,
+)
+def test_a_damaged_checkpoint_of_a_run(
+    file: str,
+    damage: bytes | None,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Resumed or loaded, the error names what is damaged and how to go on without it."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    newest = checkpoint.latest(run / "checkpoints")
+    if damage is None:
+        shutil.rmtree(newest / file)
+    else:
+        (newest / file).write_bytes(damage)
+    assert main(["train", "--resume", str(run)]) == 1
+    told = capsys.readouterr().err.replace("\n", " ")
+    part = newest / file if file == "state.json" else newest / file.split("/")[0]
+    assert f"{part} cannot be read" in told and f"Move {newest} away" in told
+    if file != "state.json":
+        with pytest.raises(checkpoint.CheckpointError, match="cannot be read"):
+            load_agent(run)
+    # What it tells to do helps.
+    (run / "result.json").unlink()
+    shutil.rmtree(newest)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert (run / "result.json").is_file()

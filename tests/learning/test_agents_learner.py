@@ -12,7 +12,7 @@ from toy import FruitEnv
 from himac_agents import checkpoint, losses
 from himac_agents.agent import HiMACAgent
 from himac_agents.batching import by_length, rows, segments_of, token_batch
-from himac_agents.coevolution import Iteration, Setting, iterate, phase_a
+from himac_agents.coevolution import Iteration, Proposals, Setting, choose, iterate, phase_a
 from himac_agents.config import TrainConfig
 from himac_agents.credit import executor_credit
 from himac_agents.demonstrations import Supervision, demonstrate, texts_of
@@ -201,6 +201,22 @@ def test_phase_a_moves_no_executor_and_keeps_the_best_blueprint(texts: list[str]
     best = phase_a(setting, pool.task_ids("train")[:3], Iteration())
     assert all(torch.equal(a, b) for a, b in zip(before, _weights(executor), strict=True))
     assert [t.group for t in best] == [0, 1, 2] and all(t.blueprint for t in best)
+
+
+def test_what_crashed_is_not_chosen(texts: list[str]) -> None:
+    """A blueprint whose execution crashed has a return of 0: more than one that lost points."""
+    policy, pool = TinyPolicy.build(texts, TinySize(32, 2, 2, 64)), _pool()
+    learner = Learner(policy, CONFIG)
+    setting = Setting(
+        CONFIG.replace(blueprints=3), HiMACAgent.shared(policy), pool, learner, learner,
+        lambda n: [], np.random.default_rng(0), np.random.default_rng(0),
+    )  # fmt: skip
+    plans = [Episode(Task("t", g), blueprint=Blueprint.of([str(k)])) for g in (0, 1) for k in "abc"]
+    runs = [Episode(Task("t", g), error=e) for g in (0, 1) for e in (None, "broke", None)]
+    runs[3].error = runs[5].error = "broke too"
+    tried = Proposals(plans, runs, 6, [-1.5, 0.0, -1.0, 0.0, 0.0, 0.0])
+    chosen = choose(setting, tried)
+    assert [task.blueprint.texts() for task in chosen] == [["c"], ["a"]]  # type: ignore[union-attr]
 
 
 def test_options_after_a_failure_get_no_credit(policy: TinyPolicy) -> None:

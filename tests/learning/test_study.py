@@ -217,7 +217,7 @@ def test_results_survive_the_way_to_a_file_and_back(tmp_path: Path) -> None:
     assert merged["paired"] == [beside]
     text = page.section(content, "f.svg")
     assert "Not finished yet:** fruit-grpo-seed0" in text
-    assert "50.0 [28.0, 72.0]" in text, "both seeds' 16 tasks together, by Wilson"
+    assert "50.0 [21.5, 78.5]" in text, "the seeds' mean over their 8 tasks, by Wilson"
     assert results.pooled([score, score], 8)[0] == 0.5
     with pytest.raises(ValueError, match="is no result"):
         results.to_toml({"x": float("nan")})

@@ -100,6 +100,8 @@ def test_fields_can_be_taken_out_and_pictures_are_sent() -> None:
         Reply({"choices": [{"no": "message"}]}),
         Reply({"error": {"message": "overloaded"}}),
         Reply("{", cut=True),
+        Reply("not packed", 200, {"Content-Encoding": "gzip"}),
+        Reply("[" * 100_000),
         Reply(silent=True),
     ],
     ids=lambda r: f"{r.status}-{str(r.body)[:12]}-{'cut' if r.cut else ''}{'silent' * r.silent}",
@@ -150,10 +152,29 @@ def test_what_is_refused_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_server_that_is_not_there() -> None:
     with ChatServer(lambda r: "look") as server:
         pass
-    pauses = Pauses()
-    with pytest.raises(APIError, match="is the server running"):
-        _policy(server, pauses).generate([ASK], Sampling())
-    assert len(pauses.asked) == 2
+    for retries, waits in ((6, 2), (1, 1), (0, 0)):
+        pauses = Pauses()
+        with pytest.raises(APIError, match="is the server running"):
+            _policy(server, pauses, retries=retries).generate([ASK], Sampling())
+        assert len(pauses.asked) == waits
+
+
+def test_an_address_that_does_not_answer_is_not_a_slow_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import httpx
+
+    def silence(*args: Any, **kwargs: Any) -> httpx.Response:
+        raise httpx.ConnectTimeout("no route")
+
+    with ChatServer(lambda r: "look") as server:
+        policy = _policy(server)
+        monkeypatch.setattr(policy._client, "post", silence)
+        with pytest.raises(APIError, match="cannot connect"):
+            policy.generate([ASK], Sampling())
+        lost = APIPolicy(Endpoint("m", base_url="http://localhost:port/v1"), sleep=Pauses().sleep)
+        with pytest.raises(APIError, match="no address"):
+            lost.generate([ASK], Sampling())
 
 
 def test_answers_without_words_or_counts() -> None:
@@ -163,6 +184,11 @@ def test_answers_without_words_or_counts() -> None:
         found = [policy.generate([ASK], Sampling())[0] for _ in range(3)]
     assert [c.text for c in found] == ["", "go", "12345"] and not any(c.error for c in found)
     assert policy.usage.estimated == 3 and found[2].written == 2
+    odd = [{"prompt_tokens": read, "completion_tokens": 1} for read in (-5, True)]
+    with ChatServer(_in_turn(*(chat_reply("12345", usage=u) for u in odd))) as server:
+        policy = _policy(server)
+        assert [policy.generate([ASK], Sampling())[0].written for _ in odd] == [2, 2]
+    assert policy.usage.estimated == 2 and policy.usage.tokens_in > 0
 
 
 def test_the_cost_limit_ends_what_is_left() -> None:

@@ -209,3 +209,48 @@ def test_saved_models_and_runs(tmp_path: Path) -> None:
     assert trained_with(str(run), "HiMAC-Sokoban-Flat-v0") == own
     assert trained_with(str(run), "HiMAC-ALFWorld-v0") == {"subgoal_budget": 4}
     assert trained_with("oracle", "HiMAC-ALFWorld-v0") == {}
+
+
+def test_records_of_another_evaluation_are_not_mixed_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "records.jsonl"
+    args = ["eval", "HiMAC-Sokoban-v0", "--episodes", "3", "--records", str(file)]
+    assert main([*args, "--agent", "oracle"]) == 0
+    line = json.loads(file.read_text().splitlines()[0])["evaluation"]
+    assert (line["agent"], line["env"], line["split"]) == ("oracle", "HiMAC-Sokoban-v0", "test")
+    before = file.read_text()
+    for other in (["--agent", "random"], ["--agent", "oracle", "--temperature", "0"]):
+        assert main([*args, *other, "--resume"]) == 1
+        assert "another evaluation" in capsys.readouterr().err.replace("\n", " ")
+        assert file.read_text() == before
+    more = ["--agent", "oracle", "--episodes", "3", "--seeds", "0", "1", "--resume"]
+    assert main([*args, *more]) == 0, "more seeds of the same evaluation"
+    assert len(file.read_text().splitlines()) == 6
+
+
+def test_a_server_that_misbehaves_costs_no_episode(tmp_path: Path) -> None:
+    """Busy, silent, cut, broken: the command asks again, and says how often."""
+    pytest.importorskip("httpx")
+    bad = [
+        Reply("", 429, {"Retry-After": "0"}),
+        Reply(silent=True),
+        Reply("{", cut=True),
+        Reply("not packed", 200, {"Content-Encoding": "gzip"}),
+        Reply("[" * 100_000),
+        Reply({"choices": []}),
+        Reply("", 503, {"Retry-After": "0"}),
+    ]
+    left = list(bad)
+
+    def answer(request: dict[str, Any]) -> str | Reply:
+        return left.pop(0) if left and len(server.requests) % 2 else "<action>up</action>"
+
+    with ChatServer(answer) as server:
+        found = _eval(
+            tmp_path, "HiMAC-Sokoban-Flat-v0", "--policy", "api", "--model", "m", "--base-url",
+            server.url, "--episodes", "4", "--max-steps", "3", "--timeout", "0.5", "--lanes", "1",
+        )  # fmt: skip
+    assert not left and found["errors"] == 0 and found["env_steps"] == 12
+    usage = found["usage"]["m"]
+    assert usage["retries"] == len(bad) and usage["failed"] == 0 and usage["answers"] == 12
