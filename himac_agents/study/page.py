@@ -41,7 +41,7 @@ def write_page(path: Path, studies: Sequence[Recorded]) -> Path:
             figure = figures / f"{study.name}-{name}.svg"
             write_atomically(figure, draw(cells[name]) + "\n")
             parts.append(section(cells[name], f"{path.stem}/{figure.name}"))
-        if cells and (left := _not_run(study, cells)):
+        if cells and (left := _not_run(study, cells, studies)):
             parts.append(left)
         if cells and study.notes:
             parts.append(f"### Notes on the {study.name} study\n\n{study.notes.strip()}\n")
@@ -51,16 +51,28 @@ def write_page(path: Path, studies: Sequence[Recorded]) -> Path:
     return path
 
 
-def _not_run(study: Study, cells: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which cells of a study nothing has been recorded of, and the methods they are to have."""
+def _not_run(
+    study: Study, own: Mapping[str, Mapping[str, Any]], studies: Sequence[Recorded]
+) -> str:
+    """What no study has recorded of the cells that this one has not begun: methods by cell.
+
+    A cell that it has begun tells itself what is missing.
+    """
+    known = {
+        (name, run["method"])
+        for _, cells in studies
+        for name, cell in cells.items()
+        for run in cell["runs"]
+    }
     wanted: dict[str, list[str]] = {}
     for group, methods in study.rows:
-        for name in group:
-            if name not in cells:
-                wanted.setdefault(name, []).extend(titled(method) for method in methods)
+        for name in (name for name in group if name not in own):
+            new = [titled(method) for method in methods if (name, method) not in known]
+            if new:
+                wanted.setdefault(name, []).extend(new)
     if not wanted:
         return ""
-    lines = [f"- {name}: {', '.join(methods)}" for name, methods in wanted.items()]
+    lines = [f"- {name}: {'; '.join(methods)}" for name, methods in wanted.items()]
     return "\n".join([f"**Of the {study.name} study not run yet:**", "", *lines, ""])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -221,6 +222,31 @@ def test_results_survive_the_way_to_a_file_and_back(tmp_path: Path) -> None:
     assert results.pooled([score, score], 8)[0] == 0.5
     with pytest.raises(ValueError, match="is no result"):
         results.to_toml({"x": float("nan")})
+
+
+def test_the_page_lists_what_nobody_has_run(tmp_path: Path) -> None:
+    score = {"success": 0.5, "ci95": [0.1, 0.9], "greedy": 0.25, "greedy_ci95": [0.1, 0.5]}
+    gain = {"mean": 0.25, "ci95": [0.1, 0.4]}
+
+    def cell(name: str, *methods: str) -> dict[str, Any]:
+        runs = [
+            {"method": m, "seed": 0, "warm_start": score, "final": score, "gain": gain,
+             "greedy_gain": gain, "work": {}} for m in methods
+        ]  # fmt: skip
+        return {"cell": name, "env": "E", "preset": "p", "split": "test", "episodes": 8,
+                "max_env_steps": 5, "command": "himac", "runs": runs}  # fmt: skip
+
+    small, full = Study.load("small"), Study.load("full")
+    recorded = [
+        (small, {"alfworld": cell("alfworld", "himac", "grpo")}),
+        (full, {"sokoban": cell("sokoban", "himac", "grpo", "gigpo", "rloo")}),
+    ]
+    text = page.write_page(tmp_path / "results.md", recorded).read_text(encoding="utf-8")
+    lines = text.split("Of the full study not run")[1]
+    left = dict(re.findall(r"^- ([a-z-]+): (.*)$", lines, re.MULTILINE))
+    assert "sokoban" not in left and left["alfworld-trajectory"] == "HiMAC"
+    assert left["alfworld"].startswith("flat RLOO; flat GiGPO; HiMAC, no co-evolution")
+    assert left["webshop"] == "HiMAC; flat GRPO; flat RLOO; flat GiGPO"
 
 
 def test_readme_holds_the_table_that_the_results_give(tmp_path: Path) -> None:
