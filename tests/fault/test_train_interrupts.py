@@ -160,17 +160,27 @@ def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def test_a_disk_that_takes_no_more(straight: tuple[Path, float], tmp_path: Path) -> None:
-    run = tmp_path / "run"
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux's prlimit")
+@pytest.mark.parametrize("where", ["at the first checkpoint", "learning"])
+def test_a_disk_that_takes_no_more(
+    where: str, straight: tuple[Path, float], tmp_path: Path
+) -> None:
+    run, full = tmp_path / "run", (30_000, 30_000)  # files end at 30 kB: less than the model's
 
-    def full() -> None:  # files end at 30 kB: less than the model's
+    def ignore() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+        if where != "learning":
+            resource.setrlimit(resource.RLIMIT_FSIZE, full)
 
-    child = _train(run, full)
+    child = _train(run, ignore)
+    if where == "learning":
+        _wait_for(child, lambda: '"planner", "step": 2,' in _text(run / "metrics.jsonl"))
+        resource.prlimit(child, resource.RLIMIT_FSIZE, full)
     assert _ended(child) == 1
     told = run.with_suffix(".err").read_text().replace("\n", " ")
     assert f"himac train --resume {run}" in told and "Traceback" not in told
-    assert not list((run / "checkpoints").glob("*")), "what could not be finished is cleared away"
+    left = [path.name for path in (run / "checkpoints").glob("*")]
+    assert bool(left) == (where == "learning"), "what could not be finished is cleared away"
+    assert not any(name.startswith(".") for name in left)
     assert _ended(_train(run)) == 0, run.with_suffix(".err").read_text()[-2000:]
     _assert_same(run, straight[0])
