@@ -70,7 +70,8 @@ def fork(config: TrainConfig, folder: Path, source: Path) -> None:
 
 def _check_settings(config: TrainConfig, folder: Path) -> None:
     saved = TrainConfig.from_toml(folder / "config.toml")
-    if saved != config:
+    # What readers are told may be put better; nothing is computed from it.
+    if saved.replace(note=config.note) != config:
         names = [n for n in vars(config) if getattr(saved, n) != getattr(config, n)]
         raise ValueError(
             f"{folder} was begun with other settings ({', '.join(names)}): finish it with those, "
