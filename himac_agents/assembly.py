@@ -18,13 +18,27 @@ from himac_agents.policies.tiny import TinyPolicy, TinySize, is_tiny
 from himac_agents.policy import Role, Sampling
 from himac_agents.prompts import Prompts
 from himac_agents.rollout import EnvPool
+from himac_envs import registry
 
 Part = TypeVar("Part")
 
 
 def make_pool(config: TrainConfig, *, flat: bool) -> EnvPool:
-    """The environments of a run."""
+    """The environments of a run.
+
+    Raises:
+        ValueError: The id is not registered, or is of the other kind.
+    """
     name = config.flat_env if flat else config.env
+    wanted, card = "flat" if flat else "hierarchical", registry.env_cards().get(name)
+    if card is not None and card.kind != wanted:
+        setting = "flat_env" if flat else "env"
+        raise ValueError(
+            f"{setting}={name!r} is {card.kind}, and {config.method!r} plays a {wanted} one: "
+            "`himac list` shows them"
+        )
+    if card is None and name.startswith("HiMAC-"):
+        raise ValueError(f"no environment {name!r}: `himac list` shows them")
     arguments = config.env_arguments()
     if not flat:
         arguments.update(hierarchy_arguments(config))

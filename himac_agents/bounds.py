@@ -47,7 +47,19 @@ def check(config: TrainConfig) -> None:
         value = getattr(config, name)
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"{name}={value}: it lies between 0 and 1")
+    check_seeds(config.seed)
     _check_together(config)
+
+
+def check_seeds(*seeds: int) -> None:
+    """Refuses seeds that some generator does not take.
+
+    Raises:
+        ValueError: A seed is below 0, or needs more than 63 bits.
+    """
+    for seed in seeds:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed {seed}: it lies between 0 and 2^63 - 1")
 
 
 @cache
@@ -88,6 +100,8 @@ def _check_together(config: TrainConfig) -> None:
         raise ValueError("lora_rank > 0 needs policy='hf': the tiny model learns as a whole")
     if config.separate_adapters and not config.lora_rank:
         raise ValueError("separate_adapters needs lora_rank > 0")
+    if config.supervised_steps and not (config.demos or config.demo_file):
+        raise ValueError("demos=0: a warm start of warm_steps > 0 needs demonstrations")
     if "supervised" in config.baselines and not config.supervised_steps:
         raise ValueError(
             "baselines: 'supervised' trains the warm start on, and warm_steps=0 makes none"

@@ -74,6 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (HiMACError, OSError, ValueError, ImportError) as error:
         errors.print(f"[bold red]himac:[/] {escape(str(error))}", soft_wrap=True)
         return 1
+    except Exception as error:
+        # Gymnasium's own, such as an id that nobody has registered; its import is slow.
+        if not type(error).__module__.startswith("gymnasium."):
+            raise
+        errors.print(f"[bold red]himac:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
     except KeyboardInterrupt:
         errors.print("[bold red]himac:[/] stopped")
         return 130

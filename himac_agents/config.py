@@ -18,7 +18,7 @@ from himac_agents.bounds import check
 from himac_agents.methods import METHODS, Method, MethodName
 from himac_agents.prompts import Style, VerlAgentPrompts
 from himac_agents.settings import Pairs
-from himac_envs import registry
+from himac_envs import data, registry
 
 Baseline = Literal["supervised", "grpo", "demonstrator", "oracle"]
 
@@ -312,24 +312,30 @@ class TrainConfig:
         return "\n".join(lines) + "\n"
 
     def env_arguments(self) -> dict[str, Any]:
-        """`env_kwargs` with `$HIMAC_DATA` filled in.
+        """`env_kwargs` with `$HIMAC_DATA` filled in, or the installed data set in its place.
 
         Raises:
-            FileNotFoundError: The variable is needed and not set.
+            FileNotFoundError: Data is needed that is neither installed nor where the variable says.
         """
         found: dict[str, Any] = {}
         for key, value in self.env_kwargs.items():
             if isinstance(value, str) and value.startswith("$HIMAC_DATA"):
-                root = os.environ.get("HIMAC_DATA")
-                if not root:
-                    raise FileNotFoundError(
-                        "this preset plays official data: set HIMAC_DATA to the folder that holds "
-                        "it (e.g. HIMAC_DATA=../shared/data), or run `himac train quickstart`, "
-                        "which generates its own"
-                    )
-                value = root + value.removeprefix("$HIMAC_DATA")
+                value = _official(value.removeprefix("$HIMAC_DATA").strip("/"))
             found[key] = value
         return found
+
+
+def _official(name: str) -> str:
+    """Where an official data set lies: below HIMAC_DATA if that is set, else as installed."""
+    root = os.environ.get("HIMAC_DATA")
+    found = Path(root) / name if root else data.installed(name)
+    if found is None:
+        raise FileNotFoundError(
+            f"this preset plays {name}'s published data: `himac data get {name}` installs it, or "
+            f"set HIMAC_DATA to a folder that holds it as {name}/; `himac train quickstart` "
+            "generates its own"
+        )
+    return str(found)
 
 
 def _toml(value: Any) -> str:

@@ -16,6 +16,7 @@ from himac_agents.agent import Context, HiMACAgent, Offer, codec_of, meant, show
 from himac_agents.episodes import Episode, Segment, Task, Turn
 from himac_agents.policy import Codec, Completion, Role, Sampling, narrow
 from himac_agents.traces import picture
+from himac_envs.task import MissingDependencyError
 
 
 class EnvPool:
@@ -113,6 +114,8 @@ def propose(agent: HiMACAgent, pool: EnvPool, tasks: Sequence[Task]) -> list[Epi
             try:
                 observation, info = pool[0].reset(options={"task_id": task.task_id})
                 openings[task.task_id] = str(observation["text"]), str(info["goal"]), observation
+            except MissingDependencyError:  # no episode can do without it
+                raise
             except Exception:
                 openings[task.task_id] = None
                 errors[task.task_id] = traceback.format_exc()
@@ -212,6 +215,8 @@ class _Lane:
                 self.episode.blueprint = task.blueprint
                 observation, _, _, _, info = self.env.step(task.blueprint.render())
             self._turn_to(observation, info)
+        except MissingDependencyError:  # no episode can do without it
+            raise
         except Exception:
             self.fail(traceback.format_exc())
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from himac_agents.config import TrainConfig
 from himac_agents.episodes import Episode
 from himac_agents.files import write_atomically
@@ -23,11 +25,12 @@ class Run:
 
     Args:
         folder: Where; made if absent.
-        config: The settings, written on a fresh start.
+        config: The settings, written by `begin`.
         resume: Continue the folder's run: logs are appended to, nothing is overwritten.
 
     Raises:
         FileExistsError: A fresh start in a folder that already holds a run.
+        HiMACError: Another process is at work in the folder.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, *, resume: bool = False) -> None:
@@ -38,12 +41,27 @@ class Run:
                 "or choose another --out"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            write_atomically(folder / "config.toml", config.to_toml())
+        # One for all runs of this process in the folder; a process that dies lets go of it.
+        self._lock = FileLock(folder / ".lock", is_singleton=True, thread_local=False)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise HiMACError(
+                f"another process is training in {folder}: wait for it, or choose another --out"
+            ) from error
+        self._config = None if resume else config
         self.metrics_path = folder / "metrics.jsonl"
         self.episodes_path = folder / "episodes.jsonl"
         self.lines = 0
         self._board: Any = None
+
+    def begin(self) -> None:
+        """Writes the settings: from now on the folder holds a run.
+
+        Called when all that they ask for is there, so that a start that fails leaves no run behind.
+        """
+        if self._config is not None:
+            write_atomically(self.folder / "config.toml", self._config.to_toml())
 
     @property
     def checkpoints(self) -> Path:
@@ -130,10 +148,11 @@ class Run:
             return None
 
     def close(self) -> None:
-        """Closes the logs."""
+        """Closes the logs, and leaves the folder to others."""
         if self._board is not None:
             self._board.close()
             self._board = None
+        self._lock.release()
 
     def _tensorboard(self) -> Any:
         if self._board is None:
@@ -148,6 +167,9 @@ class UnwrittenRun(Run):
 
     def __init__(self, folder: Path, config: TrainConfig, *, resume: bool = False) -> None:
         self.folder, self.lines = folder, 0
+
+    def begin(self) -> None:
+        """Nothing."""
 
     def rewind(self, lines: int) -> None:
         """Counts the lines."""

@@ -138,6 +138,7 @@ class Trainer:
         self.policies = make_policies(config, newest, self.demonstrations.texts)
         self.agent = assemble(config, self.policies, self.prompts)
         self.learners = {name: Learner(p, config) for name, p in self.policies.items()}
+        self.run_folder.begin()
         if newest is not None:
             self._restore(newest)
         elif resume:  # stopped before its first checkpoint: the same run from its beginning

@@ -4,6 +4,9 @@ Importing the package registers every id found in the registry's cards with Gymn
 nothing but numpy and gymnasium.
 """
 
+from importlib import import_module
+from typing import Any
+
 from himac_envs._version import __version__
 from himac_envs.blueprint import SUB_DONE, Blueprint, Subgoal
 from himac_envs.hierarchy import (
@@ -36,3 +39,10 @@ __all__ = [
 ]
 
 register_all()
+
+
+def __getattr__(name: str) -> Any:
+    """`himac_envs.vector` and the other modules, loaded when they are first asked for."""
+    if name in ("data", "multiagent", "testing", "vector"):
+        return import_module(f"himac_envs.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -387,6 +387,9 @@ class TextOnly(gym.Wrapper[str, str, Observation, str]):
     """
 
     def __init__(self, env: gym.Env[Observation, str]) -> None:
+        seen = env.observation_space
+        if not (isinstance(seen, spaces.Dict) and "text" in seen.spaces):
+            raise TypeError(f"TextOnly needs observations with a text, not {seen}")
         super().__init__(env)  # type: ignore[arg-type]  # Wrapper's types cannot say a change
         self.observation_space = FreeText(2 * MAX_TEXT)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,6 +127,7 @@ def run(
         record: Also film the split's first task, as .gif or .mp4 (environments with pictures).
         remote: The remote model that "api" means.
     """
+    from himac_agents.bounds import check_seeds
     from himac_agents.evaluate import evaluate
     from himac_agents.files import write_atomically
     from himac_agents.measure import RecordFile
@@ -139,6 +141,15 @@ def run(
     )
     plays_flat = _flat(protocol, env, flat, planner, executor or agent)
     env_id = protocol.env_id(plays_flat)
+    card = registry.env_cards()[env_id]
+    if card.kind == "pixels":
+        raise ValueError(f"{env_id} has no text to play by: take HiMAC-Sokoban-v0, with --image")
+    if card.benchmark != "sokoban" and (image or record is not None):
+        option = "--image" if image else "--record"
+        raise ValueError(f"{option} needs an environment with pictures: {env_id} has none")
+    if lanes < 1:
+        raise ValueError(f"lanes={lanes}: must be at least 1")
+    check_seeds(*protocol.seeds)
     own = {**given, "prompt": prompt, "executor_history": executor_history, "think": think or None}
     given_kwargs = {"data": data, "max_steps": max_steps, "image": image or None}
     kwargs: dict[str, Any] = {**trained_with(executor or agent, env_id), **protocol.env_kwargs}
@@ -156,6 +167,9 @@ def run(
         settings={key: value for key, value in own.items() if value is not None},
         pixels=bool(kwargs.get("image")),
     ).make(agent, planner, executor)
+    for name in dict.fromkeys((planner or agent, executor or agent)):
+        if note := _foreign(name, env_id):
+            print(note, file=sys.stderr)
     if protocol.official and data is None:
         _insist_on_official_data(env_id, protocol.split, kwargs)
     if resume and records is None:
@@ -190,6 +204,10 @@ def run(
         )
     found = {**result.to_json(), "env": env_id, "split": protocol.split, **told}
     _show(found, Console())
+    broken = [r.error for r in result.records if r.error is not None]
+    if broken:
+        first = broken[0].strip().splitlines()[-1]
+        print(f"{len(broken)} episodes were cut off by errors; the first: {first}", file=sys.stderr)
     if output is not None:
         write_atomically(output, json.dumps(found, indent=2) + "\n")
     if record is not None:
@@ -199,7 +217,22 @@ def run(
             made, env_id, protocol.split, record, temperature=protocol.temperature, **kwargs
         )
         print(path)
-    return 0
+    return 1 if len(broken) == len(result.records) else 0
+
+
+def _foreign(agent: str, env_id: str) -> str:
+    """A word on a run that plays something else than it was trained for; "" where it does not."""
+    from himac_agents.players import settings_of
+
+    settings, cards = settings_of(agent), registry.env_cards()
+    if settings is None:
+        return ""
+    own = settings.env if settings.traits.hierarchical else settings.flat_env
+    if own not in cards or (
+        cards[own].benchmark == cards[env_id].benchmark and cards[own].kind == cards[env_id].kind
+    ):
+        return ""
+    return f"note: {agent} was trained on {own} and plays {env_id}"
 
 
 def _about(protocol: Protocol, env_id: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,8 +341,6 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
     for model, usage in found.get("usage", {}).items():
         rest.add_row(model, _value(usage))
     console.print(rest)
-    if found["errors"]:
-        console.print(f"[bold]{found['errors']} episodes were cut off by errors[/] (see --records)")
 
 
 def _value(value: Any) -> str:

@@ -37,6 +37,9 @@ def run(
     console.print(f"Evaluation presets (himac eval --preset NAME): {', '.join(protocols)}")
     for name in names:
         folder = data.installed(name)
-        where = str(folder) if folder else f"not installed (himac data get {name})"
+        if (registry.root() / "data" / f"{name}.toml").is_file():
+            where = str(folder) if folder else f"not installed (himac data get {name})"
+        else:
+            where = "none needed"
         console.print(f"Data {name}: {where}", soft_wrap=True)
     return 0

@@ -31,13 +31,14 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Options:
     """Train an agent: a preset's settings, any of them replaced by an option."""
 
-    preset: Annotated[str, tyro.conf.Positional] = "quickstart"
+    preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = "quickstart"
     """A preset of the registry (himac list shows them), or a TOML file of settings. Without one:
     "quickstart", or "hf" with --policy hf."""
     out: Path | None = None
-    """Folder of the run (default: runs/PRESET-seedN)."""
+    """Folder of the run (default: runs/PRESET-seedN, with the method where it is not the
+    preset's)."""
     resume: Path | None = None
-    """Continue this run instead; its own settings hold."""
+    """Continue this run instead, with its own settings: no other option goes with it."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
 
@@ -46,6 +47,11 @@ def main(args: Sequence[str]) -> int:
 
     The preset is looked for first, because its values are the defaults of the other options.
     """
+    if _resumes(args) and len(args) != (1 if args[0].startswith("--resume=") else 2):
+        raise ValueError(
+            "--resume RUN goes on with the run's own settings: leave out all other options, or "
+            "begin another run with them"
+        )
     usual = "hf" if _wants_hf(args) else "quickstart"
     first = next((a for a in args[:1] if not a.startswith("-")), usual)
     options = _parse(args, first)
@@ -58,6 +64,10 @@ def main(args: Sequence[str]) -> int:
 def _parse(args: Sequence[str], preset: str) -> Options:
     default = Options(preset=preset, config=_settings(preset))
     return tyro.cli(Options, args=list(args), default=default, prog="himac train")
+
+
+def _resumes(args: Sequence[str]) -> bool:
+    return any(word == "--resume" or word.startswith("--resume=") for word in args)
 
 
 def _wants_hf(args: Sequence[str]) -> bool:
@@ -92,8 +102,7 @@ def run(options: Options) -> int:
             raise FileNotFoundError(f"{options.resume} holds no run: there is no {settings.name}")
         trainer = Trainer(TrainConfig.from_toml(settings), options.resume, resume=True)
     else:
-        name = Path(options.preset).stem
-        folder = options.out or Path("runs") / f"{name}-seed{options.config.seed}"
+        folder = options.out or Path("runs") / _name(options)
         trainer = Trainer(options.config, folder)
     folder = trainer.run_folder.folder
     goes_on = f"`himac train --resume {folder}` goes on"
@@ -111,6 +120,13 @@ def run(options: Options) -> int:
     finally:
         parallel.leave()
     return 0
+
+
+def _name(options: Options) -> str:
+    name, method = Path(options.preset).stem, options.config.method
+    if method != _settings(options.preset).method:
+        name += f"-{method}"
+    return f"{name}-seed{options.config.seed}"
 
 
 @contextmanager
