@@ -131,6 +131,11 @@ def test_text_only(env_id: str) -> None:
     assert isinstance(text, str) and type(reward) is float
 
 
+def test_text_only_needs_text() -> None:
+    with pytest.raises(TypeError, match="with a text"):
+        TextOnly(gym.make("HiMAC-Sokoban-Pixels-v0"))
+
+
 @pytest.mark.parametrize("env_id", FLAT)
 def test_constructor_teaches(env_id: str) -> None:
     with pytest.raises(ValueError, match="verl-agent"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from himac_agents import trainer as trainer_module
 from himac_agents.config import TrainConfig
 from himac_agents.progress import Clock
 from himac_agents.trainer import Trainer, load_agent
+from himac_envs import data
 
 
 def _weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -149,3 +152,47 @@ def test_every_preset_is_valid() -> None:
         config = TrainConfig.preset(name)
         assert config.note, "a preset says what its figures rest on"
         assert TrainConfig.from_dict(__import__("tomllib").loads(config.to_toml())) == config
+
+
+def test_one_process_trains_a_run(tmp_path: Path) -> None:
+    """Another one is told so; one that has died has let go of it."""
+    run = tmp_path / "run"
+    first = Trainer(CONFIG, run, console=QUIET)
+    first.warm_start(until=2)
+    other = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from himac_agents.cli import main; "
+        "sys.exit(main(['train', '--resume', sys.argv[2]]))"
+    )
+    command = [sys.executable, "-c", other, str(Path(__file__).parent.parent), str(run)]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1, refused.stderr
+    assert "another process is training" in refused.stderr.replace("\n", " ")
+    first.run_folder.close()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and (run / "result.json").is_file(), done.stderr
+
+
+def test_a_start_that_fails_leaves_no_run_behind(tmp_path: Path) -> None:
+    run, missing = tmp_path / "run", tmp_path / "no-model"
+    with pytest.raises(Exception, match="no-model"):
+        Trainer(CONFIG.replace(policy="hf", model=str(missing)), run, console=QUIET)
+    assert not (run / "config.toml").exists()
+    trainer = Trainer(CONFIG, run, console=QUIET)
+    assert (run / "config.toml").read_text() == CONFIG.to_toml()
+    trainer.run_folder.close()
+
+
+def test_official_data_is_where_it_was_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIG.replace(env_kwargs={"data": "$HIMAC_DATA/alfworld"})
+    monkeypatch.delenv("HIMAC_DATA", raising=False)
+    monkeypatch.setenv("HIMAC_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="himac data get alfworld"):
+        config.env_arguments()
+    folder = tmp_path / "data" / "alfworld"
+    folder.mkdir(parents=True)
+    (folder / data.READY).touch()
+    assert config.env_arguments() == {"data": str(folder)}
+    monkeypatch.setenv("HIMAC_DATA", "/elsewhere")
+    assert config.env_arguments() == {"data": "/elsewhere/alfworld"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,10 @@ def test_the_preset_may_stand_anywhere(
     assert options.preset == (str(file) if preset == "FILE" else preset)
     assert options.config.env == env and options.config.seed == (3 if "--seed" in args else 0)
     expected = train._settings(options.preset)
+    folder = train._name(options)
+    assert folder == f"{Path(options.preset).stem}-seed{options.config.seed}"
+    other = dataclasses.replace(options, config=options.config.replace(method="gigpo"))
+    assert train._name(other) == folder.replace("-seed", "-gigpo-seed")
     assert options.config.demos == expected.demos and options.config.policy == expected.policy
     with pytest.raises(ValueError, match="no preset 'nosuch'"):
         train.main(["--seed", "1", "nosuch"])

@@ -22,6 +22,7 @@ def test_list_names_every_environment(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
     assert all(env_id in shown for env_id in env_cards())
+    assert "himac data get webshop" in shown and "Data sokoban: none needed" in shown
     assert main(["list", "--benchmark", "nethack"]) == 1
     assert "alfworld" in capsys.readouterr().err
 
@@ -76,6 +77,23 @@ def test_eval_of_scripted_agents(
         (["eval", "HiMAC-ALFWorld-v0", "--data", "/no/such/data"], "/no/such/data"),
         (["train", "no-such-preset"], "quickstart"),
         (["train", "--resume", "/no/such/run"], "/no/such/run"),
+        (["train", "--resume", "/no/such/run", "--iterations", "3"], "own settings"),
+        (["train", "--iterations", "3", "--resume=/no/such/run"], "own settings"),
+        (["train", "--env", "NoSuch-v0"], "NoSuch"),
+        (["train", "--env", "HiMAC-NoSuch-v0"], "himac list"),
+        (["train", "--env", "HiMAC-ALFWorld-Flat-v0"], "plays a hierarchical one"),
+        (["train", "--seed", "-1"], "2^63"),
+        (["train", "--seed", "99999999999999999999999"], "2^63"),
+        (["train", "--hidden", "63"], "heads"),
+        (["train", "--demos", "0"], "demonstrations"),
+        (["train", "alfworld-real"], "himac data get alfworld"),
+        (["eval", "HiMAC-Sokoban-Pixels-v0", "--agent", "random"], "HiMAC-Sokoban-v0"),
+        (["eval", "HiMAC-ALFWorld-v0", "--image"], "pictures"),
+        (["eval", "HiMAC-ALFWorld-v0", "--record", "a.gif"], "pictures"),
+        (["eval", "HiMAC-ALFWorld-v0", "--lanes", "0"], "lanes=0"),
+        (["eval", "HiMAC-ALFWorld-v0", "--seeds", "-1"], "2^63"),
+        (["demos", "HiMAC-ALFWorld-v0", "--noise", "5"], "noise=5.0"),
+        (["demos", "HiMAC-ALFWorld-v0", "--seed", "-1"], "2^63"),
         (["bench", "nethack"], "alfworld"),
         (["data", "get", "nethack"], "alfworld"),
         (["play", "HiMAC-ALFWorld-v0", "--task-id", "nowhere"], "nowhere"),
@@ -84,9 +102,16 @@ def test_eval_of_scripted_agents(
     ],
 )
 def test_errors_are_one_message_that_teaches(
-    args: list[str], says: str, capsys: pytest.CaptureFixture[str]
+    args: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("HIMAC_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
     assert main(args) == 1
+    assert not list(tmp_path.rglob("config.toml")), "what cannot be begun leaves no run behind"
     error = capsys.readouterr().err
     assert error.startswith("himac:") and says in error and "Traceback" not in error
 

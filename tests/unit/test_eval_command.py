@@ -16,6 +16,7 @@ from himac_agents.prompts import VerlAgentPrompts
 from himac_agents.protocols import Protocol, names
 from himac_agents.testing import ChatServer, Reply
 from himac_envs.registry import env_cards
+from himac_envs.task import MissingDependencyError
 
 
 def _eval(tmp_path: Path, *args: str) -> dict[str, Any]:
@@ -254,3 +255,40 @@ def test_a_server_that_misbehaves_costs_no_episode(tmp_path: Path) -> None:
     assert not left and found["errors"] == 0 and found["env_steps"] == 12
     usage = found["usage"]["m"]
     assert usage["retries"] == len(bad) and usage["failed"] == 0 and usage["answers"] == 12
+
+
+def test_a_run_elsewhere_than_it_was_trained_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from himac_agents.commands.evaluation import _foreign
+    from himac_agents.config import TrainConfig
+
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.toml").write_text(TrainConfig().to_toml())
+    assert _foreign(str(run), "HiMAC-ALFWorld-v0") == ""
+    assert _foreign(str(run), "HiMAC-ALFWorld-Long-v0") == "", "the same kind of task"
+    for other in ("HiMAC-WebShop-v0", "HiMAC-ALFWorld-Flat-v0"):
+        assert _foreign(str(run), other).endswith(f"on HiMAC-ALFWorld-v0 and plays {other}")
+    assert _foreign("oracle", "HiMAC-WebShop-v0") == ""
+
+
+def test_nothing_but_errors_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from himac_envs.sokoban.env import SokobanEnv
+
+    def broken(self: SokobanEnv, action: str) -> Any:
+        raise RuntimeError("the crane is stuck")
+
+    monkeypatch.setattr(SokobanEnv, "_act", broken)
+    assert main(["eval", "HiMAC-Sokoban-Flat-v0", "--agent", "random", "--episodes", "2"]) == 1
+    told = capsys.readouterr()
+    assert "2 episodes were cut off by errors" in told.err and "crane is stuck" in told.err
+
+    def missing(self: SokobanEnv, task_id: str) -> Any:
+        raise MissingDependencyError("crane", "Sokoban", "sokoban")
+
+    monkeypatch.setattr(SokobanEnv, "_start", missing)
+    assert main(["eval", "HiMAC-Sokoban-Flat-v0", "--agent", "random", "--episodes", "2"]) == 1
+    assert "pip install 'himac[sokoban]'" in capsys.readouterr().err
