@@ -84,7 +84,8 @@ def test_a_run_of_two_processes_is_one_run(tmp_path: Path) -> None:
     planner = next(x for x in lines if x["phase"] == "planner")
     assert planner["sequences"] == 6
     assert len(list((run / "checkpoints").iterdir())) >= 1
-    assert not list(run.rglob(".writing*")), "nothing half-written is left"
+    hidden = {path.name for path in run.rglob(".*")}
+    assert hidden <= {".lock"}, "nothing half-written is left"
 
 
 def test_by_itself_a_process_is_the_null_team() -> None:
