@@ -18,6 +18,7 @@ from himac_agents.config import TrainConfig
 from himac_agents.credit import executor_credit, flat_credit
 from himac_agents.demonstrations import demonstrate, texts_of
 from himac_agents.episodes import Episode, Segment, Task, Turn
+from himac_agents.iteration import summary
 from himac_agents.policies.scripted import ScriptedPolicy
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.policy import Completion, Prompt, Sampling
@@ -273,3 +274,14 @@ def test_a_planner_asked_again_reads_how_its_sub_goals_ended(policy: TinyPolicy)
     words = [policy.tokenizer.decode(s.token_ids[: s.turns[0].start]) for s in asked]
     assert words[0].count("Room") == 1 and words[1].count("Room") == 2
     assert words[2].count("Room") == 3
+
+
+def test_curves_judge_what_the_environment_understands() -> None:
+    """As in evaluation: a sub-goal of unknown meaning is neither achieved nor failed."""
+    ends = [("done", True), ("done", None), ("budget", False), ("done", False), ("budget", None)]
+    options = [{"reason": why, "achieved": held, "steps": 2} for why, held in ends]
+    found = summary([Episode(Task("t", 0), options=options)])
+    assert found["achieved"] == pytest.approx(1 / 3) and found["sub_done_precision"] == 0.5
+    assert found["ended_done"] == 0.6 and found["option_steps"] == 2.0
+    unknown = summary([Episode(Task("t", 0), options=[options[1]])])
+    assert "achieved" not in unknown and "sub_done_precision" not in unknown
