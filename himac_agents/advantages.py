@@ -121,9 +121,9 @@ def gigpo(
     Raises:
         ValueError: Lengths differ, or a number is not finite.
     """
-    if not len(rewards) == len(anchors) == np.size(np.asarray(returns)):
-        raise ValueError("returns, rewards and anchors must be of as many episodes")
     episode = group_relative(returns, groups, std=std)
+    if not len(rewards) == len(anchors) == len(episode):
+        raise ValueError("returns, rewards and anchors must be of as many episodes")
     to_go: list[float] = []
     keys: list[Hashable] = []
     for i, own in enumerate(rewards):

@@ -84,7 +84,7 @@ def make_policies(
     """
     names = policy_names(config)
     if newest is not None:
-        return {name: load_policy(newest / name, config.policy, config=config) for name in names}
+        return load_policies(newest, config)
     if config.policy == "hf":
         return {
             name: load_policy(config.model, "hf", seed=config.seed, config=config)
@@ -114,15 +114,24 @@ def load_policy(
         config: How a model of Hugging Face is loaded.
 
     Raises:
-        CheckpointError: The folder is there and damaged, or a checkpoint lacks it.
+        CheckpointError: It cannot be loaded: missing, damaged, or no such model.
     """
-    if kind == "tiny":
-        with checkpoint.reading(Path(path)):
+    with checkpoint.reading(Path(path)):
+        if kind == "tiny":
             return TinyPolicy.load(path, seed=seed)
-    if Path(path).is_dir():
-        with checkpoint.reading(Path(path)):
-            return _load_hf(path, seed, config)
-    return _load_hf(path, seed, config)
+        return _load_hf(path, seed, config)
+
+
+def load_policies(folder: Path, config: TrainConfig, *, seed: int = 0) -> dict[str, Any]:
+    """A run's policies by name, from one of its folders: a checkpoint, or its warm start.
+
+    Raises:
+        CheckpointError: One is missing or damaged.
+    """
+    return {
+        name: load_policy(folder / name, config.policy, seed=seed, config=config)
+        for name in policy_names(config)
+    }
 
 
 def _load_hf(path: str | Path, seed: int, config: TrainConfig | None) -> Any:
@@ -195,10 +204,7 @@ def load_agent(
     if (folder / "config.toml").is_file():
         config = TrainConfig.from_toml(folder / "config.toml")
         newest = checkpoint.latest(folder / "checkpoints")
-        policies = {
-            name: load_policy(newest / name, config.policy, seed=seed, config=config)
-            for name in policy_names(config)
-        }
+        policies = load_policies(newest, config, seed=seed)
     elif (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
         kind: Literal["tiny", "hf"] = "tiny" if is_tiny(folder) else "hf"
         config = TrainConfig(policy=kind, model=str(folder))

@@ -10,7 +10,7 @@ from typing import Any
 
 from himac_agents import checkpoint, outcome
 from himac_agents.agent import Executor, HiMACAgent, Planner
-from himac_agents.assembly import assemble, load_policy
+from himac_agents.assembly import assemble, load_policies
 from himac_agents.evaluate import play
 from himac_agents.learner import Learner
 from himac_agents.policies.scripted import Expert, ScriptedPolicy
@@ -32,10 +32,7 @@ def further_supervision(trainer: Trainer) -> dict[str, Any]:
     folder = trainer.run_folder.folder / "supervised"
     newest = checkpoint.latest(folder) if any(folder.glob("step-*")) else None
     source = newest or trainer.run_folder.folder / "warm_start"
-    policies = {
-        n: load_policy(source / n, config.policy, seed=config.seed, config=config)
-        for n in trainer.policies
-    }
+    policies = load_policies(source, config, seed=config.seed)
     learners = {name: Learner(policy, config) for name, policy in policies.items()}
     for learner in learners.values():
         learner.begin_supervision()

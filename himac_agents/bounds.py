@@ -43,12 +43,20 @@ def check(config: TrainConfig) -> None:
         value = getattr(config, name)
         if not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name}={value}: must be above 0")
-    for name in _SHARES:
-        value = getattr(config, name)
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"{name}={value}: it lies between 0 and 1")
+    check_shares(**{name: getattr(config, name) for name in _SHARES})
     check_seeds(config.seed)
     _check_together(config)
+
+
+def check_shares(**values: float) -> None:
+    """Refuses shares and chances, given by name, that are none.
+
+    Raises:
+        ValueError: One does not lie between 0 and 1.
+    """
+    for name, value in values.items():
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"{name}={value}: it lies between 0 and 1")
 
 
 def check_seeds(*seeds: int) -> None:

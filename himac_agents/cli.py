@@ -71,12 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             _COMMANDS, args=args, prog="himac", description=__doc__.split("\n")[0]
         )
         return int(status or 0)
-    except (HiMACError, OSError, ValueError, ImportError) as error:
-        errors.print(f"[bold red]himac:[/] {escape(str(error))}", soft_wrap=True)
-        return 1
     except Exception as error:
-        # Gymnasium's own, such as an id that nobody has registered; its import is slow.
-        if not type(error).__module__.startswith("gymnasium."):
+        # Gymnasium's own, such as an id that nobody has registered, by name: its import is slow.
+        gymnasium = type(error).__module__.startswith("gymnasium.")
+        if not (gymnasium or isinstance(error, (HiMACError, OSError, ValueError, ImportError))):
             raise
         errors.print(f"[bold red]himac:[/] {escape(str(error))}", soft_wrap=True)
         return 1

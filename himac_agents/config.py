@@ -257,12 +257,13 @@ class TrainConfig:
             ValueError: A key is unknown (the message names near ones) or a value has a wrong type.
         """
         known = {f.name: f for f in dataclasses.fields(cls)}
+        defaults = cls()
         for key, value in values.items():
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=2)
                 hint = f" Did you mean {' or '.join(near)}?" if near else ""
                 raise ValueError(f"{where}: unknown setting {key!r}.{hint}")
-            default = getattr(cls(), key)
+            default = getattr(defaults, key)
             if key == "history" and isinstance(value, int) and not isinstance(value, bool):
                 continue
             if isinstance(default, float) and isinstance(value, int):

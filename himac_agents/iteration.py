@@ -133,7 +133,9 @@ def update(
 def summary(episodes: Sequence[Episode]) -> dict[str, float]:
     """What episodes looked like on average."""
     options = [o for e in episodes for o in e.options]
-    said = [o for o in options if o["reason"] == "done" and o["achieved"] is not None]
+    # As in evaluation: a sub-goal that the environment does not understand is not judged.
+    judged = [o for o in options if o["achieved"] is not None]
+    said = [o for o in judged if o["reason"] == "done"]
     turns = [t for e in episodes for t in e.turns()]
     found: dict[str, Any] = {
         "success": np.mean([e.success for e in episodes]),
@@ -144,12 +146,10 @@ def summary(episodes: Sequence[Episode]) -> dict[str, float]:
     }
     if options:
         found["option_steps"] = np.mean([o["steps"] for o in options])
-        # As in evaluation: a sub-goal that the environment does not understand is not judged.
-        judged = [o for o in options if o["achieved"] is not None]
-        if judged:
-            found["achieved"] = np.mean([o["achieved"] for o in judged])
         for reason in ("done", "budget", "terminated", "truncated"):
             found[f"ended_{reason}"] = np.mean([o["reason"] == reason for o in options])
+    if judged:
+        found["achieved"] = np.mean([o["achieved"] for o in judged])
     if said:
         found["sub_done_precision"] = np.mean([o["achieved"] for o in said])
     return {key: float(value) for key, value in found.items()}

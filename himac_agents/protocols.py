@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from himac_agents.bounds import check_seeds
 from himac_agents.prompts import STYLES
 from himac_envs import registry
 
@@ -64,6 +65,7 @@ class Protocol:
             raise ValueError(f"episodes={self.episodes}: must be at least 1")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)}: give different ones, at least one")
+        check_seeds(*self.seeds)
         if self.temperature < 0:
             raise ValueError(f"temperature={self.temperature}: must be 0 or more")
 
@@ -101,4 +103,4 @@ class Protocol:
 
 def names() -> list[str]:
     """The protocols of the registry."""
-    return sorted(path.stem for path in (registry.root() / FOLDER).glob("*.toml"))
+    return registry.names(FOLDER)

@@ -25,9 +25,14 @@ class EnvPool:
     Args:
         make: Makes one environment.
         size: How many play at the same time.
+
+    Raises:
+        ValueError: That is none.
     """
 
     def __init__(self, make: Callable[[], gym.Env[Any, Any]], size: int) -> None:
+        if size < 1:
+            raise ValueError(f"lanes={size}: must be at least 1")
         self._make = make
         self.size = size
         self._envs: list[gym.Env[Any, Any] | None] = []

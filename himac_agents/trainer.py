@@ -180,8 +180,8 @@ class Trainer:
     def warm_start(self, until: int | None = None) -> None:
         """Supervision on the expert's demonstrations, up to step `until` (None: to its end)."""
         config, at = self.config, self.at
-        every = config.supervised_steps
-        last = every if until is None else min(until, every)
+        steps = config.supervised_steps
+        last = steps if until is None else min(until, steps)
         if at.warm >= last:
             return
         if at.warm == 0:
@@ -189,9 +189,9 @@ class Trainer:
                 learner.begin_supervision()
         streams = self.supervision(config.seed, at.warm)
         clock, losses = Clock(), []
-        with Bar(self.console, "warm start", every, at.warm) as tick:
+        with Bar(self.console, "warm start", steps, at.warm) as tick:
             while at.warm < last:
-                lr = cosine(at.warm, every, config.warm_lr)
+                lr = cosine(at.warm, steps, config.warm_lr)
                 for name, stream in streams.items():
                     if self.demonstrations.shown_to(name, at.warm):
                         losses.append(self.learners[name].imitate(next(stream), lr))
@@ -202,7 +202,7 @@ class Trainer:
                     losses.clear()
                     self.run_folder.log("warm_start", at.warm, {"loss": loss, "lr": lr})
                     tick({"loss": loss}, at.warm)
-                if at.warm % _WARM_SAVE == 0 and at.warm < every:
+                if at.warm % _WARM_SAVE == 0 and at.warm < steps:
                     self.save()
                 self._leave_if_asked()
         self._book_supervision(clock)
@@ -279,18 +279,13 @@ class Trainer:
 
     # -- evaluation ------------------------------------------------------------------------------
 
-    def _evaluate(self, name: str) -> None:
-        samples = {"temperature 1": Sample(), "greedy": Sample()}
-        found = self.evaluate(samples=samples)
+    def _evaluate(self, name: str, *, greedy: bool = True) -> None:
+        samples = {"temperature 1": Sample(), **({"greedy": Sample()} if greedy else {})}
+        found = self.evaluate(samples=samples, greedy=greedy)
         self.at.evaluations[name] = found
-        self._show_evaluation(name, found, samples)
-
-    def _show_evaluation(
-        self, name: str, found: Mapping[str, Any], samples: Mapping[str, Sample]
-    ) -> None:
-        successes = {"temperature_1": float(found["success"])}
-        if "greedy" in found:
-            successes["greedy"] = float(found["greedy"]["success"])
+        successes = {"temperature_1": found["success"]}
+        if greedy:
+            successes["greedy"] = found["greedy"]["success"]
         for kind, sample in samples.items():
             self.run_folder.show(f"evaluation/{name}, {kind}", self.at.iteration, sample.episodes)
         self.run_folder.log(f"evaluation/{name}", self.at.iteration, successes)
@@ -302,37 +297,40 @@ class Trainer:
         At temperature 1 only. Where learning ends with the same iteration, the final evaluation is
         that measurement.
         """
-        due = 0 < self.config.eval_at_tokens <= self.at.tokens
-        if not due or "at_tokens" in self.at.evaluations:
+        at = self.at
+        due = 0 < self.config.eval_at_tokens <= at.tokens
+        if not due or "at_tokens" in at.evaluations:
             return
         if self._ended():
             self._evaluate("final")
-            final = self.at.evaluations["final"]
-            found = {key: value for key, value in final.items() if key != "greedy"}
+            found = {k: v for k, v in at.evaluations["final"].items() if k != "greedy"}
         else:
-            sample = Sample()
-            forget(self.agent)
-            found = self._play(self.agent, 1.0, sample)
-            forget(self.agent)
-            self._show_evaluation("at_tokens", found, {"temperature 1": sample})
-        work = {"tokens": self.at.tokens, "env_steps": self.at.env_steps}
-        self.at.evaluations["at_tokens"] = {**found, "work": work}
+            self._evaluate("at_tokens", greedy=False)
+            found = at.evaluations["at_tokens"]
+        work = {"tokens": at.tokens, "env_steps": at.env_steps}
+        at.evaluations["at_tokens"] = {**found, "work": work}
 
     def evaluate(
-        self, agent: HiMACAgent | None = None, samples: Mapping[str, Sample] | None = None
+        self,
+        agent: HiMACAgent | None = None,
+        samples: Mapping[str, Sample] | None = None,
+        *,
+        greedy: bool = True,
     ) -> dict[str, Any]:
-        """Held-out success at temperature 1 and greedy, with each task's outcome."""
+        """Held-out success at temperature 1 and (if asked) greedy, with each task's outcome."""
         looks = samples or {}
         agent = agent or self.agent
-        forget(agent)
-        sampled = self._play(agent, 1.0, looks.get("temperature 1"))
-        greedy = self._play(agent, 0.0, looks.get("greedy"))
-        forget(agent)
-        return {**sampled, "greedy": greedy}
 
-    def _play(self, agent: HiMACAgent, temperature: float, look: Sample | None) -> dict[str, Any]:
-        found = play(agent, self.pool, self.eval_ids, temperature=temperature, on_episode=look)
-        return outcome.record(found)
+        def played(temperature: float, look: Sample | None) -> dict[str, Any]:
+            found = play(agent, self.pool, self.eval_ids, temperature=temperature, on_episode=look)
+            return outcome.record(found)
+
+        forget(agent)
+        found = played(1.0, looks.get("temperature 1"))
+        if greedy:
+            found["greedy"] = played(0.0, looks.get("greedy"))
+        forget(agent)
+        return found
 
     def _load_reference(self) -> None:
         if self.config.kl > 0:

@@ -33,6 +33,11 @@ def root() -> Path:
     )
 
 
+def names(kind: str) -> list[str]:
+    """Return the names of a kind's cards, sorted, e.g. ``names("presets")``."""
+    return sorted(path.stem for path in (root() / kind).glob("*.toml"))
+
+
 def read(kind: str, name: str) -> dict[str, Any]:
     """Return one card, e.g. ``read("worlds", "alfworld")``.
 
@@ -42,7 +47,7 @@ def read(kind: str, name: str) -> dict[str, Any]:
     """
     path = root() / kind / f"{name}.toml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml"))) or "none"
+        known = ", ".join(names(kind)) or "none"
         raise FileNotFoundError(f"no card {name!r} in registry/{kind} (there are: {known})")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ _CONSOLE = Console(highlight=False)
 
 
 def _names() -> list[str]:
-    return sorted(p.stem for p in (registry.root() / "data").glob("*.toml"))
+    return registry.names("data")
 
 
 def get(

@@ -55,7 +55,7 @@ def run(
     import gymnasium as gym
 
     from himac_agents import prompts
-    from himac_agents.bounds import check_seeds
+    from himac_agents.bounds import check_seeds, check_shares
     from himac_agents.demo_files import demos_of, describe_demos, write_demos
     from himac_agents.demonstrations import demonstrate, demonstration_order
     from himac_agents.rollout import EnvPool
@@ -68,9 +68,7 @@ def run(
     if episodes < 1:
         raise ValueError(f"episodes={episodes}: must be at least 1")
     check_seeds(seed)
-    for name, chance in (("noise", noise), ("plan_noise", plan_noise)):
-        if not 0.0 <= chance <= 1.0:
-            raise ValueError(f"{name}={chance}: it lies between 0 and 1")
+    check_shares(noise=noise, plan_noise=plan_noise)
     plays_flat = cards[env].kind == "flat"
     prompt = prompts.resolve(prompt)
     style = prompts.make(prompt, env)

@@ -127,7 +127,6 @@ def run(
         record: Also film the split's first task, as .gif or .mp4 (environments with pictures).
         remote: The remote model that "api" means.
     """
-    from himac_agents.bounds import check_seeds
     from himac_agents.evaluate import evaluate
     from himac_agents.files import write_atomically
     from himac_agents.measure import RecordFile
@@ -147,9 +146,6 @@ def run(
     if card.benchmark != "sokoban" and (image or record is not None):
         option = "--image" if image else "--record"
         raise ValueError(f"{option} needs an environment with pictures: {env_id} has none")
-    if lanes < 1:
-        raise ValueError(f"lanes={lanes}: must be at least 1")
-    check_seeds(*protocol.seeds)
     own = {**given, "prompt": prompt, "executor_history": executor_history, "think": think or None}
     given_kwargs = {"data": data, "max_steps": max_steps, "image": image or None}
     kwargs: dict[str, Any] = {**trained_with(executor or agent, env_id), **protocol.env_kwargs}
@@ -180,8 +176,7 @@ def run(
     if records is not None:
         how = {"think": think or None, "executor_history": executor_history}
         asked = {"model": remote.model or None, "base_url": remote.base_url or None}
-        about = {**told, **_about(protocol, env_id, kwargs), **how, **asked}
-        about = {key: value for key, value in about.items() if value is not None}
+        about = _about(protocol, env_id, kwargs, **told, **how, **asked)
         file = RecordFile(records, about, resume=resume)
     with _progress(made, protocol.episodes * len(protocol.seeds)) as tick:
 
@@ -228,18 +223,20 @@ def _foreign(agent: str, env_id: str) -> str:
     if settings is None:
         return ""
     own = settings.env if settings.traits.hierarchical else settings.flat_env
-    if own not in cards or (
-        cards[own].benchmark == cards[env_id].benchmark and cards[own].kind == cards[env_id].kind
-    ):
+    card, played = cards.get(own), cards[env_id]
+    if card is None or (card.benchmark, card.kind) == (played.benchmark, played.kind):
         return ""
     return f"note: {agent} was trained on {own} and plays {env_id}"
 
 
-def _about(protocol: Protocol, env_id: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _about(
+    protocol: Protocol, env_id: str, kwargs: Mapping[str, Any], **further: Any
+) -> dict[str, Any]:
     """What makes an episode of one evaluation comparable with those of another."""
     names = ("split", "temperature", "prompt", "max_command_tokens", "max_blueprint_tokens")
     shared = {name: getattr(protocol, name) for name in names}
-    return {"env": env_id, "env_kwargs": dict(kwargs), **shared}
+    given = {key: value for key, value in further.items() if value is not None}
+    return {"env": env_id, "env_kwargs": dict(kwargs), **shared, **given}
 
 
 @contextmanager

@@ -31,13 +31,13 @@ def run(
         if benchmark in (None, card.benchmark):
             table.add_row(card.id, card.kind, card.summary)
     console.print(table)
-    presets = sorted(p.stem for p in (registry.root() / "presets").glob("*.toml"))
+    presets = registry.names("presets")
     console.print(f"\nTraining presets (himac train NAME): {', '.join(presets) or 'none'}")
-    protocols = sorted(p.stem for p in (registry.root() / "presets" / "eval").glob("*.toml"))
+    protocols = registry.names("presets/eval")
     console.print(f"Evaluation presets (himac eval --preset NAME): {', '.join(protocols)}")
     for name in names:
         folder = data.installed(name)
-        if (registry.root() / "data" / f"{name}.toml").is_file():
+        if name in registry.names("data"):
             where = str(folder) if folder else f"not installed (himac data get {name})"
         else:
             where = "none needed"

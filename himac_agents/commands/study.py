@@ -108,7 +108,7 @@ def _recorded(study: Study, folder: Path) -> list[Recorded]:
     from himac_agents.study import results
     from himac_agents.study.plan import Study
 
-    names = [p.stem for p in (registry.root() / "studies").glob("*.toml")]
-    studies = [study, *(Study.load(name) for name in names if name != study.name)]
+    others = (name for name in registry.names("studies") if name != study.name)
+    studies = [study, *map(Study.load, others)]
     studies.sort(key=lambda s: (len(s.jobs()), s.name))
     return [(s, results.read_all(folder, s.name)) for s in studies]

@@ -78,10 +78,10 @@ def _wants_hf(args: Sequence[str]) -> bool:
 def _settings(preset: str) -> TrainConfig:
     if preset.endswith(".toml"):
         return TrainConfig.from_toml(preset)
-    known = {p.stem for p in (registry.root() / "presets").glob("*.toml")}
+    known = registry.names("presets")
     if preset not in known:
         raise ValueError(
-            f"no preset {preset!r}: there are {', '.join(sorted(known))}; "
+            f"no preset {preset!r}: there are {', '.join(known)}; "
             "a file of settings ends in .toml"
         )
     return TrainConfig.preset(preset)

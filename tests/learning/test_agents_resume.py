@@ -147,13 +147,6 @@ def test_errors_teach(tmp_path: Path) -> None:
         TrainConfig.from_toml(tmp_path / "bad.toml")
 
 
-def test_every_preset_is_valid() -> None:
-    for name in ("quickstart", "alfworld-real"):
-        config = TrainConfig.preset(name)
-        assert config.note, "a preset says what its figures rest on"
-        assert TrainConfig.from_dict(__import__("tomllib").loads(config.to_toml())) == config
-
-
 def test_one_process_trains_a_run(tmp_path: Path) -> None:
     """Another one is told so; one that has died has let go of it."""
     run = tmp_path / "run"

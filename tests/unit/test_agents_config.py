@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,12 @@ def test_settings_that_mean_nothing_are_refused_at_once(changes: dict[str, Any],
 
 
 def test_every_preset_of_training_is_valid() -> None:
-    names = sorted(p.stem for p in (registry.root() / "presets").glob("*.toml"))
-    assert {"quickstart", "hf", "study-alfworld", "study-webshop"} <= set(names)
+    names = registry.names("presets")
+    assert {"quickstart", "alfworld-real", "hf", "study-alfworld", "study-webshop"} <= set(names)
     for name in names:
         config = TrainConfig.preset(name)
         assert config.note, f"{name} says what its figures rest on"
+        assert TrainConfig.from_dict(tomllib.loads(config.to_toml())) == config
         # With a model a role, a flat agent is shown as many batches as both together.
         if not config.share_parameters and config.policy == "tiny":
             flat = config.replace(method="grpo").supervised_steps
