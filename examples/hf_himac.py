@@ -15,7 +15,7 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from himac_agents.config import TrainConfig
-from himac_agents.trainer import Trainer
+from himac_agents.training.trainer import Trainer
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"

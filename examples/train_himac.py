@@ -7,7 +7,7 @@ import sys
 import tempfile
 
 from himac_agents.config import TrainConfig
-from himac_agents.trainer import Trainer
+from himac_agents.training.trainer import Trainer
 
 config = TrainConfig.preset("quickstart")
 if "--quick" in sys.argv:  # a minute's look at every part; far too short to learn

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import tomllib
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from himac_agents.bounds import check
-from himac_agents.methods import METHODS, Method, MethodName
-from himac_agents.prompts import Style, VerlAgentPrompts
-from himac_agents.settings import Pairs
+from himac_agents.pairs import Pairs
 from himac_envs import data, registry
 
 Baseline = Literal["supervised", "grpo", "demonstrator", "oracle"]
@@ -31,7 +30,7 @@ class TrainConfig:
 
     # "himac" and its ablations (a planner above an executor), or one flat agent ("grpo", "rloo",
     # "gigpo"); see himac_agents/methods.py.
-    method: MethodName = "himac"
+    method: str = "himac"
     # The hierarchical environment.
     env: str = "HiMAC-ALFWorld-v0"
     # The same tasks without a hierarchy: for the flat methods and the flat baseline.
@@ -80,7 +79,7 @@ class TrainConfig:
     # Style: "compact" (few words), "compact-gather" (what matches the task is repeated behind each
     # observation, not marked in it), "chat", "verl-agent" (that project's flat prompt), or "auto":
     # compact for tiny models, chat for all others.
-    prompt: Style = "auto"
+    prompt: str = "auto"
     # What the executor remembers on a hierarchical environment: its sub-goal's "segment", which is
     # the paper's mask, or the whole "episode".
     executor_history: Literal["segment", "episode"] = "segment"
@@ -227,28 +226,6 @@ class TrainConfig:
         if self.separate_adapters:
             object.__setattr__(self, "share_parameters", False)
 
-    @property
-    def traits(self) -> Method:
-        """What the method does: who plans, what is compared, who is updated when."""
-        return METHODS[self.method]
-
-    @property
-    def supervised_steps(self) -> int:
-        """Optimiser steps of the warm start, of a flat agent or of a hierarchy."""
-        if not self.traits.hierarchical and self.flat_warm_steps:
-            return self.flat_warm_steps
-        return self.warm_steps
-
-    @property
-    def memory(self) -> int | None:
-        """`history` as `Executor` takes it: None for the whole episode.
-
-        verl-agent's prompt is one of its own at each step, with a memory of two unless told else.
-        """
-        if self.history != "episode":
-            return int(self.history)
-        return VerlAgentPrompts.memory if self.prompt == "verl-agent" else None
-
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "the configuration") -> TrainConfig:
         """Settings from plain values.
@@ -350,3 +327,97 @@ def _toml(value: Any) -> str:
         return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
     text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{text}"'
+
+
+# -- what each setting may be ---
+
+_AT_LEAST_1 = (
+    "tasks", "blueprints", "executions", "minibatches", "epochs", "lanes", "least_minibatch",
+    "planner_every", "executor_updates", "checkpoint_every", "eval_episodes", "micro_tokens",
+    "warm_tokens", "warm_planner_repeats", "hidden", "layers", "heads", "feedforward",
+    "max_command_tokens", "max_blueprint_tokens",
+)  # fmt: skip
+_AT_LEAST_0 = (
+    "subgoal_budget", "replans", "max_env_steps", "max_tokens", "eval_at_tokens", "resample_dead",
+    "iterations", "warm_steps", "flat_warm_steps", "demos", "threads", "lr", "warm_lr", "kl",
+    "clip", "clip_high", "format_penalty", "step_cost", "gigpo_weight", "lora_rank",
+)  # fmt: skip
+_ABOVE_0 = ("temperature", "max_grad_norm", "lora_alpha")
+_SHARES = ("demo_noise", "plan_noise", "warm_planner_share", "gigpo_discount")
+
+
+def check(config: TrainConfig) -> None:
+    """Refuses settings that mean nothing, or not what they say.
+
+    Raises:
+        ValueError: The message names the setting, its value and what it may be.
+    """
+    for name, choices in _choices().items():
+        _check_choice(name, getattr(config, name), choices)
+    for names, least in ((_AT_LEAST_1, 1), (_AT_LEAST_0, 0)):
+        for name in names:
+            value = getattr(config, name)
+            if not (value >= least and math.isfinite(value)):
+                raise ValueError(f"{name}={value}: must be at least {least}")
+    for name in _ABOVE_0:
+        value = getattr(config, name)
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name}={value}: must be above 0")
+    check_shares(**{name: getattr(config, name) for name in _SHARES})
+    check_seeds(config.seed)
+    _check_together(config)
+
+
+def check_shares(**values: float) -> None:
+    """Refuses shares and chances, given by name, that are none.
+
+    Raises:
+        ValueError: One does not lie between 0 and 1.
+    """
+    for name, value in values.items():
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"{name}={value}: it lies between 0 and 1")
+
+
+def check_seeds(*seeds: int) -> None:
+    """Refuses seeds that some generator does not take.
+
+    Raises:
+        ValueError: A seed is below 0, or needs more than 63 bits.
+    """
+    for seed in seeds:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed {seed}: it lies between 0 and 2^63 - 1")
+
+
+@cache
+def _choices() -> dict[str, tuple[Any, ...]]:
+    """The values that may be chosen among, by setting."""
+    found = {}
+    for name, hint in get_type_hints(TrainConfig).items():
+        if get_origin(hint) is tuple:
+            hint = get_args(hint)[0]
+        if get_origin(hint) is Literal:
+            found[name] = get_args(hint)
+    return found
+
+
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    for one in value if isinstance(value, tuple) else (value,):
+        if one not in choices:
+            raise ValueError(f"{name}={one!r}: choose among {', '.join(map(str, choices))}")
+
+
+def _check_together(config: TrainConfig) -> None:
+    if config.history != "episode" and (isinstance(config.history, str) or config.history < 0):
+        raise ValueError(f'history={config.history!r}: "episode", or a number of steps')
+    if config.policy == "tiny" and config.hidden % (2 * config.heads):
+        raise ValueError(
+            f"hidden={config.hidden}, heads={config.heads}: each head needs an even width"
+        )
+    if not config.lora_targets:
+        raise ValueError("lora_targets is empty: name the modules that get an adapter")
+    if config.lora_rank and config.policy != "hf":
+        raise ValueError("lora_rank > 0 needs policy='hf': the tiny model learns as a whole")
+    if config.separate_adapters and not config.lora_rank:
+        raise ValueError("separate_adapters needs lora_rank > 0")

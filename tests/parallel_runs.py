@@ -13,22 +13,23 @@ import torch
 from safetensors.torch import save_file
 from toy import FruitEnv
 
-from himac_agents import parallel
-from himac_agents.agent import HiMACAgent
-from himac_agents.batching import segments_of
+from himac_agents import distributed
+from himac_agents.agents.agent import HiMACAgent
+from himac_agents.algorithms.batching import segments_of
+from himac_agents.algorithms.learner import Learner
 from himac_agents.config import TrainConfig
-from himac_agents.demonstrations import Supervision, demonstrate, texts_of
-from himac_agents.episodes import Task
-from himac_agents.learner import Learner
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import CompactPrompts
-from himac_agents.rollout import EnvPool, collect
+from himac_agents.rollouts.collect import collect
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.types import Task
+from himac_agents.training.demonstrations import Supervision, demonstrate, texts_of
 from himac_envs.hierarchy import HierarchicalEnv
 
 
 def update(folder: Path, mean: str) -> None:
     """A supervised step, then a phase's policy gradient, each on this process's share."""
-    team = parallel.join()
+    team = distributed.join()
     pool = EnvPool(lambda: HierarchicalEnv(FruitEnv(max_steps=12)), 16)
     prompts, ids = CompactPrompts(), pool.task_ids("train")
     shown = demonstrate(pool, ids[:30], prompts=prompts, expert="oracle", transcripts=True)
@@ -62,7 +63,7 @@ def update(folder: Path, mean: str) -> None:
     found["losses"] = torch.tensor(losses)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(found, folder / f"rank{team.rank}-of-{team.size}.safetensors")
-    parallel.leave()
+    distributed.leave()
 
 
 if __name__ == "__main__":

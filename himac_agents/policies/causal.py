@@ -1,7 +1,7 @@
 """What every local causal language model does: batched generation with a cache, log-probabilities.
 
-How a batch is written, token by token, is in `himac_agents.policies.decoding`. `tiny` and `hf`
-differ only in how a conversation becomes tokens and where the weights come from.
+How a batch is written, token by token, is in `himac_agents.policies.generation.decode`. `tiny` and
+`chat` differ only in how a conversation becomes tokens and where the weights come from.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from himac_agents.policies.cache import SlotCache
-from himac_agents.policies.choices import forbid, restrictions
-from himac_agents.policies.decoding import Decoding
-from himac_agents.policies.reader import Reader
-from himac_agents.policy import Completion, Message, Prompt, Sampling, TokenBatch
+from himac_agents.policies.base import Completion, Message, Prompt, Sampling, TokenBatch
+from himac_agents.policies.generation.cache import SlotCache
+from himac_agents.policies.generation.decode import Decoding
+from himac_agents.policies.generation.reader import Reader
+from himac_agents.policies.generation.restricted import forbid, restrictions
 
 
 @contextmanager
@@ -143,7 +143,7 @@ class CausalPolicy(ABC):
     # -- learning --------------------------------------------------------------------------------
 
     def logprobs(self, batch: TokenBatch) -> Tensor:
-        """See `TrainablePolicy.logprobs`."""
+        """Log-probabilities alone; see `logprobs_and_entropy`."""
         return self.logprobs_and_entropy(batch)[0]
 
     def logprobs_and_entropy(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:

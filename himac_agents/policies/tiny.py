@@ -11,7 +11,6 @@ environment's own text. Two choices decide whether so small a model learns at al
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -26,9 +25,9 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from himac_agents.policies.base import Message, TokenBatch
 from himac_agents.policies.causal import CausalPolicy, without_progress_bars
-from himac_agents.policies.reader import Reader
-from himac_agents.policy import Message, TokenBatch
+from himac_agents.policies.generation.reader import Reader
 
 PAD, UNKNOWN, END, SAY = "<pad>", "<unk>", "<end>", "<say>"
 SPECIAL = (PAD, UNKNOWN, END, SAY, "<plan>", "<act>", "<play>", "<sub_done>")
@@ -249,9 +248,3 @@ def is_tiny(folder: str | Path) -> bool:
     """Whether a saved model is one of ours: its tokenizer knows the role tokens."""
     path = Path(folder) / "tokenizer.json"
     return path.is_file() and f'"{SAY}"' in path.read_text(encoding="utf-8")
-
-
-def describe(policy: TinyPolicy) -> str:
-    """One line on the model: parameters and vocabulary."""
-    count = sum(p.numel() for p in policy.model.parameters())
-    return json.dumps({"parameters": count, "vocabulary": len(policy.tokenizer)})

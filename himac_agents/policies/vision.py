@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from himac_agents.policies.hf import HFPolicy
-from himac_agents.policy import Image, Message, Prompt, TokenBatch
+from himac_agents.policies.base import Image, Message, Prompt, TokenBatch
+from himac_agents.policies.chat import ChatPolicy
 from himac_envs.task import MissingDependencyError
 
 #: Pictures whose pixels are kept ready; games show the same ones again and again.
@@ -136,13 +136,13 @@ def load_eyes(source: str) -> Eyes:
     return Eyes(tokenizer, image_processor, processor, token or "<|image_pad|>")
 
 
-class VisionPolicy(HFPolicy):
-    """A vision-language model as a policy; see the module's text and `HFPolicy`.
+class VisionPolicy(ChatPolicy):
+    """A vision-language model as a policy; see the module's text and `ChatPolicy`.
 
     Args:
         model: A transformers image-text-to-text model.
         eyes: What it reads with.
-        **others: See `HFPolicy`.
+        **others: See `ChatPolicy`.
     """
 
     def __init__(self, model: Any, eyes: Eyes, **others: Any) -> None:
@@ -162,7 +162,7 @@ class VisionPolicy(HFPolicy):
             )
 
     def without_adapter(self) -> VisionPolicy:
-        """See `HFPolicy.without_adapter`."""
+        """See `ChatPolicy.without_adapter`."""
         if self.host is None:
             raise ValueError("this policy is a whole model: there is no base under it")
         return VisionPolicy(self.model, self.eyes, host=self.host, loading=self.loading)

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from himac_agents.config import TrainConfig
+from himac_agents.prompts.base import Prompts
 from himac_agents.prompts.chat import ChatPrompts
-from himac_agents.prompts.compact import CompactPrompts
-from himac_agents.prompts.protocol import Prompts
-from himac_agents.prompts.reading import MAX_COMMAND, read_blueprint, read_command, visible
+from himac_agents.prompts.compact.style import CompactPrompts
+from himac_agents.prompts.parsing import MAX_COMMAND, read_blueprint, read_command, visible
 from himac_agents.prompts.scene import mark, scene
 from himac_agents.prompts.verl_agent import VerlAgentPrompts
 from himac_agents.prompts.wording import benchmark_of
@@ -85,3 +86,15 @@ def make(
     if style == "verl-agent":
         return VerlAgentPrompts(benchmark=benchmark, pixels=pixels)
     return ChatPrompts(benchmark=benchmark, think=think, pixels=pixels, sub_done=sub_done)
+
+
+def make_prompts(config: TrainConfig, *, sub_done: bool = True) -> Prompts:
+    """The style of prompts that a run's model reads."""
+    return make(
+        config.prompt,
+        config.env,
+        tiny=config.policy == "tiny",
+        think=config.think,
+        pixels=bool(config.env_kwargs.get("image")),
+        sub_done=sub_done,
+    )

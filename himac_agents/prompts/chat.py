@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from himac_agents.policy import Message
-from himac_agents.prompts.protocol import PlainCommands
+from himac_agents.policies.base import Message
+from himac_agents.prompts.base import PlainCommands
 from himac_agents.prompts.scene import scene
 from himac_agents.prompts.wording import offered, wording
 from himac_envs.blueprint import SUB_DONE, Blueprint

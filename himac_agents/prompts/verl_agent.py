@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from himac_agents.policy import Message
+from himac_agents.policies.base import Message
 from himac_agents.prompts.chat import ChatPrompts
-from himac_agents.prompts.reading import MAX_COMMAND, read_command
+from himac_agents.prompts.parsing import MAX_COMMAND, read_command
 from himac_agents.prompts.wording import offered, wording
 from himac_envs.blueprint import SUB_DONE
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from himac_envs.alfworld.game import FRIDGE, NO_TOOL, SINK
 from himac_envs.alfworld.names import bits
-
-if TYPE_CHECKING:
-    from himac_envs.alfworld.engine import State
+from himac_envs.alfworld.records import FRIDGE, NO_TOOL, SINK, StateRecord
 
 
-def list_commands(state: State) -> list[str]:
+def list_commands(state: StateRecord) -> list[str]:
     """The commands that the original would admit, in its order: plain string sort."""
     # Verbs in alphabetical order; only within a verb is there anything to sort.
     game = state.game

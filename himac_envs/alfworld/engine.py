@@ -13,8 +13,9 @@ from typing import Final
 
 from himac_envs.alfworld.commands import list_commands
 from himac_envs.alfworld.dialect import HELP_TEXT
-from himac_envs.alfworld.game import FRIDGE, MICROWAVE, ROOM, SINK, Game, SavedState
+from himac_envs.alfworld.game import ROOM, Game
 from himac_envs.alfworld.names import bits, listing
+from himac_envs.alfworld.records import FRIDGE, MICROWAVE, SINK, SavedState, StateRecord
 
 __all__ = ["NOTHING_HAPPENS", "Game", "SavedState", "State"]
 
@@ -22,29 +23,17 @@ NOTHING_HAPPENS: Final = "Nothing happens."
 """What the original prints for a command that is not admissible, whatever it says."""
 
 
-class State:
+class State(StateRecord):
     """One episode's state.
 
     Attributes:
         game: The fixed tables.
-        location: Number of the agent's location.
-        held: Number of the held object, -1 for none.
-        opened: Mask of open receptacles.
-        contents: Mask of the objects in each receptacle.
-        lying: Mask of the objects at each location (PDDL's objectAtLocation).
-        left: For each receptacle, mask of the objects that were taken out of it and not put back
-            (the explicit negations that the original's state keeps).
-        clean, hot, cool, sliced, toggled: Masks of objects.
         won: Whether the goal holds now. It can cease to hold when play goes on.
-        placed: Objects put down so far, the latest last, each once. Not of the original's state.
-        seen: Mask of the receptacles whose contents were printed. Not of the original's state.
-        visited: Mask of the receptacles of which anything was printed, "is closed" included.
     """
 
-    __slots__ = (
-        "_commands", "clean", "contents", "cool", "game", "held", "hot", "left", "location",
-        "lying", "opened", "placed", "seen", "sliced", "toggled", "visited", "won",
-    )  # fmt: skip
+    __slots__ = ("_commands", "game", "won")
+
+    game: Game
 
     def __init__(self, game: Game) -> None:
         self.game = game

@@ -13,9 +13,10 @@ from himac_envs.alfworld.aims import achieved, understand
 from himac_envs.alfworld.dialect import DialectName, find_dialect
 from himac_envs.alfworld.engine import NOTHING_HAPPENS, State
 from himac_envs.alfworld.expert import Follower, blueprint, follow, plan_subgoal
-from himac_envs.alfworld.game import Game, SavedState
+from himac_envs.alfworld.game import Game
 from himac_envs.alfworld.games import GameLibrary, open_library
 from himac_envs.alfworld.planner import solve
+from himac_envs.alfworld.records import SavedState
 from himac_envs.blueprint import Blueprint
 from himac_envs.data import installed
 from himac_envs.task import HiMACError, Outcome, RewardMode, TaskEnv

@@ -18,9 +18,10 @@ import numpy as np
 from himac_envs.alfworld.aims import achieved, find_objects, find_receptacles, meant, referent
 from himac_envs.alfworld.engine import State
 from himac_envs.alfworld.expert import blueprint, plan_aim
-from himac_envs.alfworld.game import FRIDGE, MICROWAVE, SINK, Game
+from himac_envs.alfworld.game import Game
 from himac_envs.alfworld.names import bits
 from himac_envs.alfworld.planner import NoPlanError
+from himac_envs.alfworld.records import FRIDGE, MICROWAVE, SINK
 from himac_envs.alfworld.subgoals import Aim
 
 _UNLIKELY: Final = 0.5

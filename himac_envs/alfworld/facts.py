@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from himac_envs.alfworld.archive import TASK_TYPES
 from himac_envs.alfworld.engine import State
-from himac_envs.alfworld.game import FRIDGE, MICROWAVE, Game, SavedState
+from himac_envs.alfworld.game import Game
 from himac_envs.alfworld.goals import CLEAN, COOL, HOT, Lit, Placed
 from himac_envs.alfworld.names import bits
+from himac_envs.alfworld.records import FRIDGE, MICROWAVE, SavedState
 
 #: What stands between the thing and the receptacle in a command of either dialect.
 _RECEPTACLE = re.compile(r" (?:from|to|in/on) ")

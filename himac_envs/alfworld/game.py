@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -18,107 +18,39 @@ from himac_envs.alfworld.errors import GameFileError
 from himac_envs.alfworld.goals import Condition, GoalTables, compile_goal
 from himac_envs.alfworld.names import bits, entity_names, listing
 from himac_envs.alfworld.problem import Problem
+from himac_envs.alfworld.records import (
+    CACHE_LIMIT,
+    FRIDGE,
+    MICROWAVE,
+    NO_TOOL,
+    SINK,
+    GameRecord,
+    SavedState,
+)
 
 INTRO: Final = "-= Welcome to TextWorld, ALFRED! =-\n\n"
 ROOM: Final = "You are in the middle of a room. Looking quickly around you, you see "
 TASK: Final = "\n\nYour task is to: "
-
-NO_TOOL: Final = 0
-SINK: Final = 1
-MICROWAVE: Final = 2
-FRIDGE: Final = 3
 
 _OBJECT_PROPERTIES: Final = (
     "pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable",
     "isreceptacleobject", "isclean", "ishot", "iscool", "issliced", "istoggled",
 )  # fmt: skip
 _KNIVES: Final = ("knifetype", "butterknifetype")
-# Contents texts remembered per receptacle: more than a game's normal play meets.
-_CACHE_LIMIT: Final = 64
+#: All that a game consists of.
+FIELDS: Final = (*GameRecord.__slots__, "conditions")
 
 
-class SavedState(NamedTuple):
-    """A state as a value; see :class:`himac_envs.alfworld.engine.State` for the fields."""
-
-    location: int
-    held: int
-    opened: int
-    contents: tuple[int, ...]
-    lying: tuple[int, ...]
-    left: tuple[int, ...]
-    clean: int
-    hot: int
-    cool: int
-    sliced: int
-    toggled: int
-    placed: tuple[int, ...]
-    seen: int
-    visited: int
-
-
-class Game:
+class Game(GameRecord):
     """The fixed part of one game. Use :meth:`from_problem`; treat instances as read-only.
 
     Attributes:
-        task_id: Where the game comes from.
-        dialect: The strings it speaks.
-        goal_text: The goal's sentence as printed, e.g. ``"put a mug in desk."``.
         conditions: What must hold for the game to be won.
-        object_names, receptacle_names, location_names: Names by number.
-        object_types, receptacle_types: PDDL types by number, ``""`` for none.
-        object_index, receptacle_index: Numbers by name.
-        location_of: Location of each receptacle, -1 for none.
-        at: Receptacles at each location.
-        accepts: Mask of the objects that may be put in each receptacle.
-        permits: The pairs of types that this comes from: of receptacle and of object.
-        tools: ``NO_TOOL``, ``SINK``, ``MICROWAVE`` or ``FRIDGE`` for each receptacle.
-        openable: Mask of receptacles.
-        pickupable, cleanable, heatable, coolable, toggleable, sliceable, holders, knives: Masks of
-            objects; ``holders`` are objects that can have others inside.
-        inner: For each of ``holders``, the objects that are said to be inside (never changes).
-        goto: The ``go to`` commands possible at each location, sorted.
     """
 
-    __slots__ = (
-        "_described", "_takes", "accepts", "at", "cleanable", "conditions", "coolable", "dialect",
-        "facing", "goal_text", "goto", "heatable", "holders", "inner", "intro", "knives",
-        "location_names", "location_of", "object_index", "object_names", "object_types",
-        "openable", "permits", "pickupable", "receptacle_index", "receptacle_names",
-        "receptacle_types", "sliceable", "start", "task_id", "toggleable", "tools",
-    )  # fmt: skip
+    __slots__ = ("conditions",)
 
-    task_id: str
-    dialect: Dialect
-    goal_text: str
     conditions: tuple[Condition, ...]
-    object_names: tuple[str, ...]
-    receptacle_names: tuple[str, ...]
-    location_names: tuple[str, ...]
-    object_types: tuple[str, ...]
-    receptacle_types: tuple[str, ...]
-    object_index: dict[str, int]
-    receptacle_index: dict[str, int]
-    location_of: tuple[int, ...]
-    at: tuple[tuple[int, ...], ...]
-    accepts: tuple[int, ...]
-    permits: tuple[tuple[str, str], ...]
-    tools: tuple[int, ...]
-    openable: int
-    pickupable: int
-    cleanable: int
-    heatable: int
-    coolable: int
-    toggleable: int
-    sliceable: int
-    holders: int
-    knives: int
-    inner: dict[int, tuple[int, ...]]
-    goto: tuple[list[str], ...]
-    facing: tuple[str, ...]
-    intro: str
-    start: SavedState
-    _described: list[dict[int, str]]
-    _takes: list[dict[int, list[str]]]
 
     @classmethod
     def from_problem(
@@ -323,7 +255,7 @@ class Game:
 
     def _copy(self) -> Game:
         game = Game()
-        for name in self.__slots__:
+        for name in FIELDS:
             setattr(game, name, getattr(self, name))
         return game
 
@@ -344,27 +276,14 @@ class Game:
                 text = f"The {name} is open. In it, you see {things}."
             else:
                 text = f"On the {name}, you see {things}."
-            if len(known) >= _CACHE_LIMIT:
+            if len(known) >= CACHE_LIMIT:
                 known.clear()
             known[contents] = text
         return text
 
-    def takes(self, r: int, contents: int) -> list[str]:
-        """The ``take`` commands for a receptacle's contents, sorted. Not to be changed."""
-        known = self._takes[r]
-        commands = known.get(contents)
-        if commands is None:
-            name = self.receptacle_names[r]
-            names = (self.object_names[o] for o in bits(contents & self.pickupable))
-            commands = sorted(f"take {object_name} from {name}" for object_name in names)
-            if len(known) >= _CACHE_LIMIT:
-                known.clear()
-            known[contents] = commands
-        return commands
-
     def __getstate__(self) -> tuple[None, dict[str, object]]:
         """Pickle without the remembered texts."""
-        slots = {name: getattr(self, name) for name in self.__slots__}
+        slots = {name: getattr(self, name) for name in FIELDS}
         slots["_described"] = [{} for _ in self.receptacle_names]
         slots["_takes"] = [{} for _ in self.receptacle_names]
         return None, slots

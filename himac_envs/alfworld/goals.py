@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from himac_envs.alfworld.errors import GameFileError, UnsolvableGameError
 from himac_envs.alfworld.problem import Expression, parse_typed_list
-
-if TYPE_CHECKING:
-    from himac_envs.alfworld.engine import State
+from himac_envs.alfworld.records import StateRecord
 
 CLEAN: Final = 1
 HOT: Final = 2
@@ -32,7 +30,7 @@ class Wanted:
     objects: int
     flags: int = 0
 
-    def ready(self, state: State) -> int:
+    def ready(self, state: StateRecord) -> int:
         """The objects that fit now, as a mask."""
         objects = self.objects
         if self.flags:
@@ -57,7 +55,7 @@ class Placed:
     wanted: tuple[Wanted, ...]
     receptacles: tuple[int, ...]
 
-    def met(self, state: State) -> bool:
+    def met(self, state: StateRecord) -> bool:
         """Whether the condition holds now."""
         contents = state.contents
         first = self.wanted[0].ready(state)
@@ -84,7 +82,7 @@ class Lit:
 
     lamps: int
 
-    def met(self, state: State) -> bool:
+    def met(self, state: StateRecord) -> bool:
         """Whether the condition holds now."""
         lit = self.lamps & state.toggled
         if not lit:
@@ -99,7 +97,7 @@ class Held:
 
     wanted: Wanted
 
-    def met(self, state: State) -> bool:
+    def met(self, state: StateRecord) -> bool:
         """Whether the condition holds now."""
         return state.held >= 0 and bool(self.wanted.ready(state) >> state.held & 1)
 
@@ -110,7 +108,7 @@ class Made:
 
     wanted: Wanted
 
-    def met(self, state: State) -> bool:
+    def met(self, state: StateRecord) -> bool:
         """Whether the condition holds now."""
         return bool(self.wanted.ready(state))
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from himac_envs.alfworld.engine import State
-from himac_envs.alfworld.game import FRIDGE, MICROWAVE, SINK
 from himac_envs.alfworld.goals import CLEAN, COOL, HOT, SLICED, Held, Lit, Made, Placed, Wanted
 from himac_envs.alfworld.names import bits
+from himac_envs.alfworld.records import FRIDGE, MICROWAVE, SINK
 
 EVERYWHERE = -1
 """As ``known``: the contents of all receptacles are known."""

@@ -166,4 +166,3 @@ def test_every_card_shows_in_the_package() -> None:
     if BROWSER and not (shutil.which("chromium") and shutil.which("chromedriver")):
         with pytest.raises(Exception, match="chromium"):
             gym.make(sorted(BROWSER)[0])
-

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from himac_agents import checkpoint
 from himac_agents.cli import main
+from himac_agents.evaluation.loading import load_agent
+from himac_agents.files import CheckpointError, latest_checkpoint
 from himac_agents.policies.tiny import TinyPolicy, TinySize
-from himac_agents.trainer import Trainer, load_agent
+from himac_agents.training import checkpoint
+from himac_agents.training.trainer import Trainer
 
 TEXTS = ["go to cabinet 1", "take mug 1 from cabinet 1", "<sub_done>"]
 
@@ -34,7 +36,7 @@ def _optimizer(policy: TinyPolicy) -> torch.optim.AdamW:
 
 
 def _readable(folder: Path) -> int:
-    path = checkpoint.latest(folder)
+    path = latest_checkpoint(folder)
     state = checkpoint.read_state(path)
     policy = TinyPolicy.load(path / "policy")
     checkpoint.restore_generator(path, "policy", policy)
@@ -113,21 +115,21 @@ def test_what_was_saved_is_what_is_restored(tmp_path: Path) -> None:
 
 
 def test_errors_name_the_file(tmp_path: Path) -> None:
-    with pytest.raises(checkpoint.CheckpointError, match="holds no checkpoint"):
-        checkpoint.latest(tmp_path)
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        latest_checkpoint(tmp_path)
     policy = _policy()
     path = checkpoint.save(tmp_path, 1, {}, {"policy": policy}, {"policy": _optimizer(policy)})
     bigger = TinyPolicy.build(TEXTS, TinySize(16, 2, 1, 16))
-    with pytest.raises(checkpoint.CheckpointError, match="parameters, this model has"):
+    with pytest.raises(CheckpointError, match="parameters, this model has"):
         checkpoint.restore_optimizer(path, "policy", torch.optim.AdamW(bigger.parameters()))
     (path / "policy.optimizer.json").write_text("{}")
-    with pytest.raises(checkpoint.CheckpointError, match=r"optimizer\.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"optimizer\.json cannot be read"):
         checkpoint.restore_optimizer(path, "policy", torch.optim.AdamW(policy.parameters()))
     (path / "policy.optimizer.safetensors").write_bytes(b"junk")
-    with pytest.raises(checkpoint.CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         checkpoint.restore_optimizer(path, "policy", torch.optim.AdamW(policy.parameters()))
     (path / "state.json").write_text("{")
-    with pytest.raises(checkpoint.CheckpointError, match=r"state\.json cannot be read"):
+    with pytest.raises(CheckpointError, match=r"state\.json cannot be read"):
         checkpoint.read_state(path)
 
 
@@ -165,7 +167,7 @@ def test_a_damaged_checkpoint_of_a_run(
 ) -> None:
     """Resumed or loaded, the error names what is damaged and how to go on without it."""
     run = shutil.copytree(finished, tmp_path / "run")
-    newest = checkpoint.latest(run / "checkpoints")
+    newest = latest_checkpoint(run / "checkpoints")
     if damage is None:
         shutil.rmtree(newest / file)
     else:
@@ -175,7 +177,7 @@ def test_a_damaged_checkpoint_of_a_run(
     part = newest / file if file == "state.json" else newest / file.split("/")[0]
     assert f"{part} cannot be read" in told and f"Move {newest} away" in told
     if file != "state.json":
-        with pytest.raises(checkpoint.CheckpointError, match="cannot be read"):
+        with pytest.raises(CheckpointError, match="cannot be read"):
             load_agent(run)
     # What it tells to do helps.
     (run / "result.json").unlink()

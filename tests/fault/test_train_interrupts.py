@@ -18,8 +18,10 @@ import pytest
 from fruit_runs import QUIET
 from safetensors.torch import load_file
 
-from himac_agents import checkpoint, cli
-from himac_agents.trainer import Trainer
+from himac_agents import cli
+from himac_agents.files import latest_checkpoint
+from himac_agents.training import checkpoint
+from himac_agents.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and signals")
 
@@ -108,7 +110,7 @@ def _assert_same(run: Path, other: Path, *, warm_lines: bool = True) -> None:
             for x in (a, b)
         ]
         assert shown[0] == shown[1]
-        last = [checkpoint.latest(x / "checkpoints") for x in (a, b)]
+        last = [latest_checkpoint(x / "checkpoints") for x in (a, b)]
         assert last[0].name == last[1].name
         weights = sorted(p.relative_to(last[0]) for p in last[0].rglob("*.safetensors"))
         assert weights
@@ -150,7 +152,7 @@ def test_control_c_leaves_a_checkpoint_and_names_the_command(
     if where == "learning":
         # Nothing was lost: the checkpoint is of the very iteration.
         assert f"himac train --resume {run}" in told.read_text().replace("\n", "")
-        state = checkpoint.read_state(checkpoint.latest(run / "checkpoints"))["state"]
+        state = checkpoint.read_state(latest_checkpoint(run / "checkpoints"))["state"]
         assert state["iteration"] >= 1 and state["lines"] == _lines(run / "metrics.jsonl")
     assert _ended(_train(run)) == 0, told.read_text()[-2000:]
     _assert_same(run, straight[0], warm_lines=False)

@@ -10,20 +10,21 @@ import pytest
 import torch
 from toy import FruitEnv
 
-from himac_agents import advantages, losses
-from himac_agents.agent import Executor, HiMACAgent, Planner
-from himac_agents.batching import token_batch
-from himac_agents.coevolution import Iteration, Setting, iterate, phase_a
+from himac_agents.agents.agent import Executor, HiMACAgent, Planner
+from himac_agents.agents.expert import ScriptedPolicy
+from himac_agents.algorithms import advantages, losses
+from himac_agents.algorithms.batching import token_batch
+from himac_agents.algorithms.credit import executor_credit, flat_credit
+from himac_agents.algorithms.himac import iterate, phase_a
+from himac_agents.algorithms.iteration import Iteration, Setting, summary
 from himac_agents.config import TrainConfig
-from himac_agents.credit import executor_credit, flat_credit
-from himac_agents.demonstrations import demonstrate, texts_of
-from himac_agents.episodes import Episode, Segment, Task, Turn
-from himac_agents.iteration import summary
-from himac_agents.policies.scripted import ScriptedPolicy
+from himac_agents.policies.base import Completion, Prompt, Sampling
 from himac_agents.policies.tiny import TinyPolicy, TinySize
-from himac_agents.policy import Completion, Prompt, Sampling
 from himac_agents.prompts import CompactPrompts
-from himac_agents.rollout import EnvPool, collect
+from himac_agents.rollouts.collect import collect
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.types import Episode, Segment, Task, Turn
+from himac_agents.training.demonstrations import demonstrate, texts_of
 from himac_envs.hierarchy import HierarchicalEnv
 
 PROMPTS = CompactPrompts()
@@ -223,7 +224,7 @@ def test_sub_goals_are_compared_after_the_same_sub_goals() -> None:
     assert found[0] == pytest.approx([third, 0.5]) and found[1] == pytest.approx([third, -0.5])
     assert found[2] == pytest.approx([-2 * third, 0.0]) and found[3] == [0.0, 0.0]
     both = executor_credit(config.replace(executor_advantage="both"), episodes)
-    whole = advantages.micro([1.0, 0.0, 0.0, 0.0], std=False)
+    whole = advantages.group_relative([1.0, 0.0, 0.0, 0.0], std=False)
     assert both.of(episodes[0].segments[1]) == pytest.approx([0.5 + whole[0]])
     paper = executor_credit(config.replace(executor_advantage="trajectory"), episodes)
     assert [paper.of(e.segments[0])[0] for e in episodes] == whole.tolist()

@@ -9,18 +9,22 @@ import pytest
 import torch
 from toy import FruitEnv
 
-from himac_agents import checkpoint, losses
-from himac_agents.agent import HiMACAgent
-from himac_agents.batching import by_length, rows, segments_of, token_batch
-from himac_agents.coevolution import Iteration, Proposals, Setting, choose, iterate, phase_a
+from himac_agents.agents.agent import HiMACAgent
+from himac_agents.algorithms import losses
+from himac_agents.algorithms.batching import by_length, rows, segments_of, token_batch
+from himac_agents.algorithms.credit import executor_credit
+from himac_agents.algorithms.himac import Proposals, choose, iterate, phase_a
+from himac_agents.algorithms.iteration import Iteration, Setting
+from himac_agents.algorithms.learner import Learner, cosine
 from himac_agents.config import TrainConfig
-from himac_agents.credit import executor_credit
-from himac_agents.demonstrations import Supervision, demonstrate, texts_of
-from himac_agents.episodes import Episode, Task
-from himac_agents.learner import Learner, cosine
+from himac_agents.files import latest_checkpoint
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import CompactPrompts
-from himac_agents.rollout import EnvPool, collect
+from himac_agents.rollouts.collect import collect
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.types import Episode, Task
+from himac_agents.training import checkpoint
+from himac_agents.training.demonstrations import Supervision, demonstrate, texts_of
 from himac_envs.blueprint import Blueprint
 from himac_envs.hierarchy import HierarchicalEnv
 
@@ -143,7 +147,7 @@ def test_a_restored_optimiser_learns_at_the_runs_own_rate(
     advantages = [1.0 if k % 2 else -1.0 for k in range(len(segments))]
     saved = Learner(policy, CONFIG)
     checkpoint.save(tmp_path, 0, {}, {"policy": policy}, {"policy": saved.optimizer})
-    step = checkpoint.latest(tmp_path)
+    step = latest_checkpoint(tmp_path)
     moved = []
     for lr in (CONFIG.lr, 0.0):
         forked = Learner(TinyPolicy.load(step / "policy"), CONFIG.replace(lr=lr))

@@ -13,13 +13,15 @@ import pytest
 import torch
 from fruit_runs import QUIET
 
-from himac_agents import baselines, checkpoint, supervision
+from himac_agents.algorithms.methods import METHODS, MethodName
 from himac_agents.config import TrainConfig
-from himac_agents.demonstrations import Supervision
-from himac_agents.methods import METHODS, MethodName
-from himac_agents.outcome import table
-from himac_agents.policy import TokenBatch
-from himac_agents.trainer import Trainer, load_agent
+from himac_agents.evaluation.loading import load_agent
+from himac_agents.files import latest_checkpoint
+from himac_agents.policies.base import TokenBatch
+from himac_agents.training import baselines, checkpoint, supervision
+from himac_agents.training.demonstrations import Supervision
+from himac_agents.training.result import table
+from himac_agents.training.trainer import Trainer
 from himac_envs.blueprint import SUB_DONE
 
 CONFIG = fruit_runs.CONFIG.replace(
@@ -157,7 +159,7 @@ def test_success_at_a_number_of_tokens(last: bool, tmp_path: Path) -> None:
         assert found["work"]["tokens"] < work["tokens"]
         assert phases == ["evaluation/warm_start", "evaluation/at_tokens", "evaluation/final"]
     # What was measured is what is kept: the last iteration's weights, whatever the interval.
-    newest = checkpoint.read_state(checkpoint.latest(tmp_path / "run" / "checkpoints"))
+    newest = checkpoint.read_state(latest_checkpoint(tmp_path / "run" / "checkpoints"))
     assert newest["state"]["iteration"] == config.iterations
 
 

@@ -13,11 +13,13 @@ import pytest
 import torch
 from fruit_runs import CONFIG, QUIET
 
-from himac_agents import checkpoint
-from himac_agents import trainer as trainer_module
 from himac_agents.config import TrainConfig
-from himac_agents.progress import Clock
-from himac_agents.trainer import Trainer, load_agent
+from himac_agents.evaluation.loading import load_agent
+from himac_agents.files import latest_checkpoint
+from himac_agents.training import checkpoint
+from himac_agents.training import trainer as trainer_module
+from himac_agents.training.progress import Clock
+from himac_agents.training.trainer import Trainer
 from himac_envs import data
 
 
@@ -92,7 +94,7 @@ def test_an_interrupted_warm_start_counts_the_time_of_both_parts(
     with pytest.raises(KeyboardInterrupt):
         part.warm_start()
     monkeypatch.undo()
-    saved = checkpoint.read_state(checkpoint.latest(tmp_path / "checkpoints"))["state"]
+    saved = checkpoint.read_state(latest_checkpoint(tmp_path / "checkpoints"))["state"]
     assert saved["warm"] == (1 if how == "asked to leave" else 10)
     assert saved["warm_seconds"] > 0 and saved["warm_cpu_seconds"] > 0
     resumed = Trainer(CONFIG, tmp_path, resume=True, console=QUIET)

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from himac_agents.config import TrainConfig
-from himac_agents.trainer import Trainer
+from himac_agents.training.trainer import Trainer
 
 SMALL: dict[str, Any] = {
     "demos": 24,

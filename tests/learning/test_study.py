@@ -18,10 +18,10 @@ from typing import Any
 import fruit_runs
 import pytest
 
-from himac_agents.commands import study as command
-from himac_agents.study import page, readme, results
-from himac_agents.study.driver import Driver
-from himac_agents.study.plan import Job, Study
+from himac_agents.cli import study as command
+from himac_agents.experiments.study import page, readme, results
+from himac_agents.experiments.study.driver import Driver
+from himac_agents.experiments.study.plan import Job, Study
 
 CONFIG = fruit_runs.CONFIG.replace(
     warm_steps=10, iterations=3, checkpoint_every=1, note="a toy", eval_at_tokens=60
@@ -98,7 +98,7 @@ def test_a_study_runs_resumes_after_a_kill_and_reports(card: Path, tmp_path: Pat
     out = tmp_path / "out"
     # A first driver is killed, with its workers, once the first run is under way.
     code = (
-        "import sys; from pathlib import Path; from himac_agents.commands import study as c;"
+        "import sys; from pathlib import Path; from himac_agents.cli import study as c;"
         f"c.run(c.Options(setting={str(card)!r}, out=Path({str(out)!r}), jobs=1, "
         "methods=('himac',), results=Path(sys.argv[1]), page=Path(sys.argv[2])))"
     )
@@ -267,8 +267,7 @@ def test_readme_holds_the_table_that_the_results_give(tmp_path: Path) -> None:
     assert found.splitlines() == [
         "| | a (8 tasks, 5,000 steps) | b (8 tasks, 5,000 steps) |",
         "|---|--:|--:|",
-        "| HiMAC | 25.0 → **50.0** (75.0 → 50.0), 1 of 2 seeds | "
-        "25.0 → **62.5** (75.0 → 37.5) |",
+        "| HiMAC | 25.0 → **50.0** (75.0 → 50.0), 1 of 2 seeds | 25.0 → **62.5** (75.0 → 37.5) |",
         "| HiMAC's warm start, supervised for the same CPU time | "
         "25.0 → **37.5** (75.0 → 62.5), 1 of 2 seeds | "
         "25.0 → **37.5** (75.0 → 62.5), 1 of 2 seeds |",

@@ -9,26 +9,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from himac_agents import advantages
+from himac_agents.algorithms import advantages
 
 
 def test_group_relative_by_hand() -> None:
     # Group a: returns 1, 0, 0, 1: mean 1/2, population deviation 1/2. Group b: 3, 1: mean 2, dev 1.
-    found = advantages.grpo([1, 3, 0, 0, 1, 1], ["a", "b", "a", "a", "a", "b"])
+    found = advantages.group_relative([1, 3, 0, 0, 1, 1], ["a", "b", "a", "a", "a", "b"])
     half = 0.5 / (0.5 + 1e-6)
     one = 1 / (1 + 1e-6)
     assert found.tolist() == pytest.approx([half, one, -half, -half, half, -one], abs=1e-12)
 
 
 def test_without_std_only_the_mean_is_taken_off() -> None:
-    assert advantages.macro([2, 4, 6], std=False).tolist() == [-2, 0, 2]
+    assert advantages.group_relative([2, 4, 6], std=False).tolist() == [-2, 0, 2]
 
 
 def test_equal_returns_and_single_samples_give_zero_never_nan() -> None:
     third = 1 / 3
-    found = advantages.micro([third] * 7 + [5.0], ["a"] * 7 + ["alone"])
+    found = advantages.group_relative([third] * 7 + [5.0], ["a"] * 7 + ["alone"])
     assert found.tolist() == [0.0] * 8
-    assert advantages.macro([]).tolist() == []
+    assert advantages.group_relative([]).tolist() == []
 
 
 def test_every_group_sums_to_zero() -> None:
@@ -60,7 +60,7 @@ def test_gigpo_equals_grpo_when_no_state_repeats() -> None:
     returns, groups = [1, 0, 1, 1], [0, 0, 1, 1]
     anchors = [["a", "b"], ["c"], ["d", "e"], ["f"]]
     found = advantages.gigpo(returns, groups, [[0, 1], [0], [0, 1], [1]], anchors)
-    expected = advantages.grpo(returns, groups)
+    expected = advantages.group_relative(returns, groups)
     for own, one in zip(found, expected, strict=True):
         assert own.tolist() == pytest.approx([one] * len(own))
 
@@ -81,7 +81,7 @@ def test_gigpo_equals_grpo_whenever_no_state_repeats(data: st.DataObject, std: b
         returns, groups, rewards, anchors, discount=data.draw(st.floats(0, 1)),
         weight=data.draw(st.floats(0, 3)), std=std,
     )  # fmt: skip
-    expected = advantages.grpo(returns, groups, std=std)
+    expected = advantages.group_relative(returns, groups, std=std)
     for own, one, n in zip(found, expected, lengths, strict=True):
         assert own.tolist() == [one] * n
     one = next((i for i, n in enumerate(lengths) if n), None)
@@ -135,6 +135,6 @@ def test_dead_groups() -> None:
 
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="finite"):
-        advantages.grpo([1.0, math.nan])
+        advantages.group_relative([1.0, math.nan])
     with pytest.raises(ValueError, match="2 returns but 1 groups"):
-        advantages.grpo([1, 2], ["a"])
+        advantages.group_relative([1, 2], ["a"])

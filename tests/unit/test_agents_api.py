@@ -10,15 +10,15 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from chat_server import ChatServer, Reply, chat_reply
 
-from himac_agents.agent import Executor, HiMACAgent, Planner
-from himac_agents.evaluate import play
-from himac_agents.policies.api import APIError, APIPolicy, Endpoint, read_options
-from himac_agents.policies.scripted import ScriptedPolicy
-from himac_agents.policy import Message, Prompt, Sampling
+from himac_agents.agents.agent import Executor, HiMACAgent, Planner
+from himac_agents.agents.expert import ScriptedPolicy
+from himac_agents.evaluation.evaluate import play
+from himac_agents.policies.base import Message, Prompt, Sampling
+from himac_agents.policies.remote import APIError, APIPolicy, Endpoint, read_options
 from himac_agents.prompts import ChatPrompts
-from himac_agents.rollout import EnvPool
-from himac_agents.testing import ChatServer, Reply, chat_reply
+from himac_agents.rollouts.pool import EnvPool
 
 pytest.importorskip("httpx")
 ASK = Prompt((Message("system", "rules"), Message("user", "what now?")))
@@ -52,7 +52,9 @@ def _in_turn(*replies: Reply | str) -> Callable[[dict[str, Any]], Reply | str]:
 
 def test_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIMAC_TEST_KEY", "sk-secret")
-    with ChatServer(lambda r: chat_reply("look", usage={"prompt_tokens": 30, "completion_tokens": 5})) as server:  # noqa: E501
+    with ChatServer(
+        lambda r: chat_reply("look", usage={"prompt_tokens": 30, "completion_tokens": 5})
+    ) as server:
         policy = _policy(server, price_in=2.0, price_out=10.0, options={"top_p": 0.9})
         found = policy.generate([ASK, ASK, ASK], Sampling(0.7, 64))
         policy.generate([ASK], Sampling(0.7, 64))

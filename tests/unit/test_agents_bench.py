@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from himac_agents.bench import train
-from himac_agents.bench.scripted import ScriptedEnv, Shape
+from himac_agents.experiments.bench import train
+from himac_agents.experiments.bench.scripted import ScriptedEnv, Shape
+from himac_agents.policies.base import Prompt, Sampling
 from himac_agents.policies.tiny import TinyPolicy, TinySize
-from himac_agents.policy import Prompt, Sampling
 from himac_envs.task import MissingDependencyError
 
 SINGLE = Shape(prompts=2, generations=4, turns=1, first=5, written=6)

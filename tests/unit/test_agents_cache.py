@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from himac_agents.policies.cache import SlotCache
+from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch, narrow
+from himac_agents.policies.generation.cache import SlotCache
 from himac_agents.policies.tiny import TinyPolicy, TinySize
-from himac_agents.policy import Message, Prompt, Sampling, TokenBatch, narrow
 
 TEXTS = [
     "You arrive at cabinet 4. The cabinet 4 is closed.",

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from himac_agents.commands import train
+from himac_agents.algorithms.methods import check, supervised_steps
+from himac_agents.cli import train
 from himac_agents.config import TrainConfig
 from himac_envs import registry
 
@@ -42,7 +43,7 @@ from himac_envs import registry
 )
 def test_settings_that_mean_nothing_are_refused_at_once(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        TrainConfig.from_dict(changes)
+        check(TrainConfig.from_dict(changes))
 
 
 def test_every_preset_of_training_is_valid() -> None:
@@ -54,9 +55,9 @@ def test_every_preset_of_training_is_valid() -> None:
         assert TrainConfig.from_dict(tomllib.loads(config.to_toml())) == config
         # With a model a role, a flat agent is shown as many batches as both together.
         if not config.share_parameters and config.policy == "tiny":
-            flat = config.replace(method="grpo").supervised_steps
+            flat = supervised_steps(config.replace(method="grpo"))
             assert flat == round(config.warm_steps * (1 + config.warm_planner_share)), name
-        assert config.supervised_steps == config.warm_steps
+        assert supervised_steps(config) == config.warm_steps
 
 
 @pytest.mark.parametrize(

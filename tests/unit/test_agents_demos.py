@@ -13,7 +13,11 @@ from rich.console import Console
 
 from himac_agents.cli import main
 from himac_agents.config import TrainConfig
-from himac_agents.demo_files import (
+from himac_agents.policies.base import Message
+from himac_agents.prompts import make, read_blueprint, read_command
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.types import Segment
+from himac_agents.training.demo_files import (
     Demo,
     demos_of,
     describe_demos,
@@ -21,12 +25,8 @@ from himac_agents.demo_files import (
     segments_of_demos,
     write_demos,
 )
-from himac_agents.demonstrations import demonstrate
-from himac_agents.episodes import Segment
-from himac_agents.policy import Message
-from himac_agents.prompts import make, read_blueprint, read_command
-from himac_agents.rollout import EnvPool
-from himac_agents.trainer import Trainer
+from himac_agents.training.demonstrations import demonstrate
+from himac_agents.training.trainer import Trainer
 
 
 def _write(path: Path, *args: str) -> list[dict[str, Any]]:
@@ -71,9 +71,7 @@ def test_flat_demonstrations_with_a_short_memory(tmp_path: Path) -> None:
     assert {(x["env"], x["role"]) for x in lines} == {("HiMAC-Sokoban-Flat-v0", "executor")}
     assert all(len(x["messages"]) == 2 and x["steps"] == 1 for x in lines)
     whole = _write(tmp_path / "b.jsonl", *args[:4], "--flat", "--expert", "explorer")
-    assert [x["steps"] for x in whole] == [
-        sum(y["episode"] == k for y in lines) for k in range(2)
-    ]
+    assert [x["steps"] for x in whole] == [sum(y["episode"] == k for y in lines) for k in range(2)]
     assert _write(tmp_path / "c.jsonl", *args) == lines, "the same file every time"
 
 

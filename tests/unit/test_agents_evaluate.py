@@ -6,11 +6,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from himac_agents.agent import Executor, HiMACAgent, Planner
-from himac_agents.evaluate import EvalResult, evaluate, paired_difference, play, spread
-from himac_agents.measure import Record, success_of, summarise, wilson
-from himac_agents.policies.scripted import ScriptedPolicy
-from himac_agents.rollout import EnvPool
+from himac_agents.agents.agent import Executor, HiMACAgent, Planner
+from himac_agents.agents.expert import ScriptedPolicy
+from himac_agents.evaluation.evaluate import EvalResult, evaluate, paired_difference, play, spread
+from himac_agents.evaluation.metrics import Record, success_of, summarise, wilson
+from himac_agents.rollouts.pool import EnvPool
 
 
 def test_wilson_against_published_values() -> None:

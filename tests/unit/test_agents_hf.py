@@ -13,19 +13,20 @@ import torch
 from safetensors.torch import load_file
 from tinymodels import CHATML, CHATML_THINKING, save_text_model
 
-from himac_agents.agent import HiMACAgent
-from himac_agents.assembly import load_agent
-from himac_agents.batching import segments_of, token_batch
+from himac_agents.agents.agent import HiMACAgent
+from himac_agents.algorithms.batching import segments_of, token_batch
+from himac_agents.algorithms.learner import Learner
 from himac_agents.cli import main
 from himac_agents.config import TrainConfig
-from himac_agents.episodes import Episode, Task
-from himac_agents.learner import Learner
-from himac_agents.policies.adapters import WEIGHTS, Lora
+from himac_agents.evaluation.loading import load_agent
+from himac_agents.pairs import read_pairs, write_pairs
+from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch
 from himac_agents.policies.hf import HFPolicy
-from himac_agents.policy import Message, Prompt, Sampling, TokenBatch
+from himac_agents.policies.lora import WEIGHTS, Lora
 from himac_agents.prompts import ChatPrompts
-from himac_agents.rollout import EnvPool, collect
-from himac_agents.settings import read_pairs, write_pairs
+from himac_agents.rollouts.collect import collect
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.types import Episode, Task
 
 LORA = Lora(rank=4, alpha=8)
 
@@ -158,9 +159,7 @@ def test_an_adapter_learns_and_its_base_does_not(folder: Path, tmp_path: Path) -
 
 
 def test_two_adapters_on_one_base_do_not_touch_each_other(folder: Path) -> None:
-    planner, executor = (
-        HFPolicy.load(folder, device="cpu", lora=LORA, seed=s) for s in (0, 1)
-    )
+    planner, executor = (HFPolicy.load(folder, device="cpu", lora=LORA, seed=s) for s in (0, 1))
     assert planner.host is executor.host and planner.adapter != executor.adapter
     _stir(planner, 1), _stir(executor, 2)
     ids = planner.encode([Message("user", "You see a mug 1.")])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from himac_agents import losses
+from himac_agents.algorithms import losses
 
 
 def _reference(logp, old, advantage, weights, low, high):

@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from launching import ROOT, launch
 from safetensors.torch import load_file
 
-from himac_agents.batching import join
-from himac_agents.parallel import Team, team
-from himac_agents.policy import TokenBatch
-
-ROOT = Path(__file__).parents[2]
-
-
-def launch(count: int, *arguments: str) -> None:
-    """Runs a command in so many processes, with the variables that a launcher sets."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    base = {
-        **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
-    started = []
-    for rank in range(count):
-        if count > 1:
-            base |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-            base |= {"LOCAL_WORLD_SIZE": str(count)}
-        command = [sys.executable, *arguments]
-        kept = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        started.append(subprocess.Popen(command, env=base, cwd=ROOT, text=True, **kept))
-    try:
-        for process in started:
-            output, _ = process.communicate(timeout=550)
-            assert process.returncode == 0, output[-4000:]
-    finally:
-        for process in started:
-            process.kill()
+from himac_agents.algorithms.batching import join
+from himac_agents.distributed import Team, team
+from himac_agents.policies.base import TokenBatch
 
 
 def test_two_processes_make_the_update_of_one(tmp_path: Path) -> None:

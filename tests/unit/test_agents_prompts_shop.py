@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from himac_agents.prompts import CompactPrompts
-from himac_agents.prompts.shop import ShopForm, Wanted
-from himac_agents.prompts.shorthand import instruction
+from himac_agents.prompts.compact.shop import ShopForm, Wanted
+from himac_agents.prompts.compact.shorthand import instruction
 from himac_envs.blueprint import Blueprint
 
 GOAL = (
@@ -46,17 +46,11 @@ def test_pages_say_what_concerns_the_task_and_never_the_instruction() -> None:
     assert STYLE.observe(START, OPEN, {}).text == "start"
     thanks = "Thank you for shopping with us! [SEP] Your code: [SEP] None"
     assert STYLE.observe(thanks, OPEN, {}).text == "bought"
-    assert STYLE.observe(RESULTS, OPEN, ON_RESULTS).text == (
-        "results 1 two cheap 2 one dear"
-    )
+    assert STYLE.observe(RESULTS, OPEN, ON_RESULTS).text == ("results 1 two cheap 2 one dear")
     assert STYLE.observe(RESULTS, "search for storage baskets", ON_RESULTS).text == "results"
     assert STYLE.observe(RESULTS, "buy the product", {}).text == "results 1 none 2 none"
-    assert STYLE.observe(ITEM, OPEN, ON_ITEM).text == (
-        "item two cheap * 2 ivory"
-    )
-    assert STYLE.observe(ITEM, "choose size pack of 3", ON_ITEM).text == (
-        "item none * 3 pack of 3"
-    )
+    assert STYLE.observe(ITEM, OPEN, ON_ITEM).text == ("item two cheap * 2 ivory")
+    assert STYLE.observe(ITEM, "choose size pack of 3", ON_ITEM).text == ("item none * 3 pack of 3")
     chosen = {**ON_ITEM, "url": 'http://127.0.0.1:3000/item_page/1/B0/a+b/1/{"color": "ivory"}'}
     assert STYLE.observe(ITEM, OPEN, chosen).text == "chosen ivory"
     text = f"Instruction: [SEP] {GOAL} [SEP] Back to Search [SEP] < Prev [SEP] An eco friendly one."
@@ -70,9 +64,7 @@ def test_unmarked_pages_hide_what_the_task_names() -> None:
 
 def test_a_segment_begins_with_the_open_page_alone() -> None:
     (message,) = STYLE.segment(START, "choose color ivory", [RESULTS, ITEM], ON_ITEM)
-    assert message.text == (
-        "<act> item none * 2 ivory\nchoose color ivory"
-    )
+    assert message.text == ("<act> item none * 2 ivory\nchoose color ivory")
     (message,) = STYLE.segment(START, "search for baskets", [])
     assert message.text == "<act> start\nsearch for baskets"
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from himac_agents.prompts import CompactPrompts
-from himac_agents.prompts.warehouse import WarehouseForm, cell, grid
+from himac_agents.prompts.compact.warehouse import WarehouseForm, cell, grid
 from himac_envs.blueprint import Blueprint
 
 BOARD = "\n".join(

@@ -9,15 +9,16 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from himac_agents.agent import Executor, HiMACAgent, Planner
-from himac_agents.batching import segments_of, token_batch
-from himac_agents.demonstrations import demonstrate, texts_of
-from himac_agents.episodes import Task
-from himac_agents.policies.scripted import ScriptedPolicy
+from himac_agents.agents.agent import Executor, HiMACAgent, Planner
+from himac_agents.agents.expert import ScriptedPolicy
+from himac_agents.algorithms.batching import segments_of, token_batch
+from himac_agents.policies.base import Sampling
 from himac_agents.policies.tiny import TinyPolicy, TinySize
-from himac_agents.policy import Sampling
 from himac_agents.prompts import CompactPrompts
-from himac_agents.rollout import EnvPool, collect, distinct, propose
+from himac_agents.rollouts.collect import collect, distinct, propose
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.types import Task
+from himac_agents.training.demonstrations import demonstrate, texts_of
 from himac_envs.blueprint import Blueprint
 from himac_envs.hierarchy import ExecutorView, PlannerView
 

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from himac_agents.agent import Executor, HiMACAgent
-from himac_agents.batching import segments_of, token_batch
-from himac_agents.demonstrations import demonstrate, texts_of
-from himac_agents.episodes import Episode, Segment, Task, Turn
+from himac_agents.agents.agent import Executor, HiMACAgent
+from himac_agents.algorithms.batching import segments_of, token_batch
+from himac_agents.policies.base import Completion, Prompt, Sampling
 from himac_agents.policies.tiny import TinyPolicy, TinySize
-from himac_agents.policy import Completion, Prompt, Sampling
 from himac_agents.prompts import CompactPrompts
-from himac_agents.rollout import EnvPool, collect
+from himac_agents.rollouts.collect import collect
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.types import Episode, Segment, Task, Turn
+from himac_agents.training.demonstrations import demonstrate, texts_of
 from himac_envs.blueprint import Blueprint
 
 PROMPTS = CompactPrompts()

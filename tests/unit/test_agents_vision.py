@@ -12,17 +12,19 @@ import pytest
 import torch
 from tinymodels import save_llava, save_vision_model
 
-from himac_agents.agent import HiMACAgent, shown
-from himac_agents.batching import rows, segments_of, token_batch
+from himac_agents.agents.agent import HiMACAgent
+from himac_agents.agents.conversation import shown
+from himac_agents.algorithms.batching import rows, segments_of, token_batch
+from himac_agents.algorithms.learner import Learner
 from himac_agents.cli import main
 from himac_agents.config import TrainConfig
-from himac_agents.episodes import Episode, Task
-from himac_agents.learner import Learner
+from himac_agents.policies.base import Message, Prompt, Sampling
 from himac_agents.policies.hf import HFPolicy
 from himac_agents.policies.vision import VisionPolicy
-from himac_agents.policy import Message, Prompt, Sampling
 from himac_agents.prompts import ChatPrompts
-from himac_agents.rollout import EnvPool, collect
+from himac_agents.rollouts.collect import collect
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.types import Episode, Task
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ import gymnasium as gym
 import pytest
 from rich.console import Console
 
-from himac_agents.cli import main
-from himac_agents.commands import doctor
-from himac_agents.commands.play import Session
+from himac_agents.cli import doctor, main
+from himac_agents.cli.play import Session
 from himac_envs import HierarchicalEnv
 from himac_envs.registry import env_cards
 

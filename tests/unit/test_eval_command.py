@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import ChatServer, Reply
 
 from himac_agents.cli import main
-from himac_agents.players import Players
+from himac_agents.evaluation.loading import Players
+from himac_agents.evaluation.protocols import Protocol, names
 from himac_agents.prompts import VerlAgentPrompts
-from himac_agents.protocols import Protocol, names
-from himac_agents.testing import ChatServer, Reply
 from himac_envs.registry import env_cards
 from himac_envs.task import MissingDependencyError
 
@@ -167,7 +167,7 @@ def test_without_torch(tmp_path: Path) -> None:
 
 def test_players_keep_to_what_they_are_told() -> None:
     pytest.importorskip("httpx")
-    from himac_agents.policies.api import Endpoint
+    from himac_agents.policies.remote import Endpoint
 
     players = Players(
         "HiMAC-WebShop-v0", False, endpoint=Endpoint("m"), prompt="verl-agent", sees="episode"
@@ -183,9 +183,9 @@ def test_players_keep_to_what_they_are_told() -> None:
 def test_saved_models_and_runs(tmp_path: Path) -> None:
     from tinymodels import save_text_model
 
-    from himac_agents.agent import HiMACAgent
+    from himac_agents.agents.agent import HiMACAgent
     from himac_agents.config import TrainConfig
-    from himac_agents.players import trained_with
+    from himac_agents.evaluation.loading import trained_with
     from himac_agents.policies.hf import HFPolicy
 
     folder = save_text_model(tmp_path / "model", layers=1)
@@ -260,7 +260,7 @@ def test_a_server_that_misbehaves_costs_no_episode(tmp_path: Path) -> None:
 def test_a_run_elsewhere_than_it_was_trained_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from himac_agents.commands.evaluation import _foreign
+    from himac_agents.cli.evaluation import _foreign
     from himac_agents.config import TrainConfig
 
     run = tmp_path / "run"

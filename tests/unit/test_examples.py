@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from chat_server import ChatServer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ARGUMENTS = {"random_agent.py": ["20"], "train_himac.py": ["--quick"]}
@@ -20,7 +22,7 @@ SAYS = {
     "batch.py": "[0 0 0 0 1 1 1 1]",
     "train_himac.py": "HiMAC",
     "hf_himac.py": "tokens written",
-    "api_agent.py": "the server was asked",
+    "api_agent.py": "pretended-model: success 0.00",
 }
 
 
@@ -28,10 +30,24 @@ def test_every_example_is_known() -> None:
     assert {p.name for p in EXAMPLES.glob("*.py")} == set(SAYS)
 
 
+def _pretend(request: dict[str, Any]) -> str:
+    """What a model that plans nothing and looks around says to a chat request."""
+    if "blueprint" in request["messages"][-1]["content"].lower():
+        return "<blueprint>\n1. look around\n2. check what is carried\n</blueprint>"
+    return "<think>Where am I?</think><action>look</action>"
+
+
 @pytest.mark.parametrize("name", sorted(SAYS))
 def test_example_runs(name: str, tmp_path: Path) -> None:
+    with ChatServer(_pretend) as server:
+        told = [server.url, "pretended-model"] if name == "api_agent.py" else []
+        _run_example(name, tmp_path, *told, *ARGUMENTS.get(name, []))
+        assert bool(server.requests) == bool(told)
+
+
+def _run_example(name: str, tmp_path: Path, *arguments: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *ARGUMENTS.get(name, [])],
+        [sys.executable, str(EXAMPLES / name), *arguments],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
         capture_output=True,

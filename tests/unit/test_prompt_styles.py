@@ -9,13 +9,14 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
-from himac_agents.agent import Executor, HiMACAgent, Planner
-from himac_agents.episodes import Task
-from himac_agents.policies.scripted import ScriptedPolicy
-from himac_agents.policy import Sampling
+from himac_agents.agents.agent import Executor, HiMACAgent, Planner
+from himac_agents.agents.expert import ScriptedPolicy
+from himac_agents.policies.base import Sampling
 from himac_agents.prompts import ChatPrompts, Prompts, VerlAgentPrompts, make, visible
 from himac_agents.prompts.wording import wording
-from himac_agents.rollout import EnvPool, collect
+from himac_agents.rollouts.collect import collect
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.types import Task
 from himac_envs.alfworld.subgoals import parse_aim
 from himac_envs.blueprint import SUB_DONE
 
@@ -93,7 +94,7 @@ def test_an_executor_that_sees_the_episode() -> None:
 
 def test_rollout_and_training_agree_where_the_executor_sees_the_episode() -> None:
     torch = pytest.importorskip("torch")
-    from himac_agents.batching import segments_of, token_batch
+    from himac_agents.algorithms.batching import segments_of, token_batch
     from himac_agents.policies.tiny import TinyPolicy, TinySize
 
     pool = EnvPool(lambda: gym.make("HiMAC-ALFWorld-v0", data="generated", max_steps=10), 3)
@@ -118,9 +119,7 @@ def test_rollout_and_training_agree_where_the_executor_sees_the_episode() -> Non
     assert float(gap) < 1e-4
     # What came before is read, and carries no loss.
     written = [sum(len(t.output_ids) for t in s.turns) for s in segments]
-    assert all(
-        int(row.sum()) <= count for row, count in zip(batch.mask, written, strict=True)
-    )
+    assert all(int(row.sum()) <= count for row, count in zip(batch.mask, written, strict=True))
 
 
 def test_verl_agents_prompt_one_a_decision_with_two_steps_back() -> None:

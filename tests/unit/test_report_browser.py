@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from himac_agents.report.page import write_report
+from himac_agents.reports.page import write_report
 from himac_envs.webshop.browser import Browser, find_browser
 from himac_envs.webshop.errors import BrowserError
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from himac_agents.report import scales
-from himac_agents.report.charts import (
+from himac_agents.reports import scales
+from himac_agents.reports.charts import (
     MAX_POINTS,
     Mark,
     Row,
@@ -21,7 +21,7 @@ from himac_agents.report.charts import (
     share_chart,
     thinned,
 )
-from himac_agents.report.scales import Scale, write
+from himac_agents.reports.scales import Scale, write
 
 NAN = math.nan
 

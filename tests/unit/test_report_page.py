@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from himac_agents.cli import main
-from himac_agents.report import groups, page
-from himac_agents.report.panels import panel
-from himac_agents.report.runs import RunError, find_runs, read_run
+from himac_agents.reports import groups, page
+from himac_agents.reports.panels import panel
+from himac_agents.reports.runs import RunError, find_runs, read_run
 
 HOSTILE = (
     "</script><script>window.broken=1</script><img src=x onerror='window.broken=1'>"
@@ -40,7 +40,7 @@ def write_run(
         "seed": seed, "eval_episodes": 100, **settings,
     }  # fmt: skip
     lines = [f"{k} = {json.dumps(v)}" for k, v in plain.items() if not isinstance(v, dict)]
-    lines += ["env_kwargs = {data = \"generated\"}"]
+    lines += ['env_kwargs = {data = "generated"}']
     (folder / "config.toml").write_text("\n".join(lines) + "\n")
     rows: list[dict[str, Any]] = [{"phase": "warm_start", "step": 50, "loss": 2.0 - seed, "lr": 1}]
     rows += [{"phase": "evaluation/warm_start", "step": 0, "temperature_1": 0.4, "greedy": 0.5}]
@@ -347,5 +347,5 @@ def test_the_command_writes_whole_files_only(tmp_path: Path, monkeypatch: Any) -
 
 
 def test_reporting_needs_no_torch() -> None:
-    code = "import himac_agents.report.page, sys; assert 'torch' not in sys.modules"
+    code = "import himac_agents.reports.page, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

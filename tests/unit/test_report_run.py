@@ -14,15 +14,16 @@ import gymnasium as gym
 import numpy as np
 from toy import FruitEnv
 
-from himac_agents.agent import HiMACAgent
+from himac_agents.agents.agent import HiMACAgent
+from himac_agents.agents.expert import ScriptedPolicy
 from himac_agents.config import TrainConfig
-from himac_agents.episodes import Episode, Segment, Task, Turn
-from himac_agents.policies.scripted import ScriptedPolicy
-from himac_agents.report.page import render
-from himac_agents.report.runs import read_run
-from himac_agents.rollout import EnvPool, collect
-from himac_agents.run import Run
-from himac_agents.traces import MAX_EPISODE, MAX_TEXT, Sample, describe, picture, png_uri
+from himac_agents.reports.page import render
+from himac_agents.reports.runs import read_run
+from himac_agents.rollouts.collect import collect
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.trace import MAX_EPISODE, MAX_TEXT, Sample, describe, picture, png_uri
+from himac_agents.rollouts.types import Episode, Segment, Task, Turn
+from himac_agents.training.run import Run
 from himac_envs.hierarchy import HierarchicalEnv
 
 
@@ -167,7 +168,7 @@ def test_an_evaluation_that_was_cut_off_is_not_shown_twice(tmp_path: Path) -> No
 
 
 def test_one_iteration_of_learning_and_its_report(tmp_path: Path) -> None:
-    from himac_agents.trainer import Trainer
+    from himac_agents.training.trainer import Trainer
 
     config = fruit_runs.CONFIG.replace(
         warm_steps=20, layers=1, feedforward=32, executions=3, iterations=1, checkpoint_every=1

@@ -10,7 +10,7 @@ pytest.importorskip("PIL.Image", reason="needs Pillow: pip install 'himac[sokoba
 
 
 def test_play_and_eval_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from himac_agents.commands import evaluation, play
+    from himac_agents.cli import evaluation, play
 
     played, judged = tmp_path / "play.gif", tmp_path / "eval.gif"
     assert play.run("HiMAC-Sokoban-v0", seed=1, expert=True, record=played) == 0

@@ -16,9 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    code = (
-        "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
-    )
+    code = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
     built = subprocess.run(
         [sys.executable, "-c", code, str(folder)],
         cwd=ROOT,

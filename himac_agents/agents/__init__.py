@@ -1,0 +1,1 @@
+"""Who plays: planner, executor, and the experts that demonstrate."""

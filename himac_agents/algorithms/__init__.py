@@ -1,0 +1,1 @@
+"""Methods: who plays what, who gets which credit, and how weights move."""

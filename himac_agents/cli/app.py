@@ -1,0 +1,87 @@
+"""The command line: ``himac list | play | train | eval | demos | data | bench | report | ...``.
+
+Each command is a function of `himac_agents.cli`, imported only when it runs, so that
+``himac list`` never waits for torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+from himac_agents.cli import (
+    bench,
+    data,
+    demos,
+    doctor,
+    evaluation,
+    listing,
+    play,
+    report,
+    site,
+    study,
+    train,
+)
+from himac_envs import __version__
+from himac_envs.task import HiMACError
+
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "list": listing.run,
+    "play": play.run,
+    "train": train.run,
+    "eval": evaluation.run,
+    "demos": demos.run,
+    "data": data.run,
+    "bench": bench.run,
+    "report": report.run,
+    "site": site.run,
+    "doctor": doctor.run,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments without the program's name; None reads ``sys.argv``.
+
+    Returns:
+        The exit status: 0, 1 for an error whose message was printed, 130 after Ctrl-C.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    errors = Console(stderr=True, highlight=False)
+    if args[:1] in (["--version"], ["version"]):
+        print(f"himac {__version__}")
+        return 0
+    try:
+        if args[:1] == ["train"]:
+            # A preset's values are the defaults of the options: they are known only once the
+            # preset is.
+            return train.main(args[1:])
+        if args[:2] == ["bench", "methods"]:
+            return study.main(args[2:])
+        if args[:1] == ["data"]:
+            return data.main(args[1:])
+        status = tyro.extras.subcommand_cli_from_dict(
+            _COMMANDS, args=args, prog="himac", description=__doc__.split("\n")[0]
+        )
+        return int(status or 0)
+    except Exception as error:
+        # Gymnasium's own, such as an id that nobody has registered, by name: its import is slow.
+        gymnasium = type(error).__module__.startswith("gymnasium.")
+        if not (gymnasium or isinstance(error, (HiMACError, OSError, ValueError, ImportError))):
+            raise
+        errors.print(f"[bold red]himac:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        errors.print("[bold red]himac:[/] stopped")
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,40 @@
+"""``himac bench NAME``: the figures of the README, measured here and now."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+#: Benchmark -> the module whose ``run(quick)`` measures it and prints a table.
+BENCHES = {
+    "alfworld": "himac_envs.alfworld.bench",
+    "webshop": "himac_envs.webshop.bench",
+    "sokoban": "himac_envs.sokoban.bench",
+    "train": "himac_agents.experiments.bench.train",
+}
+
+
+def run(
+    name: Annotated[str, tyro.conf.Positional],
+    quick: bool = False,
+    output: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+) -> int:
+    """Measure speed against the original, interleaved in one run (CPU time, median of 5).
+
+    `himac bench methods` compares what methods learn instead: see `himac bench methods --help`.
+
+    Args:
+        name: alfworld, webshop, sokoban or train (beside TRL).
+        quick: Fewer repetitions.
+        output: Also write the figures to this file.
+    """
+    if name not in BENCHES:
+        raise ValueError(f"no benchmark {name!r}: choose one of {', '.join(BENCHES)}, methods")
+    figures = importlib.import_module(BENCHES[name]).run(quick=quick)
+    if output is not None:
+        output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return 0

@@ -1,0 +1,347 @@
+"""``himac eval ENV --agent ...``: what an agent can do, on held-out tasks, with intervals."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from himac_agents.algorithms.methods import method_of
+from himac_envs import registry
+from himac_envs.task import HiMACError
+
+if TYPE_CHECKING:
+    from himac_agents.agents.agent import HiMACAgent
+    from himac_agents.evaluation.metrics import Record
+    from himac_agents.evaluation.protocols import Protocol
+    from himac_agents.policies.remote import Endpoint
+
+
+@dataclass(frozen=True)
+class Remote:
+    """The remote model that is meant by "api"."""
+
+    model: str = ""
+    """The model's name at the endpoint."""
+    base_url: str = ""
+    """The endpoint's address, up to and with the version (default: OpenAI's)."""
+    key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; a local server needs none."""
+    timeout: float = 120.0
+    """Seconds until a request is given up."""
+    retries: int = 6
+    """How often a request is repeated, after growing pauses or those the server asks for."""
+    concurrency: int = 16
+    """Requests under way at the same time."""
+    price_in: float = 0.0
+    """Dollars for a million tokens read."""
+    price_out: float = 0.0
+    """Dollars for a million tokens written."""
+    max_cost: float | None = None
+    """Dollars after which nothing more is asked; episodes that are left count as errors."""
+    options: str = ""
+    """Further request fields as a JSON object, such as {"top_p": 0.9}; null removes a field."""
+
+    def endpoint(self) -> Endpoint | None:
+        """The endpoint; None where no model was named."""
+        if not self.model:
+            return None
+        from himac_agents.policies.remote import DEFAULT_URL, Endpoint, read_options
+
+        return Endpoint(
+            model=self.model,
+            base_url=self.base_url or DEFAULT_URL,
+            key_env=self.key_env,
+            timeout=self.timeout,
+            retries=self.retries,
+            concurrency=self.concurrency,
+            price_in=self.price_in,
+            price_out=self.price_out,
+            max_cost=self.max_cost,
+            options=read_options(self.options),
+        )
+
+
+def run(
+    env: Annotated[str, tyro.conf.Positional] = "",
+    agent: str = "oracle",
+    planner: str | None = None,
+    executor: str | None = None,
+    policy: Literal["api"] | None = None,
+    preset: str | None = None,
+    flat: bool | None = None,
+    split: str | None = None,
+    episodes: int | None = None,
+    seeds: tuple[int, ...] | None = None,
+    temperature: float | None = None,
+    data: str | None = None,
+    max_steps: int | None = None,
+    image: bool = False,
+    prompt: str | None = None,
+    think: bool = False,
+    executor_history: Literal["segment", "episode"] | None = None,
+    max_command_tokens: int | None = None,
+    max_blueprint_tokens: int | None = None,
+    lanes: int = 128,
+    output: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    records: Path | None = None,
+    resume: bool = False,
+    record: Path | None = None,
+    remote: Annotated[Remote, tyro.conf.arg(name="")] = Remote(),
+) -> int:
+    """Evaluate an agent on tasks it was not trained on.
+
+    Args:
+        env: A registered id: a hierarchical agent needs a hierarchical one. A preset names its own.
+        agent: A run's folder, a saved model's folder, oracle, explorer, random or api.
+        planner: Who plans, where it is not the agent.
+        executor: Who acts, where it is not the agent.
+        policy: "api" is short for --agent api.
+        preset: A protocol of the literature (himac list shows them); options replace its values.
+        flat: With a preset: play its flat environment, or its hierarchical one.
+        split: Which tasks (default: test).
+        episodes: How many tasks, spread evenly over the split (default: 100).
+        seeds: Each task is played once for each seed; intervals are taken over tasks.
+        temperature: Of sampling; 0 is greedy (default: 1).
+        data: A folder of data, or "generated".
+        max_steps: Commands after which an episode is truncated.
+        image: Observations with pictures, for models that see (Sokoban).
+        prompt: The style of prompts: auto, compact, chat or verl-agent.
+        think: Ask a model for reasoning in <think> tags before each answer.
+        executor_history: What the executor remembers: its sub-goal's segment, or the episode.
+        max_command_tokens: The longest command that a model may write, thoughts included.
+        max_blueprint_tokens: The longest blueprint, likewise.
+        lanes: Environments that play at the same time.
+        output: Also write the result to this file.
+        records: Also write what each episode was like to this file, one JSON object a line.
+        resume: Go on with the evaluation that --records holds: its episodes are not played again,
+            except those that ended in an error.
+        record: Also film the split's first task, as .gif or .mp4 (environments with pictures).
+        remote: The remote model that "api" means.
+    """
+    from himac_agents.evaluation.evaluate import evaluate
+    from himac_agents.evaluation.loading import Players, trained_with
+    from himac_agents.evaluation.metrics import RecordFile
+    from himac_agents.files import write_atomically
+
+    if policy == "api":
+        agent = "api"
+    given = {"max_command_tokens": max_command_tokens, "max_blueprint_tokens": max_blueprint_tokens}
+    protocol = _protocol(env, preset).replace(
+        split=split, episodes=episodes, seeds=seeds, temperature=temperature, prompt=prompt, **given
+    )
+    plays_flat = _flat(protocol, env, flat, planner, executor or agent)
+    env_id = protocol.env_id(plays_flat)
+    card = registry.env_cards()[env_id]
+    if card.kind == "pixels":
+        raise ValueError(f"{env_id} has no text to play by: take HiMAC-Sokoban-v0, with --image")
+    if card.benchmark != "sokoban" and (image or record is not None):
+        option = "--image" if image else "--record"
+        raise ValueError(f"{option} needs an environment with pictures: {env_id} has none")
+    own = {**given, "prompt": prompt, "executor_history": executor_history, "think": think or None}
+    given_kwargs = {"data": data, "max_steps": max_steps, "image": image or None}
+    kwargs: dict[str, Any] = {**trained_with(executor or agent, env_id), **protocol.env_kwargs}
+    kwargs |= {key: value for key, value in given_kwargs.items() if value is not None}
+    made = Players(
+        env=env_id,
+        flat=plays_flat,
+        seed=protocol.seeds[0],
+        endpoint=remote.endpoint(),
+        prompt=protocol.prompt,
+        think=think,
+        sees=executor_history or "segment",
+        max_command_tokens=protocol.max_command_tokens,
+        max_blueprint_tokens=protocol.max_blueprint_tokens,
+        settings={key: value for key, value in own.items() if value is not None},
+        pixels=bool(kwargs.get("image")),
+    ).make(agent, planner, executor)
+    for name in dict.fromkeys((planner or agent, executor or agent)):
+        if note := _foreign(name, env_id):
+            print(note, file=sys.stderr)
+    if protocol.official and data is None:
+        _insist_on_official_data(env_id, protocol.split, kwargs)
+    if resume and records is None:
+        raise ValueError("--resume needs --records FILE, the file of the interrupted evaluation")
+    names = {"agent": agent, "planner": planner, "executor": executor, "preset": preset}
+    told = {key: value for key, value in names.items() if value is not None}
+    file = None
+    if records is not None:
+        how = {"think": think or None, "executor_history": executor_history}
+        asked = {"model": remote.model or None, "base_url": remote.base_url or None}
+        about = _about(protocol, env_id, kwargs, **told, **how, **asked)
+        file = RecordFile(records, about, resume=resume)
+    with _progress(made, protocol.episodes * len(protocol.seeds)) as tick:
+
+        def ended(record: Record) -> None:
+            if file is not None:
+                file.add(record)
+            tick()
+
+        result = evaluate(
+            made,
+            env_id,
+            protocol.split,
+            protocol.episodes,
+            protocol.seeds,
+            temperature=protocol.temperature,
+            lanes=lanes,
+            known=[] if file is None else file.known,
+            on_record=ended,
+            **kwargs,
+        )
+    found = {**result.to_json(), "env": env_id, "split": protocol.split, **told}
+    _show(found, Console())
+    broken = [r.error for r in result.records if r.error is not None]
+    if broken:
+        first = broken[0].strip().splitlines()[-1]
+        print(f"{len(broken)} episodes were cut off by errors; the first: {first}", file=sys.stderr)
+    if output is not None:
+        write_atomically(output, json.dumps(found, indent=2) + "\n")
+    if record is not None:
+        from himac_agents.cli.film import film
+
+        path = film(
+            made, env_id, protocol.split, record, temperature=protocol.temperature, **kwargs
+        )
+        print(path)
+    return 1 if len(broken) == len(result.records) else 0
+
+
+def _foreign(agent: str, env_id: str) -> str:
+    """A word on a run that plays something else than it was trained for; "" where it does not."""
+    from himac_agents.evaluation.loading import settings_of
+
+    settings, cards = settings_of(agent), registry.env_cards()
+    if settings is None:
+        return ""
+    own = settings.env if method_of(settings).hierarchical else settings.flat_env
+    card, played = cards.get(own), cards[env_id]
+    if card is None or (card.benchmark, card.kind) == (played.benchmark, played.kind):
+        return ""
+    return f"note: {agent} was trained on {own} and plays {env_id}"
+
+
+def _about(
+    protocol: Protocol, env_id: str, kwargs: Mapping[str, Any], **further: Any
+) -> dict[str, Any]:
+    """What makes an episode of one evaluation comparable with those of another."""
+    names = ("split", "temperature", "prompt", "max_command_tokens", "max_blueprint_tokens")
+    shared = {name: getattr(protocol, name) for name in names}
+    given = {key: value for key, value in further.items() if value is not None}
+    return {"env": env_id, "env_kwargs": dict(kwargs), **shared, **given}
+
+
+@contextmanager
+def _progress(agent: HiMACAgent, episodes: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal: episodes that have ended, and what remote models cost so far."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("playing", total=episodes)
+        for policy in agent.policies():
+            if hasattr(policy, "watch"):
+                policy.watch = lambda usage: bar.update(
+                    task, description=f"{usage.answers} answers, ${usage.cost:.2f}"
+                )
+        yield lambda: bar.advance(task)
+
+
+def _protocol(env: str, preset: str | None) -> Protocol:
+    from himac_agents.evaluation.protocols import Protocol
+
+    cards = registry.env_cards()
+    if env and env not in cards:
+        raise ValueError(f"no environment {env!r}: `himac list` shows them")
+    if preset is not None:
+        protocol = Protocol.preset(preset)
+        if not env:
+            return protocol
+        if env not in (protocol.env, protocol.flat_env):
+            raise ValueError(f"preset {preset!r} is about {protocol.env} and {protocol.flat_env}")
+        return protocol.replace(flat=env == protocol.flat_env)
+    if not env:
+        raise ValueError("name an environment (`himac list` shows them) or a --preset")
+    flat = cards[env].kind != "hierarchical"
+    return Protocol(flat_env=env, flat=True) if flat else Protocol(env=env)
+
+
+def _flat(protocol: Protocol, env: str, flat: bool | None, planner: str | None, agent: str) -> bool:
+    """Whether the flat environment is played: as asked, else as a run was trained."""
+    from himac_agents.evaluation.loading import settings_of
+
+    if env:
+        return protocol.flat
+    if flat is not None:
+        return flat
+    settings = settings_of(agent)
+    if planner is not None:
+        return False
+    return protocol.flat if settings is None else not method_of(settings).hierarchical
+
+
+def _insist_on_official_data(env_id: str, split: str, kwargs: Mapping[str, Any]) -> None:
+    import gymnasium as gym
+
+    import himac_envs  # noqa: F401  (registers the environments)
+
+    task = gym.make(env_id, **kwargs).unwrapped
+    task = getattr(task, "task", task)
+    if getattr(task, "data_name", "") == "generated":
+        name = registry.env_cards()[env_id].benchmark
+        raise HiMACError(
+            f"this protocol is about {name}'s published data, which is not installed: `himac data "
+            f"get {name}`, or --data FOLDER; --data generated plays it on generated tasks, which "
+            "gives figures of another kind"
+        )
+
+
+def _show(found: Mapping[str, Any], console: Console) -> None:
+    """The result as tables: success by kind of task, then everything else."""
+    planner, executor = found.get("planner"), found.get("executor")
+    apart = (planner or found["agent"], executor or found["agent"])
+    who = " + ".join(apart) if planner or executor else found["agent"]
+    title = f"{who} on {found['env']} ({found['split']})"
+    table = Table(title=title, title_justify="left", box=None)
+    for heading in ("tasks", "episodes", "success", "95% interval", "score"):
+        table.add_column(heading, justify="right" if heading != "tasks" else "left")
+    kinds = found.get("by_type", {})
+    for name, row in [*kinds.items(), ("all", found)]:
+        low, high = row["ci95"]
+        interval = f"{100 * low:.1f} - {100 * high:.1f}"
+        score = f"{100 * row['score']:.1f}"
+        table.add_row(name, str(row["episodes"]), f"{100 * row['success']:.1f}", interval, score)
+    console.print(table)
+    rest = Table(box=None, show_header=False)
+    rest.add_column()
+    rest.add_column(justify="right")
+    shown = ("by_type", "success", "ci95", "score", "episodes", "env", "split", "agent", "usage")
+    for key, value in found.items():
+        if key not in shown:
+            rest.add_row(key.replace("_", " "), _value(value))
+    for model, usage in found.get("usage", {}).items():
+        rest.add_row(model, _value(usage))
+    console.print(rest)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_value, value))
+    return "-" if value is None else str(value)

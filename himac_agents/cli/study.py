@@ -1,0 +1,114 @@
+"""``himac bench methods``: methods x environments x seeds at equal budgets, resumable."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+from rich.console import Console
+
+from himac_envs import registry
+from himac_envs.task import MissingDependencyError
+
+if TYPE_CHECKING:
+    from himac_agents.experiments.study.page import Recorded
+    from himac_agents.experiments.study.plan import Study
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run a study; started again, it goes on where it stopped."""
+
+    setting: str = "small"
+    """A study of registry/studies ("small", "full"), or a TOML file of the same form."""
+    jobs: int = 2
+    """Runs at a time, each a process of one thread."""
+    out: Path | None = None
+    """Folder of the runs (default: runs/study-SETTING)."""
+    cells: tuple[str, ...] = ()
+    """Only these cells."""
+    methods: tuple[str, ...] = ()
+    """Only these methods."""
+    results: Path | None = None
+    """Folder of recorded results (default: registry/results in a checkout, else OUT/results)."""
+    page: Path | None = None
+    """The page to write (default: docs/results.md in a checkout, else OUT/results.md)."""
+    missing_only: bool = False
+    """Leave out what is recorded already, also where its runs are not in OUT."""
+    report_only: bool = False
+    """Run nothing: write the page anew from the recorded results."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Run the command from its arguments."""
+    options = tyro.cli(Options, args=list(args), prog="himac bench methods")
+    # Ended from outside, a study ends its workers too, as after Ctrl-C.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return run(options)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run(options: Options) -> int:
+    """Run what is missing, record it, write the page; 1 if a job failed."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError("torch", "training", "agents") from error
+    from himac_agents.experiments.study import page, readme, results
+    from himac_agents.experiments.study.driver import Driver
+    from himac_agents.experiments.study.plan import Job, Study
+    from himac_agents.experiments.study.provenance import checkout
+
+    console = Console(stderr=True, highlight=False)
+    study = Study.load(options.setting)
+    out = options.out or Path("runs") / f"study-{study.name}"
+    root = checkout()
+    recorded = options.results or (root / "registry" if root else out) / "results"
+    shown = options.page or (root / "docs" if root else out) / "results.md"
+
+    def show() -> None:
+        known = _recorded(study, recorded)
+        page.write_page(shown, known)
+        if root and not options.page:
+            readme.update(root / "README.md", known)
+
+    def publish(_: Job | None = None) -> None:
+        for content in results.collect_results(study, out).values():
+            results.write(recorded, content)
+        show()
+
+    failed: dict[str, str] = {}
+    if options.report_only:
+        show()
+    else:
+        jobs = study.jobs(options.cells, options.methods)
+        if options.missing_only:
+            jobs = study.missing(jobs, results.read_all(recorded, study.name))
+        console.print(f"{len(jobs)} jobs in {out}, {options.jobs} at a time")
+        driver = Driver(jobs, out, options.jobs, console.print, publish)
+        began = time.monotonic()
+        failed = driver.run()
+        publish()
+        console.print(f"{len(jobs)} jobs in {(time.monotonic() - began) / 60:.1f} minutes")
+    console.print(f"results: {recorded}   page: {shown}")
+    for name, why in failed.items():
+        console.print(f"[bold red]{name}[/]: {why}", soft_wrap=True)
+    return 1 if failed else 0
+
+
+def _recorded(study: Study, folder: Path) -> list[Recorded]:
+    """This study and every other that is recorded, smaller ones first."""
+    from himac_agents.experiments.study import results
+    from himac_agents.experiments.study.plan import Study
+
+    others = (name for name in registry.names("studies") if name != study.name)
+    studies = [study, *map(Study.load, others)]
+    studies.sort(key=lambda s: (len(s.jobs()), s.name))
+    return [(s, results.read_all(folder, s.name)) for s in studies]

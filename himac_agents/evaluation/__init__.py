@@ -1,0 +1,1 @@
+"""What agents can do: success with intervals, protocols, agents by name."""

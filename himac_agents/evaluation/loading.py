@@ -1,0 +1,199 @@
+"""Agents by name: scripted ones, runs, saved models and remote models, and mixtures of two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from himac_agents import prompts
+from himac_agents.agents.agent import Executor, HiMACAgent, Planner, assemble
+from himac_agents.agents.expert import ScriptedPolicy
+from himac_agents.algorithms.methods import method_of
+from himac_agents.config import TrainConfig
+from himac_agents.files import latest_checkpoint
+from himac_agents.policies.base import Sampling
+from himac_agents.policies.remote import APIPolicy, Endpoint
+from himac_agents.prompts import make_prompts
+from himac_agents.rollouts.pool import hierarchy_arguments
+from himac_envs import registry
+from himac_envs.task import MissingDependencyError
+
+SCRIPTED = ("oracle", "explorer", "random")
+#: The longest answers of models that no settings come with.
+DEFAULT_TOKENS = 512
+
+
+@dataclass
+class Players:
+    """Makes agents by their names.
+
+    Attributes:
+        env: The environment that will be played.
+        flat: Whether it is a flat one.
+        seed: Seeds sampling and scripted players.
+        endpoint: Where "api" is.
+        prompt: The style for models that bring none of their own ("auto": chat).
+        think: Ask such models for reasoning in `<think>` tags.
+        sees: What such an executor remembers: "segment" or "episode".
+        max_command_tokens: The longest command of such models; 0: 512.
+        max_blueprint_tokens: The longest blueprint, likewise.
+        settings: Settings that replace those of runs too (see `TrainConfig`).
+        pixels: Whether observations come with pictures.
+    """
+
+    env: str
+    flat: bool
+    seed: int = 0
+    endpoint: Endpoint | None = None
+    prompt: str = "auto"
+    think: bool = False
+    sees: str = "segment"
+    max_command_tokens: int = 0
+    max_blueprint_tokens: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    pixels: bool = False
+    _made: dict[str, HiMACAgent] = field(default_factory=dict, init=False, repr=False)
+
+    def make(
+        self, agent: str, planner: str | None = None, executor: str | None = None
+    ) -> HiMACAgent:
+        """An agent, with another's planner or executor where one is named.
+
+        Args:
+            agent: "oracle", "explorer", "random", "api", a run's folder or a saved model's.
+            planner: Who plans instead.
+            executor: Who acts instead.
+
+        Raises:
+            ValueError: A planner was named for a flat environment, or nothing tells where "api" is.
+            FileNotFoundError: A name is none of these.
+            MissingDependencyError: A package that such an agent needs is not installed.
+        """
+        if self.flat:
+            if planner is not None:
+                raise ValueError(f"{self.env} is flat: it has no place for a planner")
+            return self._agent(executor or agent)
+        above, below = self._agent(planner or agent), self._agent(executor or agent)
+        if above.planner is None:
+            raise ValueError(f"{planner or agent} has no planner, which {self.env} needs")
+        return HiMACAgent(above.planner, below.executor)
+
+    def _agent(self, name: str) -> HiMACAgent:
+        if name not in self._made:
+            kinds: dict[str, Callable[[str], HiMACAgent]] = {
+                **dict.fromkeys(SCRIPTED, self._scripted),
+                "api": self._remote,
+            }
+            self._made[name] = kinds.get(name, self._local)(name)
+        return self._made[name]
+
+    def _scripted(self, name: str) -> HiMACAgent:
+        policy = ScriptedPolicy(name, seed=self.seed)  # type: ignore[arg-type]
+        return HiMACAgent.flat(policy) if self.flat else HiMACAgent.shared(policy)
+
+    def _remote(self, name: str) -> HiMACAgent:
+        if self.endpoint is None:
+            raise ValueError("a remote model needs its name: --model NAME [--base-url URL]")
+        policy = APIPolicy(self.endpoint, seed=self.seed)
+        style = prompts.make(self.prompt, self.env, think=self.think, pixels=self.pixels)
+        command = Sampling(1.0, self.max_command_tokens or DEFAULT_TOKENS)
+        executor = Executor(policy, style, command)
+        executor.sees = "episode" if self.sees == "episode" else "segment"
+        if isinstance(style, prompts.VerlAgentPrompts):
+            executor.history = style.memory
+        plan = replace(command, max_tokens=self.max_blueprint_tokens or DEFAULT_TOKENS)
+        return HiMACAgent(None if self.flat else Planner(policy, style, plan), executor)
+
+    def _local(self, name: str) -> HiMACAgent:
+        folder = Path(name)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"no agent {name!r}: give a run's folder, a saved policy's folder, "
+                f"or one of {', '.join(SCRIPTED)}, api"
+            )
+        try:
+            import torch  # noqa: F401
+        except ImportError as error:
+            raise MissingDependencyError("torch", "a trained agent", "agents") from error
+        from himac_agents.policies.tiny import is_tiny
+
+        settings = dict(self.settings)
+        if not (folder / "config.toml").is_file():
+            # A saved model brings no settings of its own.
+            settings = {"env": self.env, "think": self.think, "executor_history": self.sees}
+            if self.pixels:
+                settings["env_kwargs"] = {"image": True}
+            if not is_tiny(folder):
+                settings |= {
+                    "prompt": self.prompt,
+                    "max_command_tokens": self.max_command_tokens or DEFAULT_TOKENS,
+                    "max_blueprint_tokens": self.max_blueprint_tokens or DEFAULT_TOKENS,
+                }
+            settings |= self.settings
+        return load_agent(folder, flat=self.flat, seed=self.seed, **settings)
+
+
+def settings_of(name: str) -> TrainConfig | None:
+    """The settings of a run's folder; None where the name is something else."""
+    path = Path(name) / "config.toml"
+    return TrainConfig.from_toml(path) if path.is_file() else None
+
+
+def trained_with(name: str, env_id: str) -> dict[str, Any]:
+    """The environment's arguments that a run was trained with and is to be evaluated with.
+
+    Sub-goal budget and replans where the environment is hierarchical; pictures, texts, limits and
+    all else but the data and the split where it is the run's own environment.
+    """
+    settings = settings_of(name)
+    if settings is None:
+        return {}
+    found: dict[str, Any] = {}
+    if env_id in (settings.env, settings.flat_env):
+        found |= {k: v for k, v in settings.env_kwargs.items() if k not in ("data", "split")}
+    if registry.env_cards()[env_id].kind == "hierarchical":
+        found |= hierarchy_arguments(settings, method_of(settings).sub_done)
+    return found
+
+
+def load_agent(
+    folder: str | Path, *, flat: bool = False, seed: int = 0, **settings: Any
+) -> HiMACAgent:
+    """An agent to play with, from a run or from a saved policy.
+
+    Args:
+        folder: A run's folder (its newest checkpoint is taken), or a folder that `save_pretrained`
+            wrote.
+        flat: For a flat environment: no planner.
+        seed: Seeds sampling.
+        **settings: Settings of the run (see `TrainConfig`) in place of its own, such as `prompt`.
+
+    Raises:
+        FileNotFoundError: The folder holds neither.
+        CheckpointError: The run has no whole checkpoint.
+    """
+    from himac_agents.policies.loading import load_policies, load_policy
+    from himac_agents.policies.tiny import is_tiny
+
+    folder = Path(folder)
+    if (folder / "config.toml").is_file():
+        config = TrainConfig.from_toml(folder / "config.toml")
+        newest = latest_checkpoint(folder / "checkpoints")
+        hierarchical = method_of(config).hierarchical
+        policies = load_policies(newest, config, hierarchical, seed=seed)
+    elif (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
+        kind: Literal["tiny", "hf"] = "tiny" if is_tiny(folder) else "hf"
+        config = TrainConfig(policy=kind, model=str(folder))
+        policies = {"policy": load_policy(folder, kind, seed=seed)}
+    else:
+        raise FileNotFoundError(
+            f"{folder} is neither a run (config.toml, checkpoints/) nor a saved policy "
+            "(config.json): give the folder that `himac train` printed at its end"
+        )
+    config = config.replace(**settings)
+    # One policy plays both roles, so that it can be tried in the other kind of environment.
+    method = method_of(config)
+    sub_done = method.sub_done or method.hierarchical == flat
+    return assemble(config, policies, make_prompts(config, sub_done=sub_done), not flat)

@@ -1,0 +1,254 @@
+"""What an episode of an evaluation amounts to, and what many amount to: counts, shares, intervals.
+
+Intervals are Wilson's 95% score intervals. Where each task is played with several seeds, episodes
+of the same task are not independent; the interval is then taken over tasks: the mean success, with
+as many trials as there are tasks. That is right where seeds of a task agree, and too wide
+elsewhere: it never claims more than the tasks can show.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from himac_agents.files import write_atomically
+from himac_agents.rollouts.types import Episode
+
+#: The two-sided 95% quantile of the normal distribution.
+Z95 = 1.959963984540054
+
+
+def wilson(successes: float, trials: float) -> tuple[float, float]:
+    """Wilson's 95% score interval of a proportion; (0, 1) with no trials.
+
+    Args:
+        successes: How many, or a sum of means.
+        trials: Out of how many.
+    """
+    if trials <= 0:
+        return 0.0, 1.0
+    p = successes / trials
+    z2 = Z95 * Z95
+    centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = Z95 / (1 + z2 / trials) * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials * trials))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One episode of an evaluation.
+
+    Attributes:
+        task_id: What was played.
+        seed: With which sampling seed.
+        task_type: The kind of task ("" where the environment tells none).
+        success: Whether it was solved.
+        score: The environment's progress measure at the end.
+        reward: The sum of rewards.
+        steps: Steps of the task.
+        tokens: Tokens that the policies wrote.
+        invalid: Commands that the environment did not understand.
+        subgoals: Sub-goals of the blueprint; None on flat environments.
+        blueprint_valid: Whether every blueprint could be parsed.
+        options: The environment's records of the sub-goals.
+        error: Why the episode was cut off, if it was; it counts as a failure.
+    """
+
+    task_id: str
+    seed: int
+    task_type: str
+    success: bool
+    score: float
+    reward: float
+    steps: int
+    tokens: int
+    invalid: int
+    subgoals: int | None
+    blueprint_valid: bool
+    options: tuple[dict[str, Any], ...]
+    error: str | None
+
+    @classmethod
+    def of(cls, episode: Episode, seed: int) -> Record:
+        """The record of an episode that was played with a seed."""
+        turns = [turn for turn in episode.turns() if turn.role == "executor"]
+        blueprint = episode.blueprint
+        return cls(
+            task_id=episode.task.task_id,
+            seed=seed,
+            task_type=episode.task_type,
+            success=episode.success,
+            score=episode.score,
+            reward=episode.reward,
+            steps=episode.steps,
+            tokens=episode.tokens,
+            invalid=sum(turn.invalid for turn in turns),
+            subgoals=None if blueprint is None else len(blueprint.texts()),
+            blueprint_valid=episode.blueprint_valid,
+            options=tuple(episode.options),
+            error=episode.error,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return {
+            "task_id": self.task_id,
+            "seed": self.seed,
+            "task_type": self.task_type,
+            "success": self.success,
+            "score": round(self.score, 6),
+            "return": round(self.reward, 6),
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "invalid": self.invalid,
+            "subgoals": self.subgoals,
+            "blueprint_valid": self.blueprint_valid,
+            "options": list(self.options),
+            "error": self.error,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Record:
+        """A record from what `to_json` gave."""
+        return cls(
+            task_id=str(values["task_id"]),
+            seed=int(values["seed"]),
+            task_type=str(values["task_type"]),
+            success=bool(values["success"]),
+            score=float(values["score"]),
+            reward=float(values["return"]),
+            steps=int(values["steps"]),
+            tokens=int(values["tokens"]),
+            invalid=int(values["invalid"]),
+            subgoals=None if values["subgoals"] is None else int(values["subgoals"]),
+            blueprint_valid=bool(values["blueprint_valid"]),
+            options=tuple(values["options"]),
+            error=values["error"],
+        )
+
+
+class RecordFile:
+    """Records of an evaluation, one JSON object a line, written as episodes end.
+
+    Args:
+        path: The file.
+        about: Who plays what and how, as JSON values; written into each line as "evaluation".
+        resume: Go on with it: whole lines of episodes without an error are kept as `known`;
+            the others are played again.
+
+    Raises:
+        FileExistsError: It exists, and `resume` is not asked for.
+        ValueError: It holds something else, or episodes of another evaluation.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any], *, resume: bool = False) -> None:
+        if path.exists() and not resume:
+            raise FileExistsError(
+                f"{path} exists: --resume goes on with the evaluation that it holds, or choose "
+                "another --records"
+            )
+        self.path = path
+        self.about = json.loads(json.dumps(about, default=str))
+        self.known = _read(path, self.about) if path.exists() else []
+        write_atomically(path, "".join(map(self._line, self.known)))
+
+    def add(self, record: Record) -> None:
+        """Appends a record."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(self._line(record))
+
+    def _line(self, record: Record) -> str:
+        return json.dumps({**record.to_json(), "evaluation": self.about}) + "\n"
+
+
+def _read(path: Path, about: Mapping[str, Any]) -> list[Record]:
+    """The records of a file that need not be played again; a torn last line is none."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values = json.loads(line)
+            record, theirs = Record.from_json(values), dict(values["evaluation"])
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number}: not a record of an episode") from error
+        apart = [k for k in {**about, **theirs} if about.get(k) != theirs.get(k)]
+        if apart:
+            differences = ", ".join(f"{k} {theirs.get(k)!r}, not {about.get(k)!r}" for k in apart)
+            raise ValueError(
+                f"{path} holds another evaluation ({differences}): choose another --records"
+            )
+        if record.error is None:
+            found.append(record)
+    return found
+
+
+def success_of(records: Sequence[Record]) -> dict[str, Any]:
+    """Success of some episodes with its interval over tasks, and their score."""
+    tasks = len({r.task_id for r in records})
+    success = _mean(r.success for r in records)
+    low, high = wilson(success * tasks, tasks)
+    return {
+        "episodes": len(records),
+        "tasks": tasks,
+        "success": round(success, 6),
+        "ci95": [round(low, 6), round(high, 6)],
+        "score": round(_mean(r.score for r in records), 6),
+    }
+
+
+def summarise(records: Sequence[Record]) -> dict[str, Any]:
+    """What episodes were like.
+
+    Returns:
+        `tasks`, `score`, `steps` and `tokens_per_episode` (means), `invalid_actions` (share of
+        commands); where there are blueprints also `subgoals` (mean a blueprint),
+        `blueprint_valid` (share), `option_steps` (mean), `option_ends` (share by reason),
+        `achieved` (share of the sub-goals begun that the environment understands),
+        `sub_done_precision` (share of `<sub_done>`s that ended an achieved sub-goal) with their
+        number `sub_dones`; where tasks have kinds, `by_type`. A share of nothing is None.
+    """
+    commands = sum(r.steps for r in records)
+    found: dict[str, Any] = {
+        "tasks": len({r.task_id for r in records}),
+        "score": round(_mean(r.score for r in records), 6),
+        "steps": round(_mean(r.steps for r in records), 3),
+        "tokens_per_episode": round(_mean(r.tokens for r in records), 3),
+        "invalid_actions": _share(sum(r.invalid for r in records), commands),
+    }
+    planned = [r for r in records if r.subgoals is not None]
+    if planned:
+        options = [option for r in planned for option in r.options]
+        ends = Counter(str(option["reason"]) for option in options)
+        judged = [option for option in options if option["achieved"] is not None]
+        said = [option for option in judged if option["reason"] == "done"]
+        found |= {
+            "subgoals": round(_mean(r.subgoals or 0 for r in planned), 3),
+            "blueprint_valid": _share(sum(r.blueprint_valid for r in planned), len(planned)),
+            "option_steps": round(_mean(o["steps"] for o in options), 3) if options else None,
+            "option_ends": {k: _share(ends[k], len(options)) for k in sorted(ends)},
+            "achieved": _share(sum(o["achieved"] for o in judged), len(judged)),
+            "sub_done_precision": _share(sum(o["achieved"] for o in said), len(said)),
+            "sub_dones": len(said),
+        }
+    kinds = sorted({r.task_type for r in records if r.task_type})
+    if kinds:
+        found["by_type"] = {
+            kind: success_of([r for r in records if r.task_type == kind]) for kind in kinds
+        }
+    return found
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = [float(value) for value in values]
+    return sum(listed) / len(listed) if listed else 0.0
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 6) if whole else None

@@ -1,0 +1,1 @@
+"""Studies of methods, and measurements of speed."""

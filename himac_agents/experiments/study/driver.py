@@ -1,0 +1,175 @@
+"""Runs the jobs of a study: some at a time, each in its own process of one thread.
+
+A job that dies is reported and those that need it are left out; everything else goes on. Starting
+the same study again repeats nothing that is finished and resumes what was under way.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from himac_agents.experiments.study.plan import Job
+from himac_agents.files import write_atomically
+
+#: One thread a job: CPU seconds of different methods then mean the same.
+_THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass
+class Driver:
+    """See the module's text.
+
+    Attributes:
+        jobs: What is to be done; an earlier job goes first.
+        out: The study's folder: `warm/`, `runs/`, `jobs/` (settings and logs).
+        workers: Processes at a time.
+        report: Called with a line of progress.
+        finished: Called after each job that ended well, by one thread at a time.
+    """
+
+    jobs: Sequence[Job]
+    out: Path
+    workers: int = 2
+    report: Callable[[str], None] = print
+    finished: Callable[[Job], None] = lambda job: None
+    failed: dict[str, str] = field(default_factory=dict)
+    _done: set[str] = field(default_factory=set)
+    _taken: set[str] = field(default_factory=set)
+    _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _stopped: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"jobs={self.workers}: at least one at a time")
+        self._change = threading.Condition()
+
+    def run(self) -> dict[str, str]:
+        """Runs every job.
+
+        Returns:
+            The jobs that failed or were left out, by name, with the reason.
+
+        Raises:
+            BlockingIOError: Another process runs a study in the same folder.
+            KeyboardInterrupt: After the running jobs were ended.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.out / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise BlockingIOError(f"another process runs a study in {self.out}") from error
+        try:
+            threads = [threading.Thread(target=self._work) for _ in range(self.workers)]
+            for thread in threads:
+                thread.start()
+            try:
+                for thread in threads:
+                    thread.join()
+            except BaseException:
+                self._stop()
+                for thread in threads:
+                    thread.join()
+                raise
+        finally:
+            lock.release()
+        return self.failed
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            began = time.monotonic()
+            try:
+                status = self._execute(job)
+                why = "" if status == 0 else _reason(status, self._log(job))
+                if not why:
+                    with self._change:
+                        self.finished(job)
+            except Exception as error:  # whatever it is, the other jobs go on
+                why = repr(error)
+            with self._change:
+                if not why:
+                    self._done.add(job.name)
+                elif not self._stopped:
+                    self.failed[job.name] = why
+                self._change.notify_all()
+            if not self._stopped:
+                took = f"{time.monotonic() - began:.0f} s"
+                self.report(f"{job.name}: {why or 'done'} ({took})")
+
+    def _next(self) -> Job | None:
+        """The first job whose warm start is there; waits while only others' results are missing."""
+        with self._change:
+            while not self._stopped:
+                waiting = False
+                for job in self.jobs:
+                    if job.name in self._taken:
+                        continue
+                    if not job.needs or job.needs in self._done:
+                        self._taken.add(job.name)
+                        return job
+                    if job.needs in self.failed or not self._known(job.needs):
+                        self._taken.add(job.name)
+                        self.failed[job.name] = f"left out: {job.needs} failed"
+                        self.report(f"{job.name}: {self.failed[job.name]}")
+                        continue
+                    waiting = True
+                if not waiting:
+                    return None
+                self._change.wait()
+            return None
+
+    def _known(self, name: str) -> bool:
+        return any(job.name == name for job in self.jobs)
+
+    def _execute(self, job: Job) -> int:
+        settings = self.out / "jobs" / f"{job.name.replace('/', '-')}.toml"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(settings, job.config.to_toml())
+        command = [sys.executable, "-m", "himac_agents.experiments.study.work", job.kind]
+        command += [str(job.folder(self.out)), str(settings)]
+        if job.needs:
+            command.append(str(self.out / job.needs))
+        with self._log(job).open("ab") as log:
+            with self._change:
+                if self._stopped:
+                    return 1
+                process = subprocess.Popen(
+                    command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                    env={**os.environ, **_THREADS, "PYTHONPATH": _python_path()},
+                )  # fmt: skip
+                self._running[job.name] = process
+            status = process.wait()
+        with self._change:
+            del self._running[job.name]
+        return status
+
+    def _log(self, job: Job) -> Path:
+        return self.out / "jobs" / f"{job.name.replace('/', '-')}.log"
+
+    def _stop(self) -> None:
+        with self._change:
+            self._stopped = True
+            for process in self._running.values():
+                process.terminate()
+            self._change.notify_all()
+
+
+def _python_path() -> str:
+    """The import path of this process: a job is to run the same code."""
+    return os.pathsep.join([p for p in sys.path if p])
+
+
+def _reason(status: int, log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = lines[-1] if lines else "it wrote nothing"
+    how = f"ended by signal {-status}" if status < 0 else f"failed with status {status}"
+    return f"{how}: {last} (log: {log})"

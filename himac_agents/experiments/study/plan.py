@@ -1,0 +1,242 @@
+"""What a study runs: cells, methods and seeds from `registry/studies`, as jobs.
+
+A cell is one environment with one preset of `registry/presets`, the same for every method. Methods
+that ask for the same roles share one warm start a seed: it is a job of its own, and each method's
+run is forked from it. So is their stream of tasks: it depends on the seed alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from himac_agents.algorithms.methods import METHODS, MethodName, method_of
+from himac_agents.config import TrainConfig
+from himac_envs import registry
+
+#: What a run of a method changes in the cell's preset.
+Changes = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One environment of a study.
+
+    Attributes:
+        name: How the study calls it.
+        preset: The settings that all its methods share: a card of `registry/presets`, or a file.
+        flat: What flat methods change in it: above all the steps of their warm start, so that one
+            flat agent sees as much supervision as a planner and an executor together.
+        hierarchical: What hierarchical methods change in it.
+    """
+
+    name: str
+    preset: str
+    flat: Changes = field(default_factory=dict)
+    hierarchical: Changes = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process of a study.
+
+    Attributes:
+        kind: "warm" makes a warm start, "learn" a run from it.
+        cell: The cell's name.
+        method: The method ("warm": the first that needs this warm start).
+        seed: The run's seed.
+        config: The run's settings.
+        needs: The name of the warm start that a run is forked from; "" for a warm start.
+    """
+
+    kind: Literal["warm", "learn"]
+    cell: str
+    method: MethodName
+    seed: int
+    config: TrainConfig
+    needs: str = ""
+
+    @property
+    def name(self) -> str:
+        """The job's name, and its folder's below the study's."""
+        if self.kind == "warm":
+            return f"warm/{self.cell}-{self.roles}-seed{self.seed}"
+        return f"runs/{self.cell}-{self.method}-seed{self.seed}"
+
+    @property
+    def roles(self) -> str:
+        """What the method asks of a warm start; methods that ask the same share it."""
+        traits = method_of(self.config)
+        if not traits.hierarchical:
+            return "flat"
+        return "hierarchical" if traits.sub_done else "hierarchical-fixed"
+
+    def folder(self, out: Path) -> Path:
+        """Where it is written."""
+        return out / self.name
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its card describes it.
+
+    Attributes:
+        name: "small", "full" or the stem of a file.
+        summary: One sentence for readers.
+        seeds: The seeds of every cell and method.
+        cells: By name.
+        rows: (cell names, methods) in the order in which they are to run.
+        changes: What single methods change in a preset, by method.
+        notes: What was learned on the way and what the figures rest on, for the page of results.
+    """
+
+    name: str
+    summary: str
+    seeds: tuple[int, ...]
+    cells: dict[str, Cell]
+    rows: tuple[tuple[tuple[str, ...], tuple[MethodName, ...]], ...]
+    changes: dict[str, Changes]
+    notes: str = ""
+
+    @classmethod
+    def load(cls, name: str) -> Study:
+        """A card of `registry/studies`, or a TOML file of the same form.
+
+        Raises:
+            FileNotFoundError: There is no such card; the message lists those that exist.
+            ValueError: The card names unknown cells or misses a part.
+        """
+        if name.endswith(".toml"):
+            content = _read_file(Path(name))
+            name = Path(name).stem
+        else:
+            content = registry.read("studies", name)
+        where = f"study {name!r}"
+        try:
+            cells = {key: Cell(key, **table) for key, table in content["cells"].items()}
+            rows = tuple((tuple(row["cells"]), tuple(row["methods"])) for row in content["runs"])
+            study = cls(
+                name,
+                str(content["summary"]),
+                tuple(int(seed) for seed in content["seeds"]),
+                cells,
+                rows,
+                {str(k): dict(v) for k, v in content.get("methods", {}).items()},
+                str(content.get("notes", "")),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{where}: needs `summary`, `seeds`, tables [cells.NAME] with `preset`, and "
+                f"[[runs]] with `cells` and `methods` ({error!r})"
+            ) from error
+        for what, named, known in (
+            ("cells", {c for group, _ in rows for c in group}, set(cells)),
+            ("methods", {m for _, group in rows for m in group}, set(METHODS)),
+        ):
+            if unknown := sorted(named - known):
+                raise ValueError(f"{where}: [[runs]] names unknown {what}: {', '.join(unknown)}")
+        return study
+
+    def config(self, cell: str, method: MethodName, seed: int) -> TrainConfig:
+        """The settings of one run: the cell's preset, the method's changes, the seed."""
+        card = self.cells[cell]
+        preset = card.preset
+        if preset.endswith(".toml"):
+            base = TrainConfig.from_toml(preset)
+        else:
+            base = TrainConfig.preset(preset)
+        roles = card.hierarchical if METHODS[method].hierarchical else card.flat
+        changes = {**roles, **self.changes.get(method, {}), "method": method, "seed": seed}
+        values = {item.name: getattr(base, item.name) for item in dataclasses.fields(base)}
+        return TrainConfig.from_dict({**values, **changes}, f"study {self.name!r}, cell {cell!r}")
+
+    def jobs(self, cells: Sequence[str] = (), methods: Sequence[str] = ()) -> list[Job]:
+        """Every job in order; a warm start stands just before the first run that needs it.
+
+        Args:
+            cells: Only these; () is all.
+            methods: Only these; () is all.
+
+        Raises:
+            ValueError: A cell or a method is not in the study.
+        """
+        self._check("cell", cells, self.cells)
+        self._check("method", methods, {m for _, group in self.rows for m in group})
+        found: dict[str, Job] = {}
+        for job in self._learning(cells, methods):
+            warm = Job("warm", job.cell, job.method, job.seed, job.config)
+            first = found.setdefault(warm.name, warm)
+            _check_shared(first, job)
+            found.setdefault(job.name, dataclasses.replace(job, needs=warm.name))
+        return list(found.values())
+
+    def missing(self, jobs: Sequence[Job], recorded: Mapping[str, Mapping[str, Any]]) -> list[Job]:
+        """The jobs without the runs that are recorded, and without warm starts nobody needs.
+
+        Args:
+            jobs: From `jobs`.
+            recorded: By cell, from `results.read_all`.
+        """
+        known = {(c, row["method"], row["seed"]) for c, v in recorded.items() for row in v["runs"]}
+        left = [
+            job
+            for job in jobs
+            if job.kind == "learn" and (job.cell, job.method, job.seed) not in known
+        ]
+        needed = {job.needs for job in left}
+        return [job for job in jobs if job in left or job.name in needed]
+
+    def _learning(self, cells: Sequence[str], methods: Sequence[str]) -> Iterator[Job]:
+        for group, wanted in self.rows:
+            for seed in self.seeds:
+                for cell in group:
+                    for method in wanted:
+                        if (not cells or cell in cells) and (not methods or method in methods):
+                            yield Job("learn", cell, method, seed, self.config(cell, method, seed))
+
+    def _check(self, what: str, asked: Sequence[str], known: Any) -> None:
+        for name in asked:
+            if name not in known:
+                raise ValueError(
+                    f"study {self.name!r} has no {what} {name!r}: choose among "
+                    f"{', '.join(sorted(known))}"
+                )
+
+
+#: Settings that leave a warm start and its evaluation as they are. All others shape it: where they
+#: differ, it cannot be shared.
+LEARNING_FIELDS = frozenset(
+    {
+        "method", "iterations", "max_env_steps", "max_tokens", "eval_at_tokens", "tasks",
+        "blueprints", "executions", "greedy_execution", "planner_every", "executor_updates",
+        "resample_dead", "executor_advantage", "stop_at_failure", "step_cost", "advantage_std",
+        "gigpo_discount", "gigpo_weight", "format_penalty", "lr", "clip", "clip_high", "kl",
+        "loss_mean", "minibatches", "least_minibatch", "epochs", "temperature", "baselines",
+        "checkpoint_every", "note",
+    }
+)  # fmt: skip
+
+
+def _check_shared(first: Job, job: Job) -> None:
+    for name in (item.name for item in dataclasses.fields(TrainConfig)):
+        if name in LEARNING_FIELDS:
+            continue
+        if getattr(first.config, name) != getattr(job.config, name):
+            raise ValueError(
+                f"{job.name} changes {name}, so it cannot share the warm start {first.name}: "
+                "change it in the cell's preset, for all methods"
+            )
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no study {path}")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not valid TOML: {error}") from error

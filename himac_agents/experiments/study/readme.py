@@ -1,0 +1,78 @@
+"""README's table of what was learned: written from the recorded results, like the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from himac_agents.algorithms.methods import METHODS
+from himac_agents.experiments.study.page import Recorded, Run, by_method, titled
+from himac_agents.experiments.study.results import pooled
+from himac_agents.files import write_atomically
+
+#: The table stands between these two lines; all else in the file is left as it is.
+BEGIN = "<!-- results: written by `himac bench methods` -->"
+END = "<!-- end of results -->"
+
+
+def update(path: Path, studies: Sequence[Recorded]) -> bool:
+    """Writes the table anew where a file has the two lines; tells whether it has.
+
+    Args:
+        path: `README.md`.
+        studies: Each study with its recorded cells. A cell that several have recorded is taken
+            from the one with the most runs.
+    """
+    if not path.is_file():
+        return False
+    text = path.read_text(encoding="utf-8")
+    before, begun, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not (begun and ended):
+        return False
+    found = f"{before}{BEGIN}\n{table(studies)}\n{END}{after}"
+    if found != text:
+        write_atomically(path, found)
+    return True
+
+
+def table(studies: Sequence[Recorded]) -> str:
+    """Success of every method in every cell, warm start and end, all seeds together."""
+    every = [(name, cell, study) for study, found in studies for name, cell in found.items()]
+    # The last of a name wins: the one with the most runs.
+    every.sort(key=lambda item: (item[0], len(item[1]["runs"])))
+    cells = {name: (cell, len(study.seeds)) for name, cell, study in every}
+    heads = [
+        f"{name} ({int(cell['episodes'])} tasks, {int(cell['max_env_steps']):,} steps)"
+        for name, (cell, _) in cells.items()
+    ]
+    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(cells)]
+    for method in METHODS:
+        for title, end in (
+            (titled(method), "final"),
+            (f"{titled(method)}'s warm start, supervised for the same CPU time", "supervised"),
+        ):
+            shown = []
+            for cell, seeds in cells.values():
+                runs = [run for run in by_method(cell["runs"]).get(method, []) if end in run]
+                shown.append(_cell(runs, end, int(cell["episodes"]), seeds))
+            if any(shown):
+                lines.append(f"| {title} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def _cell(runs: Sequence[Run], end: str, episodes: int, seeds: int) -> str:
+    """`before -> after (greedy before -> after)`, in percent; how many seeds, where not all."""
+    if not runs:
+        return ""
+    before, after = [run["warm_start"] for run in runs], [run[end] for run in runs]
+
+    def percent(scores: Sequence[Mapping[str, Any]], key: str) -> str:
+        return f"{100 * pooled(scores, episodes, key)[0]:.1f}"
+
+    return (
+        f"{percent(before, 'success')} → **{percent(after, 'success')}** "
+        f"({percent(before, 'greedy')} → {percent(after, 'greedy')})"
+        + (f", {len(runs)} of {seeds} seeds" if len(runs) < seeds else "")
+    )

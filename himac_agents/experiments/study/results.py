@@ -1,0 +1,199 @@
+"""From the `result.json` of runs to `registry/results/STUDY-CELL.toml`, and back.
+
+The files are written by `himac bench methods`, never by hand. Each holds what was measured, under
+which settings and budgets, on which machine, from which commit, and the command that does it again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from himac_agents.evaluation.metrics import wilson
+from himac_agents.experiments.study.plan import Job, Study
+from himac_agents.files import write_atomically
+from himac_agents.training.result import difference
+
+HEADER = "# Written by `himac bench methods`; edits are overwritten.\n"
+
+
+def collect_results(study: Study, out: Path, jobs: Sequence[Job] = ()) -> dict[str, dict[str, Any]]:
+    """What the finished runs below `out` found, by cell; cells without any are left out."""
+    found: dict[str, dict[str, Any]] = {}
+    jobs = [job for job in jobs or study.jobs() if job.kind == "learn"]
+    for cell in study.cells:
+        mine = [job for job in jobs if job.cell == cell]
+        finished = [
+            (job, json.loads(_result(job, out).read_text(encoding="utf-8")))
+            for job in mine
+            if _result(job, out).is_file()
+        ]
+        if not finished:
+            continue
+        first = finished[0][0]
+        rows = [_row(job, result, job.folder(out)) for job, result in finished]
+        found[cell] = {
+            "study": study.name,
+            "cell": cell,
+            "preset": study.cells[cell].preset,
+            "env": first.config.env,
+            "flat_env": first.config.flat_env,
+            "split": first.config.eval_split,
+            "episodes": finished[0][1]["final"]["episodes"],
+            "max_env_steps": first.config.max_env_steps,
+            "eval_at_tokens": first.config.eval_at_tokens,
+            "note": first.config.note,
+            "command": f"himac bench methods --setting {study.name} --cells {cell}",
+            "missing": [
+                job.name.removeprefix("runs/") for job in mine if not _result(job, out).is_file()
+            ],
+            "runs": rows,
+            "paired": _paired(finished),
+        }
+    return found
+
+
+def _result(job: Job, out: Path) -> Path:
+    return job.folder(out) / "result.json"
+
+
+def _row(job: Job, result: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": job.method, "seed": job.seed}
+    row["warm_start"] = score(result["warm_start"])
+    row["final"] = score(result["final"])
+    row["gain"] = result["gain"]["temperature_1"]
+    row["greedy_gain"] = result["gain"]["greedy"]
+    row["work"] = dict(result["work"])
+    if "at_tokens" in result:
+        row["at_tokens"] = score(result["at_tokens"]) | result["at_tokens"]["work"]
+    for name, entry in result["baselines"].items():
+        if "outcomes" in entry:
+            row[name] = score(entry)
+            row[name] |= {k: entry[k] for k in ("supervised_steps", "cpu_seconds") if k in entry}
+    if "over_further_supervision" in result["gain"]:
+        row["over_supervised"] = result["gain"]["over_further_supervision"]
+    path = folder / "provenance.json"
+    if path.is_file():
+        row |= json.loads(path.read_text(encoding="utf-8"))
+    return row
+
+
+def score(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Success at temperature 1 and greedy, with Wilson's 95% intervals."""
+    found: dict[str, Any] = {"success": entry["success"], "ci95": entry["ci95"]}
+    if "greedy" in entry:
+        found["greedy"] = entry["greedy"]["success"]
+        found["greedy_ci95"] = entry["greedy"]["ci95"]
+    return found
+
+
+def _paired(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """HiMAC against each other method on the same tasks, a row a seed.
+
+    At the end, where both have taken as many environment steps, and where both were measured there
+    after as many tokens.
+    """
+    rows: list[dict[str, Any]] = []
+    by_run = {(job.method, job.seed): result for job, result in finished}
+    for (method, seed), theirs in by_run.items():
+        ours = by_run.get(("himac", seed))
+        if method == "himac" or ours is None:
+            continue
+        row: dict[str, Any] = {"against": method, "seed": seed}
+        row["difference"] = difference(theirs["final"], ours["final"])
+        row["greedy_difference"] = difference(theirs["final"]["greedy"], ours["final"]["greedy"])
+        if "at_tokens" in theirs and "at_tokens" in ours:
+            row["token_difference"] = difference(theirs["at_tokens"], ours["at_tokens"])
+        rows.append(row)
+    return rows
+
+
+def pooled(scores: Sequence[Mapping[str, Any]], episodes: int, key: str = "success") -> tuple[
+    float, float, float
+]:  # fmt: skip
+    """Mean success of several seeds' evaluations, with Wilson's 95% interval over tasks.
+
+    All seeds play the same tasks: there are as many trials as tasks (see `evaluation.metrics`).
+    How far the seeds lie apart is told beside it.
+    """
+    mean = sum(s[key] for s in scores) / len(scores)
+    return mean, *wilson(mean * episodes, episodes)
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def keep(recorded: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content`, and what was recorded before of runs whose folders are not there any more.
+
+    So a study can be finished on another day, or another machine, from what it has recorded.
+    """
+
+    def both(kind: str, key: str) -> list[dict[str, Any]]:
+        found = {(row[key], row["seed"]): row for row in recorded.get(kind, [])}
+        found |= {(row[key], row["seed"]): row for row in content[kind]}
+        return list(found.values())
+
+    runs = both("runs", "method")
+    names = {f"{content['cell']}-{row['method']}-seed{row['seed']}" for row in runs}
+    missing = [name for name in content["missing"] if name not in names]
+    return {**content, "missing": missing, "runs": runs, "paired": both("paired", "against")}
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> Path:
+    """Writes one cell's file, with what it held of other runs (see `keep`); returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = keep(read_all(folder, content["study"]).get(content["cell"], {}), content)
+    path = folder / f"{content['study']}-{content['cell']}.toml"
+    write_atomically(path, HEADER + to_toml(content))
+    return path
+
+
+def read_all(folder: Path, study: str) -> dict[str, dict[str, Any]]:
+    """Every cell of a study that is recorded in `folder`.
+
+    Raises:
+        ValueError: A file is not valid TOML.
+    """
+    found = {}
+    for path in sorted(folder.glob(f"{study}-*.toml")):
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path}: not valid TOML: {error}") from error
+        if content.get("study") == study:
+            found[str(content["cell"])] = content
+    return found
+
+
+def to_toml(content: Mapping[str, Any]) -> str:
+    """Plain values as TOML: lists of tables become [[name]], other tables stand in a line."""
+    lines = []
+    tables: list[str] = []
+    for key, value in content.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for row in value:
+                tables += ["", f"[[{key}]]", *(f"{k} = {_value(v)}" for k, v in row.items())]
+        else:
+            lines.append(f"{key} = {_value(value)}")
+    return "\n".join([*lines, *tables]) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(v) for v in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is no result")
+        return repr(value)
+    if isinstance(value, int):
+        return str(value)
+    return json.dumps(str(value), ensure_ascii=False)

@@ -1,0 +1,97 @@
+"""One job of a study, in a process of its own: ``python -m himac_agents.experiments.study.work``.
+
+A warm start is a run that stops before its first update. A method's run begins as a copy of it,
+under the method's own settings, and is resumed like any interrupted run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from filelock import FileLock
+from rich.console import Console
+
+from himac_agents.config import TrainConfig
+from himac_agents.experiments.study.provenance import provenance
+from himac_agents.files import write_atomically
+from himac_agents.training.trainer import Trainer
+
+#: Written into a warm start's folder once it can be forked.
+READY = "ready.json"
+
+
+def warm(config: TrainConfig, folder: Path, console: Console) -> None:
+    """Makes a warm start, or does nothing where it is ready."""
+    if (folder / READY).is_file():
+        _check_settings(config, folder)
+        return
+    # A warm start takes a minute and saves nothing on its way: what a dead process left is no use.
+    shutil.rmtree(folder, ignore_errors=True)
+    trainer = Trainer(config, folder, console=console)
+    trainer.begin()
+    trainer.run_folder.close()
+    write_atomically(folder / READY, json.dumps(provenance(), indent=2) + "\n")
+
+
+def learn(config: TrainConfig, folder: Path, source: Path, console: Console) -> None:
+    """Runs a method from a warm start to its end; goes on where a dead process stopped."""
+    if not (folder / "config.toml").is_file():
+        fork(config, folder, source)
+    _check_settings(config, folder)
+    if (folder / "result.json").is_file():
+        return
+    Trainer(config, folder, resume=True, console=console).run()
+
+
+def fork(config: TrainConfig, folder: Path, source: Path) -> None:
+    """A run's folder that goes on from a warm start, made beside its place and moved into it.
+
+    Raises:
+        FileNotFoundError: The warm start is not ready.
+    """
+    if not (source / READY).is_file():
+        raise FileNotFoundError(f"{source} is no finished warm start: there is no {READY}")
+    staged = folder.with_name(f".forking-{folder.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    for name in ("warm_start", "checkpoints"):
+        shutil.copytree(source / name, staged / name)
+    shutil.copy(source / "metrics.jsonl", staged)
+    write_atomically(staged / "config.toml", config.to_toml())
+    write_atomically(staged / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(staged, folder)
+
+
+def _check_settings(config: TrainConfig, folder: Path) -> None:
+    saved = TrainConfig.from_toml(folder / "config.toml")
+    # What readers are told may be put better; nothing is computed from it.
+    if saved.replace(note=config.note) != config:
+        names = [n for n in vars(config) if getattr(saved, n) != getattr(config, n)]
+        raise ValueError(
+            f"{folder} was begun with other settings ({', '.join(names)}): finish it with those, "
+            "or take another --out"
+        )
+
+
+def main(args: Sequence[str]) -> int:
+    """``warm FOLDER CONFIG`` or ``learn FOLDER CONFIG SOURCE``."""
+    kind, folder, config = args[0], Path(args[1]), TrainConfig.from_toml(args[2])
+    console = Console(file=sys.stdout, width=100, no_color=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A driver that was killed leaves its workers behind: the next one's worker waits for them.
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if kind == "warm":
+            warm(config, folder, console)
+        else:
+            learn(config, folder, Path(args[3]), console)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,409 @@
+"""Any model behind an OpenAI-compatible endpoint: hosted, or served by vLLM, SGLang, llama.cpp, ...
+
+For evaluation: such a model gives text, neither token ids nor log-probabilities, and cannot be
+trained here. What can go wrong on the way is told apart:
+
+- a busy server (429, 408, 409, 425, 5xx), a time-out, a cut connection, an answer that cannot be
+  decoded, is no JSON or holds no choices: asked again after a growing pause, or after the one that
+  the server names;
+- a request that finally fails, is refused (other 4xx) or would exceed the cost limit: its episode
+  ends with `Completion.error` and is counted as an error; the other episodes go on;
+- a wrong key, model or address (401, 403, 404, or a server that was never reached): `APIError`,
+  since no episode could go on.
+
+An answer without words (`content` null) is an empty answer: an invalid command, or the blueprint
+that is the task itself. Thoughts that the server keeps apart (`reasoning_content`) are not read.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from himac_agents.policies.base import Completion, Message, Prompt, Sampling
+from himac_envs.task import HiMACError, MissingDependencyError
+
+DEFAULT_URL = "https://api.openai.com/v1"
+#: How often a server that has never answered is called.
+_GREETINGS = 3
+_BUSY = (408, 409, 425, 429)
+_HOPELESS = {
+    401: "the server refused the key: set the environment variable {key}",
+    403: "the server refused access with the key in {key}",
+    404: "the server knows no such address or model",
+}
+
+
+class APIError(HiMACError):
+    """The endpoint cannot be used at all: a wrong key, model or address."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a remote model is and how it is asked.
+
+    Attributes:
+        model: The model's name there.
+        base_url: The address, up to and with the version ("http://127.0.0.1:8000/v1").
+        key_env: The environment variable that holds the key; local servers need none.
+        timeout: Seconds until a request is given up.
+        retries: How often a request is repeated.
+        backoff: Seconds before the first repetition; doubled at each, with up to half taken off at
+            random so that many clients do not come back together.
+        max_wait: The longest pause in seconds. A server that asks for a longer one has failed.
+        concurrency: Requests under way at the same time.
+        price_in: Dollars for a million tokens read.
+        price_out: Dollars for a million tokens written.
+        max_cost: Dollars after which nothing more is asked; None: no limit. What is under way
+            then is still paid.
+        options: Further fields of every request ("top_p", "reasoning_effort", ...); None removes a
+            field that is sent otherwise ("seed", "temperature", "max_tokens").
+    """
+
+    model: str
+    base_url: str = DEFAULT_URL
+    key_env: str = "OPENAI_API_KEY"
+    timeout: float = 120.0
+    retries: int = 6
+    backoff: float = 1.0
+    max_wait: float = 120.0
+    concurrency: int = 16
+    price_in: float = 0.0
+    price_out: float = 0.0
+    max_cost: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ValueError("a remote policy needs the model's name (--model)")
+        if not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url={self.base_url!r}: an address begins with http(s)://")
+        if self.retries < 0 or self.concurrency < 1 or self.timeout <= 0:
+            raise ValueError("retries >= 0, concurrency >= 1 and timeout > 0 are needed")
+        if self.max_cost is not None and self.price_in + self.price_out <= 0:
+            raise ValueError("max_cost needs prices: give price_in and price_out")
+
+    @property
+    def url(self) -> str:
+        """The address of chat completions."""
+        base = self.base_url.rstrip("/")
+        return base if base.endswith("/chat/completions") else f"{base}/chat/completions"
+
+
+@dataclass
+class Usage:
+    """What was asked of an endpoint.
+
+    Attributes:
+        answers: Requests that were answered.
+        retries: Requests that were repeated.
+        failed: Requests that finally failed.
+        tokens_in: Tokens read, as the server counts them.
+        tokens_out: Tokens written, likewise.
+        estimated: Answers without a count: four characters were taken for a token.
+        cut: Answers that ended at the token limit.
+        cost: Dollars.
+    """
+
+    answers: int = 0
+    retries: int = 0
+    failed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    estimated: int = 0
+    cut: int = 0
+    cost: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts as JSON values."""
+        return {**vars(self), "cost": round(self.cost, 6)}
+
+
+class _Refused(Exception):
+    """An attempt that failed.
+
+    Attributes:
+        again: Whether there is sense in another attempt.
+        wait: The pause that the server asked for in seconds; None: it said nothing.
+        met: Whether the server was reached at all.
+    """
+
+    def __init__(
+        self, why: str, *, again: bool = True, wait: float | None = None, met: bool = True
+    ) -> None:
+        super().__init__(why)
+        self.again, self.wait, self.met = again, wait, met
+
+
+class APIPolicy:
+    """A remote model as a policy; see the module's text.
+
+    Requests of one call run at the same time, in threads. Each has a seed of its own, made from
+    the policy's and the request's number, so that servers that honour seeds answer alike in every
+    run.
+
+    Args:
+        endpoint: Where and how.
+        seed: Seeds the requests.
+        sleep: Waits so many seconds.
+        clock: Tells the time in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        seed: int = 0,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        try:
+            import httpx
+        except ImportError as error:
+            raise MissingDependencyError("httpx", "a remote model", "api") from error
+        self.endpoint, self.name, self.usage = endpoint, endpoint.model, Usage()
+        key = os.environ.get(endpoint.key_env, "")
+        self._key = key
+        self._client = httpx.Client(
+            timeout=endpoint.timeout,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            limits=httpx.Limits(max_connections=endpoint.concurrency),
+        )
+        self._sleep, self._clock = sleep, clock
+        self._lock = threading.Lock()
+        self._fatal: APIError | None = None
+        #: Called with the counts after each round of requests.
+        self.watch: Callable[[Usage], None] | None = None
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Begins the sequence of request seeds anew."""
+        self._seed, self._asked = seed, 0
+        self._rng = np.random.default_rng(seed)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """See `Policy.generate`.
+
+        Raises:
+            APIError: The endpoint cannot be used at all.
+        """
+        first, self._asked = self._asked, self._asked + len(prompts)
+        jobs = [
+            (prompt.messages, self._body(prompt.messages, sampling, first + place))
+            for place, prompt in enumerate(prompts)
+        ]
+        with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
+            found = list(pool.map(lambda job: self._answer(*job), jobs))
+        if self.watch is not None:
+            self.watch(self.usage)
+        return found
+
+    # -- one request -----------------------------------------------------------------------------
+
+    def _body(self, messages: Sequence[Message], sampling: Sampling, number: int) -> dict[str, Any]:
+        body = {
+            "model": self.endpoint.model,
+            "messages": [{"role": m.role, "content": _content(m)} for m in messages],
+            "temperature": sampling.temperature,
+            "max_tokens": sampling.max_tokens,
+            "seed": (1_000_003 * self._seed + number) % 2**31,
+            **self.endpoint.options,
+        }
+        return {name: value for name, value in body.items() if value is not None}
+
+    def _answer(self, messages: Sequence[Message], body: dict[str, Any]) -> Completion:
+        """The answer to a request, or a completion that says why there is none."""
+        for attempt in range(self.endpoint.retries + 1):
+            if self._fatal is not None:
+                raise self._fatal
+            if self._spent():
+                why = f"the cost limit of ${self.endpoint.max_cost:g} is reached"
+                return self._failed(why)
+            try:
+                return self._attempt(messages, body)
+            except _Refused as refused:
+                pause = self._pause(attempt, refused)
+                calls = min(_GREETINGS, self.endpoint.retries + 1)
+                if not refused.met and self.usage.answers == 0 and attempt + 1 >= calls:
+                    raise self._hopeless(f"{refused}: is the server running?") from refused
+                if pause is None or attempt == self.endpoint.retries:
+                    return self._failed(f"{refused} (attempt {attempt + 1})")
+                with self._lock:
+                    self.usage.retries += 1
+                self._sleep(pause)
+        raise AssertionError("unreachable: the last attempt returns")
+
+    def _attempt(self, messages: Sequence[Message], body: dict[str, Any]) -> Completion:
+        import httpx
+
+        try:
+            response = self._client.post(self.endpoint.url, json=body)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise self._hopeless(f"{self.endpoint.url!r} is no address: {error}") from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise _Refused(f"cannot connect to {self.endpoint.url}", met=False) from error
+        except httpx.TimeoutException as error:
+            raise _Refused(f"no answer within {self.endpoint.timeout:g} s") from error
+        except httpx.DecodingError as error:
+            raise _Refused(f"the answer cannot be decoded: {error}") from error
+        except httpx.RequestError as error:
+            raise _Refused(f"the connection was cut ({type(error).__name__})") from error
+        status = response.status_code
+        try:
+            content = response.json()
+        except (ValueError, RecursionError):
+            content = None
+        if status in _HOPELESS:
+            hint = _HOPELESS[status].format(key=self.endpoint.key_env)
+            said = self._said(content, response.text)
+            raise self._hopeless(f"{self.endpoint.url} answers {status}: {hint} ({said})")
+        if status != 200:
+            again = status in _BUSY or status >= 500
+            why = f"the server answers {status}: {self._said(content, response.text)}"
+            raise _Refused(why, again=again, wait=self._asked_pause(response.headers))
+        return self._read(content, response.text, messages)
+
+    def _read(self, content: Any, raw: str, messages: Sequence[Message]) -> Completion:
+        """Understands a 200."""
+        if not isinstance(content, dict):
+            raise _Refused(f"the answer is not a JSON object: {self._said(None, raw)}")
+        choices = content.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise _Refused(f"the answer holds no choices: {self._said(content, raw)}")
+        message = choices[0].get("message")
+        if not isinstance(message, dict):
+            raise _Refused(f"the answer's choice holds no message: {self._said(content, raw)}")
+        text = _text(message.get("content"))
+        usage = content.get("usage")
+        counts = usage if isinstance(usage, dict) else {}
+        read, written = counts.get("prompt_tokens"), counts.get("completion_tokens")
+        known = True
+        if not (_is_count(read) and _is_count(written)):
+            known = False
+            read, written = sum(len(m.text) for m in messages) // 4, -(-len(text) // 4)
+        with self._lock:
+            self.usage.answers += 1
+            self.usage.tokens_in += read
+            self.usage.tokens_out += written
+            self.usage.estimated += not known
+            self.usage.cut += choices[0].get("finish_reason") == "length"
+            paid = read * self.endpoint.price_in + written * self.endpoint.price_out
+            self.usage.cost += paid / 1e6
+        return Completion(text, written=written)
+
+    # -- failures --------------------------------------------------------------------------------
+
+    def _failed(self, why: str) -> Completion:
+        with self._lock:
+            self.usage.failed += 1
+        return Completion("", written=0, error=f"{self.name}: {why}")
+
+    def _hopeless(self, why: str) -> APIError:
+        self._fatal = APIError(why)
+        return self._fatal
+
+    def _spent(self) -> bool:
+        most = self.endpoint.max_cost
+        with self._lock:
+            return most is not None and self.usage.cost >= most
+
+    def _pause(self, attempt: int, refused: _Refused) -> float | None:
+        """Seconds until the next attempt; None: there is no sense in one."""
+        if not refused.again:
+            return None
+        most = self.endpoint.max_wait
+        if refused.wait is not None:
+            return refused.wait if refused.wait <= most else None
+        with self._lock:
+            share = 1.0 - 0.5 * float(self._rng.random())
+        return float(min(most, self.endpoint.backoff * 2.0**attempt) * share)
+
+    def _asked_pause(self, headers: Mapping[str, str]) -> float | None:
+        """Seconds that a `Retry-After` asks for, given as a number or as a date."""
+        value = headers.get("retry-after")
+        if value is None:
+            return None
+        try:
+            return max(0.0, float(value))
+        except ValueError:
+            pass
+        try:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - self._clock())
+        except ValueError:
+            return None
+
+    def _said(self, content: Any, raw: str) -> str:
+        """What the server says of an error, in one short line without the key."""
+        error = content.get("error") if isinstance(content, dict) else None
+        if isinstance(error, dict):
+            error = error.get("message")
+        line = " ".join(str(error or raw or "nothing").split())[:200]
+        return line.replace(self._key, "***") if self._key else line
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _text(content: Any) -> str:
+    """A message's content as text: a string, a list of parts, or nothing."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = [p.get("text") for p in content if isinstance(p, dict) and p.get("type") == "text"]
+        return "".join(part for part in parts if isinstance(part, str))
+    return ""
+
+
+def _content(message: Message) -> Any:
+    """A message as a request writes it: text, or text and pictures."""
+    # A lone surrogate, which a model's answer may hold, cannot be sent.
+    text = message.text.encode("utf-8", "replace").decode("utf-8")
+    if not message.images:
+        return text
+    parts: list[dict[str, Any]] = [{"type": "text", "text": text}]
+    for image in message.images:
+        parts.append({"type": "image_url", "image_url": {"url": _data_url(image)}})
+    return parts
+
+
+def _data_url(image: Any) -> str:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingDependencyError("pillow", "sending pictures", "sokoban") from error
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(image, dtype=np.uint8)).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def read_options(text: str) -> dict[str, Any]:
+    """Further request fields from a JSON object in text ("" for none).
+
+    Raises:
+        ValueError: It is not a JSON object.
+    """
+    if not text.strip():
+        return {}
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"options {text!r} are not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f'options {text!r}: a JSON object is needed, such as {{"top_p": 0.9}}')
+    return found

@@ -1,0 +1,5 @@
+"""Few words, for small models trained from scratch."""
+
+from himac_agents.prompts.compact.style import CompactPrompts
+
+__all__ = ["CompactPrompts"]

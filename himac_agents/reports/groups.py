@@ -1,0 +1,260 @@
+"""Puts runs together: seeds of one method into a group, groups on one environment into a family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from himac_agents.evaluation.metrics import wilson
+from himac_agents.reports.charts import Series
+from himac_agents.reports.runs import Evaluation, RunData
+
+#: Settings in which runs of one group may differ: the seed, how far a run goes and on what machine.
+INCIDENTAL = frozenset(
+    {
+        "seed", "iterations", "max_env_steps", "max_tokens", "eval_episodes", "baselines", "note",
+        "threads", "lanes", "micro_tokens", "checkpoint_every",
+    }
+)  # fmt: skip
+
+#: Curves of more points than this are drawn as running means.
+SMOOTH_FROM = 60
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed only.
+
+    Attributes:
+        label: The method's title, with the settings that set it apart where there are several
+            groups of the method.
+        runs: By seed.
+        colour: Index into the palette.
+    """
+
+    label: str
+    runs: tuple[RunData, ...]
+    colour: int
+
+    @property
+    def finished(self) -> int:
+        """How many runs came to their end."""
+        return sum(run.finished for run in self.runs)
+
+    def pooled(self, name: str) -> Evaluation | None:
+        """An evaluation over all seeds: the mean, with Wilson's interval over tasks.
+
+        Returns:
+            None where not every run has it.
+        """
+        found = [next((e for e in r.evaluations if e.name == name), None) for r in self.runs]
+        known = [e for e in found if e is not None]
+        return pool(known) if known and len(known) == len(found) else None
+
+    def spread(self, name: str) -> tuple[float, float] | None:
+        """Lowest and highest success of the seeds in an evaluation at temperature 1."""
+        found = [e.success for r in self.runs for e in r.evaluations if e.name == name]
+        return (min(found), max(found)) if found else None
+
+    def evaluation_names(self) -> list[str]:
+        """The evaluations of the runs, in order."""
+        return list(dict.fromkeys(e.name for run in self.runs for e in run.evaluations))
+
+    def phases(self) -> list[str]:
+        """The phases of learning of the runs, in order."""
+        return list(dict.fromkeys(p for run in self.runs for p in run.phases()))
+
+
+@dataclass(frozen=True)
+class Family:
+    """Groups on the same tasks, to be drawn into the same charts.
+
+    Attributes:
+        title: The environment's name, with its arguments where several families share the name.
+        name: The environment's name.
+        detail: The environment's ids and keyword arguments.
+        groups: The groups.
+    """
+
+    title: str
+    name: str
+    detail: str
+    groups: tuple[Group, ...]
+
+
+def pool(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Several evaluations as one: means, and Wilson's interval over tasks.
+
+    All seeds play the same tasks: there are as many trials as tasks (see `evaluation.metrics`).
+    """
+    trials = min(e.episodes for e in evaluations)
+    success = float(np.mean([e.success for e in evaluations]))
+    greedy = [e.greedy for e in evaluations if e.greedy is not None]
+    mean = float(np.mean(greedy)) if len(greedy) == len(evaluations) else None
+    return Evaluation(
+        evaluations[0].name,
+        float(np.mean([e.env_steps for e in evaluations])),
+        float(np.mean([e.tokens for e in evaluations])),
+        success,
+        evaluations[0].ci95 if len(evaluations) == 1 else wilson(success * trials, trials),
+        mean,
+        (
+            None
+            if mean is None
+            else evaluations[0].greedy_ci95
+            if len(evaluations) == 1
+            else wilson(mean * trials, trials)
+        ),
+        sum(e.episodes for e in evaluations),
+    )
+
+
+def families(runs: Sequence[RunData]) -> list[Family]:
+    """Sorts runs into families and groups; the order of first appearance is kept."""
+    by_task: dict[str, list[RunData]] = {}
+    for run in runs:
+        by_task.setdefault(_task_key(run), []).append(run)
+    titles = [_title(members[0].env) for members in by_task.values()]
+    found = []
+    for name, members in zip(titles, by_task.values(), strict=True):
+        title = name
+        by_group: dict[str, list[RunData]] = {}
+        for run in members:
+            by_group.setdefault(_group_key(run), []).append(run)
+        grouped = [sorted(g, key=lambda r: r.seed) for g in by_group.values()]
+        labels = _labels(grouped)
+        arguments = members[0].settings.get("env_kwargs") or {}
+        plain = ", ".join(f"{k}={_short(v, 60)}" for k, v in arguments.items())
+        ids = ", ".join(dict.fromkeys(run.env for run in members))
+        if titles.count(title) > 1 and arguments:
+            title += f" ({', '.join(_argument(k, v) for k, v in arguments.items())})"
+        groups = tuple(
+            Group(label, tuple(group), colour)
+            for colour, (label, group) in enumerate(zip(labels, grouped, strict=True))
+        )
+        found.append(Family(title, name, ids + (f" · {plain}" if plain else ""), groups))
+    return found
+
+
+def differing(runs: Sequence[RunData]) -> dict[str, list[Any]]:
+    """The settings in which runs differ: by name, one value a run (None where a run has none)."""
+    names = dict.fromkeys(key for run in runs for key in run.settings)
+    found = {}
+    for name in names:
+        values = [run.settings.get(name) for run in runs]
+        if any(value != values[0] for value in values[1:]):
+            found[name] = values
+    return found
+
+
+def mean_line(
+    curves: Sequence[tuple[Sequence[float], Sequence[float]]],
+    label: str,
+    colour: int,
+    *,
+    dashed: bool = False,
+) -> Series | None:
+    """Several seeds' curves as one line: their mean, with a band from the lowest to the highest.
+
+    Seeds measure at different places, so each is interpolated linearly at all places; the mean is
+    drawn where every seed has values, and the seeds themselves thinly over their whole length.
+
+    Args:
+        curves: One (x, y) a seed, x ascending. Empty ones are passed over.
+        label: The line's name.
+        colour: Index into the palette.
+        dashed: Draw it dashed.
+
+    Returns:
+        None where there is nothing to draw.
+    """
+    kept = [(np.asarray(x, float), np.asarray(y, float)) for x, y in curves if len(x)]
+    if not kept:
+        return None
+    if len(kept) == 1:
+        x, y = kept[0]
+        return Series(label, x.tolist(), y.tolist(), colour=colour, dashed=dashed)
+    begin = max(x[0] for x, _ in kept)
+    end = min(x[-1] for x, _ in kept)
+    places = np.unique(np.concatenate([x for x, _ in kept]))
+    places = places[(places >= begin) & (places <= end)]
+    thin = [(x.tolist(), y.tolist()) for x, y in kept]
+    if len(places) == 0:  # the seeds' stretches do not meet: a run has only begun
+        return Series(label, [], [], colour=colour, dashed=dashed, thin=thin)
+    values = np.stack([np.interp(places, x, y) for x, y in kept])
+    return Series(
+        label,
+        places.tolist(),
+        values.mean(axis=0).tolist(),
+        values.min(axis=0).tolist(),
+        values.max(axis=0).tolist(),
+        colour,
+        dashed,
+        thin,
+    )
+
+
+def smoothed(
+    x: Sequence[float], y: Sequence[float], longest: int = SMOOTH_FROM
+) -> tuple[Sequence[float], Sequence[float]]:
+    """A curve of more than `longest` points as its running mean over a thirtieth of its length.
+
+    Near the ends the window is cut, so that the mean stays centred on its place.
+    """
+    count = len(y)
+    if count <= longest:
+        return x, y
+    half = max(1, count // 60)
+    sums = np.concatenate([[0.0], np.cumsum(np.asarray(y, float))])
+    places = np.arange(count)
+    reach = np.minimum(half, np.minimum(places, count - 1 - places))
+    means = (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+    return x, means.tolist()
+
+
+def _title(env: str) -> str:
+    """The name of an environment's tasks: "ALFWorld Long" for HiMAC-ALFWorld-Long-Flat-v0."""
+    parts = [p for p in env.split("-") if p not in ("HiMAC", "Flat")]
+    if len(parts) > 1 and parts[-1].startswith("v") and parts[-1][1:].isdigit():
+        parts = parts[:-1]
+    return " ".join(parts) or env
+
+
+def _argument(key: str, value: Any) -> str:
+    """An environment's argument as part of a name: data sets by their last part."""
+    if key == "data":
+        return str(value).rstrip("/").rsplit("/", 1)[-1]
+    return f"{key}={_short(value)}"
+
+
+def _task_key(run: RunData) -> str:
+    arguments = run.settings.get("env_kwargs") or {}
+    return _title(run.env) + json.dumps(arguments, sort_keys=True, default=str)
+
+
+def _group_key(run: RunData) -> str:
+    kept = {k: v for k, v in run.settings.items() if k not in INCIDENTAL}
+    return json.dumps([run.method, run.env, kept], sort_keys=True, default=str)
+
+
+def _labels(grouped: Sequence[Sequence[RunData]]) -> list[str]:
+    """Each group's name; groups of one method are told apart by the settings that differ."""
+    labels = []
+    for group in grouped:
+        label = group[0].title
+        rivals = [g[0] for g in grouped if g[0].method == group[0].method]
+        apart = {k: v for k, v in differing(rivals).items() if k not in INCIDENTAL}
+        mine = [f"{k}={_short(group[0].settings.get(k))}" for k in apart]
+        if mine:
+            label += " · " + ", ".join(mine[:3]) + (" …" if len(mine) > 3 else "")
+        labels.append(label)
+    return labels
+
+
+def _short(value: Any, most: int = 24) -> str:
+    text = str(value)
+    return text if len(text) <= most else text[: most - 1] + "…"

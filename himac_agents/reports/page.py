@@ -1,0 +1,313 @@
+"""Writes the report: one HTML file that needs nothing else, neither network nor server."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from himac_agents.files import write_atomically
+from himac_agents.reports import theme
+from himac_agents.reports.groups import SMOOTH_FROM, Family, Group, differing, families
+from himac_agents.reports.panels import AXES, panel
+from himac_agents.reports.runs import RunData, find_runs, read_run
+from himac_agents.reports.scales import write
+from himac_envs import __version__
+
+_PARTS = Path(__file__).parent / "page"
+#: Episodes that one run shows, unless told otherwise; evenly chosen, the newest included.
+EPISODES = 40
+#: Characters of episode data in the whole page.
+MAX_DATA = 24_000_000
+
+
+def write_report(
+    paths: Sequence[Path], out: Path, *, episodes: int = EPISODES
+) -> tuple[Path, list[RunData]]:
+    """Makes the report of some run folders.
+
+    Args:
+        paths: Run folders, or folders of runs.
+        out: The file to write; replaced if there.
+        episodes: How many episodes of each run are shown.
+
+    Returns:
+        The file, and the runs in it.
+
+    Raises:
+        RunError: A folder holds no run, or a file in it cannot be read.
+    """
+    runs = [read_run(path) for path in find_runs(paths)]
+    html = render(runs, episodes=episodes)
+    # What is no valid Unicode (a lone surrogate in a model's answer) becomes a question mark.
+    write_atomically(out, html.encode("utf-8", "replace").decode("utf-8"))
+    return out, runs
+
+
+def render(runs: Sequence[RunData], *, episodes: int = EPISODES) -> str:
+    """The report's HTML."""
+    sorted_out = families(runs)
+    names = dict(zip((id(r) for r in runs), distinct_names(runs), strict=True))
+    script = (_PARTS / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_PARTS),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "count": _count,
+        "points": _points,
+        "direction": _direction,
+        "svg": Markup,
+    }
+    data = [
+        {**entry, "label": _run_label(sorted_out, runs[entry["run"]], names)}
+        for entry in _episode_data(runs, episodes)
+    ]
+    notes = [(names[id(run)], note) for run in runs for note in run.notes]
+    return environment.get_template("report.html.j2").render(
+        title=_headline(sorted_out),
+        version=__version__,
+        css=Markup((_PARTS / "report.css").read_text(encoding="utf-8")),
+        chart_css=Markup(theme.stylesheet()),
+        light=Markup(theme.variables()),
+        dark=Markup(theme.variables(dark=True)),
+        script=Markup(script),
+        script_hash=digest,
+        axes=AXES,
+        smooth_from=SMOOTH_FROM,
+        panels=[panel(family) for family in sorted_out],
+        tables=[_table(family, names) for family in sorted_out],
+        runs=runs,
+        unfinished=[names[id(run)] for run in runs if not run.finished],
+        notes=notes,
+        settings=_settings(sorted_out, names),
+        all_settings=[(names[id(r)], str(r.path), r.settings) for r in runs],
+        data=Markup(script_json(data)),
+        any_episodes=any(entry["episodes"] for entry in data),
+    )
+
+
+def script_json(value: Any) -> str:
+    """JSON for a `<script type="application/json">`: nothing in it can end the element."""
+    text = json.dumps(_finite(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def distinct_names(runs: Sequence[RunData]) -> list[str]:
+    """Short names of runs, no two alike: as much of each path's end as that takes."""
+    parts = [run.path.parts for run in runs]
+    depth = 1
+    while depth < max(len(p) for p in parts):
+        found = ["/".join(p[-depth:]) for p in parts]
+        if len(set(found)) == len(found):
+            return found
+        depth += 1
+    return [str(run.path) for run in runs]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table of results.
+
+    Attributes:
+        name: The group's label or the run's name.
+        colour: Index into the palette.
+        whole: A group, rather than one of its runs.
+        state: Empty, or why the line is not final.
+        cells: What stands in the columns.
+    """
+
+    name: str
+    colour: int
+    whole: bool
+    state: str
+    cells: dict[str, Any]
+
+
+def _table(family: Family, names: dict[int, str]) -> dict[str, Any]:
+    lines: list[Line] = []
+    for group in family.groups:
+        lines.append(_group_line(group))
+        if len(group.runs) > 1:
+            lines += [_run_line(group, run, names[id(run)]) for run in group.runs]
+        else:
+            lines[-1].cells["seed"] = f"seed {group.runs[0].seed}"
+    return {"family": family, "lines": lines}
+
+
+def _group_line(group: Group) -> Line:
+    gains = [g for run in group.runs if (g := run.gain()) is not None]
+    greedy_gains = [g for run in group.runs if (g := run.gain("greedy")) is not None]
+    work = [run.work for run in group.runs]
+    cells = {
+        "warm": group.pooled("warm_start"),
+        "final": group.pooled("final"),
+        "gain": _mean_gain(gains, len(group.runs)),
+        "greedy_gain": _mean_gain(greedy_gains, len(group.runs)),
+        "env_steps": sum(w.get("env_steps", 0) for w in work) / len(work),
+        "tokens": sum(w.get("tokens", 0) for w in work) / len(work),
+        "seconds": _mean(w.get("learning_seconds") for w in work),
+        "seed": f"{len(group.runs)} seeds",
+        "range": group.spread("final") if len(group.runs) > 1 else None,
+    }
+    unfinished = len(group.runs) - group.finished
+    state = "" if not unfinished else f"{unfinished} of {len(group.runs)} unfinished"
+    if len(group.runs) == 1 and unfinished:
+        state = "unfinished"
+    return Line(group.label, group.colour, True, state, cells)
+
+
+def _run_line(group: Group, run: RunData, name: str) -> Line:
+    known = {e.name: e for e in run.evaluations}
+    cells = {
+        "warm": known.get("warm_start"),
+        "final": known.get("final"),
+        "gain": run.gain(),
+        "greedy_gain": run.gain("greedy"),
+        "env_steps": run.work.get("env_steps", 0),
+        "tokens": run.work.get("tokens", 0),
+        "seconds": run.work.get("learning_seconds"),
+        "seed": f"seed {run.seed}",
+        "range": None,
+    }
+    return Line(name, group.colour, False, "" if run.finished else "unfinished", cells)
+
+
+def _mean_gain(
+    gains: Sequence[tuple[float, float | None, float | None]], runs: int
+) -> tuple[float, float | None, float | None] | None:
+    """The mean gain; the paired interval only where it is one run's own."""
+    if not gains or len(gains) != runs:
+        return None
+    if runs == 1:
+        return gains[0]
+    return sum(g[0] for g in gains) / runs, None, None
+
+
+def _settings(sorted_out: Sequence[Family], names: dict[int, str]) -> dict[str, Any]:
+    """The settings that differ: a column a group, its runs' values together where they are many."""
+    groups = [group for family in sorted_out for group in family.groups]
+    runs = [run for group in groups for run in group.runs]
+    rows = []
+    for key, values in differing(runs).items():
+        by_run = dict(zip((id(run) for run in runs), values, strict=True))
+        cells = []
+        for group in groups:
+            mine = dict.fromkeys(_shown(by_run[id(run)]) for run in group.runs)
+            cells.append(", ".join(mine))
+        rows.append((key, cells))
+    heads = [
+        (group.label, group.colour, family.title if len(sorted_out) > 1 else "")
+        for family in sorted_out
+        for group in family.groups
+    ]
+    return {"heads": heads, "rows": rows}
+
+
+def _episode_data(runs: Sequence[RunData], most: int) -> list[dict[str, Any]]:
+    """The episodes for the viewer, a run at a time, within `MAX_DATA` characters."""
+    found = []
+    left = MAX_DATA
+    for number, run in enumerate(runs):
+        chosen = _spread(run.episodes, most)
+        kept: list[dict[str, Any]] = []
+        for episode in reversed(chosen):  # the newest are worth most
+            size = len(script_json(episode))
+            if size > left:
+                break
+            left -= size
+            kept.append(episode)
+        kept.reverse()
+        hidden = len(run.episodes) - len(kept)
+        found.append({"run": number, "episodes": kept, "hidden": hidden})
+    return found
+
+
+def _spread(episodes: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    if len(episodes) <= most:
+        return list(episodes)
+    if most <= 1:
+        return list(episodes[-1:]) if most else []
+    index = sorted({round(k * (len(episodes) - 1) / (most - 1)) for k in range(most)})
+    return [episodes[i] for i in index]
+
+
+def _run_label(sorted_out: Sequence[Family], run: RunData, names: dict[int, str]) -> str:
+    for family in sorted_out:
+        for group in family.groups:
+            if any(member is run for member in group.runs):
+                return f"{group.label} · {family.title} · seed {run.seed} ({names[id(run)]})"
+    return names[id(run)]
+
+
+def _headline(sorted_out: Sequence[Family]) -> str:
+    methods = list(dict.fromkeys(g.label for family in sorted_out for g in family.groups))
+    tasks = list(dict.fromkeys(family.name for family in sorted_out))
+    shown = f"{len(methods)} methods" if len(methods) > 3 else _listed(methods)
+    return f"{shown} on {_listed(tasks)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a phrase: "a", "a and b", "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _finite(value: Any) -> Any:
+    """A JSON value with null for what JSON cannot say (NaN, infinities)."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return value
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    if not known or any(v is None for v in known):
+        return None
+    return sum(v for v in known if v is not None) / len(known)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _count(value: float | None) -> str:
+    return write(value, "count")
+
+
+def _points(value: float) -> str:
+    """A difference in points of 100, signed; zero has no sign."""
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def _direction(gain: tuple[float, float | None, float | None]) -> str:
+    """The class of a gain's chip: coloured only where its interval, if it has one, excludes 0."""
+    mean, low, high = gain
+    if mean > 0 and (low is None or low > 0):
+        return "up"
+    return "down" if mean < 0 and (high is None or high < 0) else ""

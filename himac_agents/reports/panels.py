@@ -1,0 +1,276 @@
+"""What the report draws of a family of runs: which charts, in which order, from which metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from himac_agents.reports.charts import Mark, Row, Series, interval_chart, line_chart, share_chart
+from himac_agents.reports.groups import SMOOTH_FROM, Family, Group, mean_line, pool, smoothed
+from himac_agents.reports.measures import SECTIONS, Measure
+from himac_agents.reports.runs import Evaluation
+from himac_agents.reports.scales import write
+
+Axis = Literal["env_steps", "tokens"]
+AXES: dict[Axis, str] = {"env_steps": "environment steps", "tokens": "tokens written"}
+#: Evaluations and baselines as a reader calls them.
+NAMES = {
+    "warm_start": "warm start",
+    "final": "end of learning",
+    "supervised": "further supervision, same time",
+    "grpo": "flat GRPO, same environment steps",
+    "demonstrator": "the demonstrator",
+    "oracle": "the oracle",
+}
+REASONS = (("done", 2), ("budget", 4), ("terminated", 0), ("truncated", 6))
+
+
+@dataclass
+class Card:
+    """One chart on the page.
+
+    Attributes:
+        title: Its heading.
+        hint: How to read it.
+        by: The SVG for each axis; a chart without a choice of axis has the same one key "".
+        legend: Names and colours of its own, where they are not the family's groups.
+    """
+
+    title: str
+    hint: str
+    by: dict[str, str]
+    legend: list[tuple[str, int]] = field(default_factory=list)
+
+
+@dataclass
+class Panel:
+    """All that is drawn of a family.
+
+    Attributes:
+        family: The runs.
+        curve: The learning curve.
+        intervals: Evaluations side by side.
+        smooth: Whether any curve is a running mean.
+        sections: Headings with their small charts, and the measures that never changed, as text.
+    """
+
+    family: Family
+    curve: Card
+    intervals: Card
+    smooth: bool
+    sections: list[tuple[str, list[Card], list[tuple[str, str]]]]
+
+
+def panel(family: Family) -> Panel:
+    """Draws everything of a family."""
+    sections = []
+    for heading, measures in SECTIONS:
+        cards: list[Card] = []
+        constant: list[tuple[str, str]] = []
+        for measure in measures:
+            if (value := _constant(family, measure)) is not None:
+                constant.append((measure.title, write(value, measure.form)))
+            elif (card := small_chart(family, measure)) is not None:
+                cards.append(card)
+        if heading == "Options":
+            cards += reasons(family)
+        if heading == "Health" and (loss := warm_start_loss(family)) is not None:
+            cards.append(loss)
+        if cards or constant:
+            sections.append((heading, cards, constant))
+    smooth = any(
+        len(run.curve(phase, "env_steps_total", "step")[0]) > SMOOTH_FROM
+        for group in family.groups
+        for run in group.runs
+        for phase in run.phases()
+    )
+    return Panel(family, learning_curve(family), evaluations(family), smooth, sections)
+
+
+def learning_curve(family: Family) -> Card:
+    """Success while learning, with the evaluations on top."""
+    drawn: dict[str, str] = {}
+    for axis, name in AXES.items():
+        lines = [
+            line
+            for group in family.groups
+            for phase in _phases(group, "executor")
+            if (line := _line(group, phase, "success", axis)) is not None
+        ]
+        drawn[axis] = line_chart(
+            lines,
+            title=f"Success on {family.title} by {name}",
+            marks=[m for group in family.groups for m in _marks(group, axis)],
+            x_label=name,
+            y_label="success",
+            x_range=(0, None),
+            y_range=(0, 1),
+            y_format="percent",
+            size=(820, 400),
+        )
+    hint = (
+        "Lines: success of the episodes that were learned from (mean of the seeds; the band runs "
+        "from the lowest to the highest). Points: held-out tasks with 95% Wilson intervals; "
+        "filled at temperature 1, rings greedy."
+    )
+    return Card("Success", hint, drawn)
+
+
+def evaluations(family: Family) -> Card:
+    """Every evaluation and baseline of the family, as intervals."""
+    rows: list[Row] = []
+    methods = {run.method for group in family.groups for run in group.runs}
+    for group in family.groups:
+        rows.append(Row(_seeds(group), heading=True))
+        for name in group.evaluation_names():
+            found = [e for run in group.runs for e in run.evaluations if e.name == name]
+            rows.append(Row(_spoken(name), _points(pool(found), group.colour)))
+        # A baseline whose own run is in the report has a heading of its own.
+        beside = [e for run in group.runs for e in run.baselines if e.name not in methods]
+        for name in dict.fromkeys(e.name for e in beside):
+            pooled = pool([e for e in beside if e.name == name])
+            rows.append(Row(_spoken(name), _points(pooled, 7)))
+    svg = interval_chart(
+        rows,
+        title=f"Held-out success on {family.title}",
+        x_label="success on held-out tasks",
+        width=560,
+        row_height=27,
+    )
+    hint = (
+        "Success on tasks that were never learned on, all seeds together; whiskers are 95% Wilson "
+        "intervals. Filled: temperature 1; rings: greedy. Grey: measured beside the run."
+    )
+    return Card("Evaluation", hint, {"": svg})
+
+
+def small_chart(family: Family, measure: Measure) -> Card | None:
+    """One metric of all groups; None where no run has it."""
+    drawn: dict[str, str] = {}
+    for axis, name in AXES.items():
+        lines = [
+            line
+            for group in family.groups
+            for phase in _phases(group, measure.level)
+            if (line := _line(group, phase, measure.key, axis)) is not None
+        ]
+        if not lines:
+            return None
+        drawn[axis] = line_chart(
+            # Small charts show the band only; where there is no band yet, the seeds.
+            [replace(line, thin=()) if len(line.x) else line for line in lines],
+            title=f"{measure.title} by {name}",
+            x_label=name,
+            x_range=(0, None),
+            y_range=(measure.low, measure.high),
+            y_format=measure.form,
+            size=(420, 232),
+        )
+    return Card(measure.title, measure.hint, drawn)
+
+
+def reasons(family: Family) -> list[Card]:
+    """Why options ended, a chart a group."""
+    cards = []
+    for group in family.groups:
+        drawn: dict[str, str] = {}
+        used: list[tuple[str, int]] = []
+        for axis, name in AXES.items():
+            lines = {
+                reason: _line(group, phase, f"ended_{reason}", axis)
+                for phase in _phases(group, "executor")
+                for reason, _ in REASONS
+            }
+            known = {r: line for r, line in lines.items() if line is not None and len(line.x)}
+            if not known:
+                break
+            x = next(iter(known.values())).x
+            parts = [(r, known[r].y, colour) for r, colour in REASONS if r in known]
+            used = [(r, c) for r, y, c in parts if any(v for v in y)]
+            drawn[axis] = share_chart(
+                x, parts, title=f"Why options ended by {name}", x_label=name, size=(420, 232)
+            )
+        if drawn:
+            title = "Why options ended"
+            hint = "by <sub_done>, by a bound, or with the episode"
+            if len(family.groups) > 1:
+                hint = group.label
+            cards.append(Card(title, hint, drawn, used))
+    return cards
+
+
+def warm_start_loss(family: Family) -> Card | None:
+    """The loss of supervision, by its own steps."""
+    lines = [
+        line
+        for group in family.groups
+        if (line := _line(group, "warm_start", "loss", "step")) is not None
+    ]
+    if not lines:
+        return None
+    svg = line_chart(
+        lines,
+        title="Warm start: loss by supervised step",
+        x_label="supervised steps",
+        y_range=(0, None),
+        size=(420, 232),
+    )
+    return Card("Warm start", "cross-entropy on demonstrations, nats a token", {"": svg})
+
+
+def _line(group: Group, phase: str, key: str, axis: str) -> Series | None:
+    curves = [smoothed(*run.curve(phase, key, axis)) for run in group.runs]
+    return mean_line(curves, _named(group, phase), group.colour)
+
+
+def _named(group: Group, phase: str) -> str:
+    several = len(_phases(group, "planner" if phase.startswith("planner") else "executor")) > 1
+    return f"{group.label} ({phase})" if several else group.label
+
+
+def _phases(group: Group, level: str) -> list[str]:
+    planner = level == "planner"
+    return [phase for phase in group.phases() if phase.startswith("planner") == planner]
+
+
+def _constant(family: Family, measure: Measure) -> float | None:
+    """The value of a metric that is the same in every row of every run; else None."""
+    values = {
+        value
+        for group in family.groups
+        for phase in _phases(group, measure.level)
+        for run in group.runs
+        for value in run.curve(phase, measure.key, "env_steps")[1]
+    }
+    return values.pop() if len(values) == 1 else None
+
+
+def _marks(group: Group, axis: Axis) -> list[Mark]:
+    found = []
+    for name in group.evaluation_names():
+        pooled = pool([e for r in group.runs for e in r.evaluations if e.name == name])
+        x = pooled.env_steps if axis == "env_steps" else pooled.tokens
+        label = f"{group.label}, {_spoken(name)}"
+        if pooled.greedy is not None:
+            low, high = pooled.greedy_ci95 or (None, None)
+            text = f"{label}, greedy"
+            found.append(Mark(text, x, pooled.greedy, low, high, group.colour, hollow=True))
+        found.append(Mark(label, x, pooled.success, *pooled.ci95, group.colour))
+    return found
+
+
+def _points(found: Evaluation, colour: int) -> list[Mark]:
+    points = [Mark("temperature 1", 0, found.success, *found.ci95, colour)]
+    if found.greedy is not None:
+        low, high = found.greedy_ci95 or (None, None)
+        points.append(Mark("greedy", 0, found.greedy, low, high, colour, hollow=True))
+    return points
+
+
+def _spoken(name: str) -> str:
+    return NAMES.get(name, name.replace("_", " "))
+
+
+def _seeds(group: Group) -> str:
+    count = len(group.runs)
+    return f"{group.label}, {count} seeds" if count > 1 else group.label

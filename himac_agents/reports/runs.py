@@ -1,0 +1,329 @@
+"""Reads run folders: settings, metrics, result and episodes, with errors that name the file."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from himac_agents.algorithms.methods import METHODS, Method
+from himac_agents.evaluation.metrics import wilson
+from himac_envs.task import HiMACError
+
+#: How deep below a given folder runs are looked for, and where not: warm starts that a study's
+#: runs were forked from are no runs of their own.
+DEPTH = 4
+SKIPPED = frozenset({"warm", "warm_start", "checkpoints"})
+_TRAITS: dict[str, Method] = {str(name): method for name, method in METHODS.items()}
+
+
+class RunError(HiMACError):
+    """A run folder that cannot be read; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation of a run on its held-out tasks.
+
+    Attributes:
+        name: "warm_start", "final", or a baseline's name.
+        env_steps: Environment steps learned from until then.
+        tokens: Tokens written until then.
+        success: At temperature 1.
+        ci95: Wilson's interval of it.
+        greedy: At temperature 0; None where it was not measured.
+        greedy_ci95: Wilson's interval of that.
+        episodes: How many tasks.
+    """
+
+    name: str
+    env_steps: float
+    tokens: float
+    success: float
+    ci95: tuple[float, float]
+    greedy: float | None = None
+    greedy_ci95: tuple[float, float] | None = None
+    episodes: int = 0
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run folder holds.
+
+    Attributes:
+        path: The folder.
+        settings: `config.toml`.
+        metrics: The rows of `metrics.jsonl`.
+        episodes: The rows of `episodes.jsonl`.
+        result: `result.json`; None while the run is not finished.
+        notes: What a reader should know: torn lines, missing files.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    episodes: list[dict[str, Any]]
+    result: dict[str, Any] | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """A short name: the folder's, with its parent's where that is a run or names little."""
+        parent = self.path.parent.name
+        return f"{parent}/{self.path.name}" if parent else self.path.name
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return str(self.settings.get("method", "himac"))
+
+    @property
+    def title(self) -> str:
+        """The method's name for readers."""
+        traits = _TRAITS.get(self.method)
+        title = self.method if traits is None else traits.title
+        return title[:1].upper() + title[1:]
+
+    @property
+    def env(self) -> str:
+        """The id of the environment that was played."""
+        if self.result is not None and "env" in self.result:
+            return str(self.result["env"])
+        traits = _TRAITS.get(self.method)
+        key = "env" if traits is None or traits.hierarchical else "flat_env"
+        return str(self.settings.get(key, self.settings.get("env", "?")))
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return int(self.settings.get("seed", 0))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.result is not None
+
+    @cached_property
+    def work(self) -> dict[str, float]:
+        """Environment steps, tokens and iterations so far."""
+        if self.result is not None and isinstance(self.result.get("work"), dict):
+            return dict(self.result["work"])
+        rows = [r for r in self.metrics if "env_steps_total" in r]
+        last = rows[-1] if rows else {}
+        return {
+            "iterations": last.get("step", 0),
+            "env_steps": last.get("env_steps_total", 0),
+            "tokens": last.get("tokens_total", 0),
+        }
+
+    def phases(self) -> list[str]:
+        """The phases of learning that the metrics tell of, in order of first appearance."""
+        return list(dict.fromkeys(r["phase"] for r in self.metrics if "env_steps_total" in r))
+
+    def curve(self, phase: str, key: str, by: str) -> tuple[list[float], list[float]]:
+        """A metric over the course of learning.
+
+        Args:
+            phase: "planner", "executor", "flat", ...
+            key: The metric.
+            by: What runs along the axis: "env_steps", "tokens" or "step".
+
+        Returns:
+            x and y, without the rows that lack either.
+        """
+        axis = {"env_steps": "env_steps_total", "tokens": "tokens_total"}.get(by, by)
+        found = [
+            (float(row[axis]), float(row[key]))
+            for row in self.metrics
+            if row["phase"] == phase and _number(row.get(axis)) and _number(row.get(key))
+        ]
+        return [x for x, _ in found], [y for _, y in found]
+
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        """Evaluations of the run itself, in order; from the metrics where there is no result."""
+        found = [
+            self._evaluation(row["phase"].removeprefix("evaluation/"), row)
+            for row in self.metrics
+            if row["phase"].startswith("evaluation/") and _number(row.get("temperature_1"))
+        ]
+        if self.result is None:
+            return found
+        stated = {
+            name: self._stated(name, self.result[name])
+            for name in ("warm_start", "final")
+            if isinstance(self.result.get(name), dict)
+        }
+        named = {e.name for e in found}
+        kept = [stated.get(e.name, e) for e in found]
+        first = [e for name, e in stated.items() if name not in named and name == "warm_start"]
+        last = [e for name, e in stated.items() if name not in named and name == "final"]
+        return first + kept + last
+
+    @cached_property
+    def baselines(self) -> list[Evaluation]:
+        """What was measured beside the run."""
+        beside = {} if self.result is None else self.result.get("baselines") or {}
+        return [
+            self._stated(name, entry.get("final", entry))
+            for name, entry in beside.items()
+            if isinstance(entry, dict) and _number(entry.get("final", entry).get("success"))
+        ]
+
+    def gain(self, kind: str = "temperature_1") -> tuple[float, float | None, float | None] | None:
+        """The rise from warm start to end: mean and its paired 95% interval, where known."""
+        stated = ((self.result or {}).get("gain") or {}).get(kind)
+        if isinstance(stated, dict) and _number(stated.get("mean")):
+            low, high = stated.get("ci95", (None, None))
+            return float(stated["mean"]), low, high
+        known = {e.name: e for e in self.evaluations}
+        if "warm_start" in known and "final" in known:
+            before, after = known["warm_start"], known["final"]
+            if kind == "temperature_1":
+                return after.success - before.success, None, None
+            if before.greedy is not None and after.greedy is not None:
+                return after.greedy - before.greedy, None, None
+        return None
+
+    def _at(self, name: str, step: int) -> tuple[float, float]:
+        """Work done when an evaluation was made."""
+        if name == "warm_start":
+            return 0.0, 0.0
+        rows = [r for r in self.metrics if "env_steps_total" in r and r["step"] <= step]
+        if not rows:
+            return 0.0, 0.0
+        return float(rows[-1]["env_steps_total"]), float(rows[-1].get("tokens_total", 0))
+
+    def _evaluation(self, name: str, row: dict[str, Any]) -> Evaluation:
+        trials = int(self.settings.get("eval_episodes", 0) or 0)
+        success = float(row["temperature_1"])
+        greedy = float(row["greedy"]) if _number(row.get("greedy")) else None
+        return Evaluation(
+            name,
+            *self._at(name, int(row["step"])),
+            success,
+            wilson(round(success * trials), trials),
+            greedy,
+            None if greedy is None else wilson(round(greedy * trials), trials),
+            trials,
+        )
+
+    def _stated(self, name: str, entry: dict[str, Any]) -> Evaluation:
+        where = (self.work.get("env_steps", 0.0), self.work.get("tokens", 0.0))
+        greedy = entry.get("greedy")
+        greedy = greedy if isinstance(greedy, dict) and _number(greedy.get("success")) else None
+        if not _number(entry.get("success")):
+            raise RunError(f"{self.path / 'result.json'}: {name!r} holds no number 'success'")
+        return Evaluation(
+            name,
+            *((0.0, 0.0) if name == "warm_start" else where),
+            float(entry["success"]),
+            _interval(entry),
+            None if greedy is None else float(greedy["success"]),
+            None if greedy is None else _interval(greedy),
+            int(entry.get("episodes", 0)),
+        )
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """The run folders among some folders.
+
+    A folder stands for the runs in it and below it; a run's own flat baseline (a run inside it) is
+    found with it.
+
+    Raises:
+        RunError: A path is no folder, or holds no run.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            raise RunError(f"{path}: no such folder; `himac report` takes folders of runs")
+        inner = sorted(
+            settings.parent
+            for depth in range(DEPTH)
+            for settings in path.glob("*/" * depth + "config.toml")
+            if SKIPPED.isdisjoint(settings.relative_to(path).parts)
+        )
+        if not inner:
+            raise RunError(
+                f"{path}: no run: neither it nor a folder below it holds a config.toml "
+                "(`himac train` makes runs)"
+            )
+        found += inner
+    unique: dict[Path, Path] = {}
+    for path in found:
+        unique.setdefault(path.resolve(), path)
+    return list(unique.values())
+
+
+def read_run(path: Path) -> RunData:
+    """Reads one run folder.
+
+    Raises:
+        RunError: A file cannot be read as what it should be; a torn last line, as a running or
+            interrupted run leaves it, is passed over with a note.
+    """
+    notes: list[str] = []
+    try:
+        settings = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path / 'config.toml'}: not valid TOML: {error}") from error
+    metrics = _lines(path / "metrics.jsonl", ("phase", "step"), notes)
+    episodes = _lines(path / "episodes.jsonl", ("phase", "segments"), notes)
+    result = None
+    if (path / "result.json").is_file():
+        try:
+            result = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RunError(f"{path / 'result.json'}: not valid JSON: {error}") from error
+        if not isinstance(result, dict):
+            raise RunError(f"{path / 'result.json'}: expected an object of results")
+    run = RunData(path.resolve(), settings, metrics, episodes, result, tuple(notes))
+    _ = run.evaluations, run.baselines  # what is wrong with them is to be said here
+    return run
+
+
+def _lines(path: Path, needed: Sequence[str], notes: list[str]) -> list[dict[str, Any]]:
+    """The JSON objects of a log, one a line."""
+    if not path.is_file():
+        notes.append(f"there is no {path.name}")
+        return []
+    found: list[dict[str, Any]] = []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        lines = file.read().split("\n")
+    last = len(lines) - 1
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            # A whole line ends in a line break; what stands after the last one is being written.
+            if number == last:
+                notes.append(f"{path.name} ends in the middle of a line, which was passed over")
+                continue
+            raise RunError(f"{path}, line {number + 1}: not valid JSON: {error}") from error
+        if not isinstance(row, dict) or any(key not in row for key in needed):
+            raise RunError(
+                f"{path}, line {number + 1}: expected an object with {' and '.join(needed)}"
+            )
+        found.append(row)
+    return found
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _interval(entry: dict[str, Any]) -> tuple[float, float]:
+    """The stated interval, or Wilson's from the count."""
+    stated = entry.get("ci95")
+    if isinstance(stated, list) and len(stated) == 2 and all(_number(v) for v in stated):
+        return float(stated[0]), float(stated[1])
+    trials = int(entry.get("episodes", 0))
+    return wilson(round(float(entry["success"]) * trials), trials)

@@ -1,0 +1,1 @@
+"""Playing many episodes at a time, and what comes out of it."""

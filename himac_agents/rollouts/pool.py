@@ -1,0 +1,85 @@
+"""Environments that are made once and used again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+
+import himac_envs  # noqa: F401  (registers the environments)
+from himac_agents.config import TrainConfig
+from himac_envs import registry
+
+
+class EnvPool:
+    """Environments that are made once and used again and again.
+
+    Args:
+        make: Makes one environment.
+        size: How many play at the same time.
+
+    Raises:
+        ValueError: That is none.
+    """
+
+    def __init__(self, make: Callable[[], gym.Env[Any, Any]], size: int) -> None:
+        if size < 1:
+            raise ValueError(f"lanes={size}: must be at least 1")
+        self._make = make
+        self.size = size
+        self._envs: list[gym.Env[Any, Any] | None] = []
+
+    def __getitem__(self, index: int) -> gym.Env[Any, Any]:
+        while len(self._envs) <= index:
+            self._envs.append(None)
+        env = self._envs[index]
+        if env is None:
+            env = self._envs[index] = self._make().unwrapped
+        return env
+
+    def discard(self, index: int) -> None:
+        """Drops an environment that has crashed; the next use makes a new one."""
+        self._envs[index] = None
+
+    def task_ids(self, split: str | None = None) -> Sequence[str]:
+        """The ids of a split's tasks (see `TaskEnv.task_ids`)."""
+        ids: Sequence[str] = self[0].task_ids(split)  # type: ignore[attr-defined]
+        return ids
+
+
+def make_pool(config: TrainConfig, *, flat: bool, sub_done: bool = True) -> EnvPool:
+    """The environments of a run.
+
+    Raises:
+        ValueError: The id is not registered, or is of the other kind.
+    """
+    name = config.flat_env if flat else config.env
+    wanted, card = "flat" if flat else "hierarchical", registry.env_cards().get(name)
+    if card is not None and card.kind != wanted:
+        setting = "flat_env" if flat else "env"
+        raise ValueError(
+            f"{setting}={name!r} is {card.kind}, and {config.method!r} plays a {wanted} one: "
+            "`himac list` shows them"
+        )
+    if card is None and name.startswith("HiMAC-"):
+        raise ValueError(f"no environment {name!r}: `himac list` shows them")
+    arguments = config.env_arguments()
+    if not flat:
+        arguments.update(hierarchy_arguments(config, sub_done))
+    return EnvPool(lambda: gym.make(name, **arguments), config.lanes)
+
+
+def hierarchy_arguments(config: TrainConfig, sub_done: bool) -> dict[str, Any]:
+    """What a run's settings ask of the hierarchical environment, where they differ from its own.
+
+    An agent is to be evaluated with what it was trained with.
+    """
+    found: dict[str, Any] = {}
+    if config.subgoal_budget:
+        found["subgoal_budget"] = config.subgoal_budget
+    if config.replans:
+        found["replans"] = config.replans
+    if not sub_done:
+        found["sub_done"] = False
+    return found

@@ -1,0 +1,1 @@
+"""A training run: demonstrations, learning, checkpoints, the result."""

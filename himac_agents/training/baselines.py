@@ -1,0 +1,145 @@
+"""What stands beside a run's result: the same work spent otherwise, and the experts."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from himac_agents.agents.agent import Executor, HiMACAgent, Planner, assemble
+from himac_agents.agents.expert import Expert, ScriptedPolicy
+from himac_agents.algorithms.learner import Learner
+from himac_agents.config import TrainConfig
+from himac_agents.distributed import Team
+from himac_agents.evaluation.evaluate import play
+from himac_agents.files import latest_checkpoint, reading
+from himac_agents.policies.base import TokenBatch
+from himac_agents.policies.loading import load_policies
+from himac_agents.prompts import Prompts
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.training import checkpoint, result
+
+
+class Running(Protocol):
+    """What is used here of a `Trainer`."""
+
+    config: TrainConfig
+    at: Any
+    run_folder: Any
+    team: Team
+    stop: ClassVar[threading.Event]
+    pool: EnvPool
+    prompts: Prompts
+    demonstrations: Any
+    eval_ids: list[str]
+    flat: bool
+
+    def supervision(self, seed: int, start: int) -> dict[str, Iterator[TokenBatch]]:
+        """See `Trainer.supervision`."""
+        ...
+
+    def evaluate(self, agent: HiMACAgent) -> dict[str, Any]:
+        """See `Trainer.evaluate`."""
+        ...
+
+    def beside(self, config: TrainConfig, folder: Path, *, resume: bool) -> Any:
+        """See `Trainer.beside`."""
+        ...
+
+
+#: CPU seconds between the checkpoints of further supervision.
+SAVE_EVERY = 60.0
+
+
+def further_supervision(trainer: Running) -> dict[str, Any]:
+    """The warm start, trained on for the CPU time that reinforcement took, on the same data.
+
+    CPU time of the process (all threads), so that a shared machine does not bend the comparison;
+    checkpoints and evaluation are not counted. The learning rate rises to the warm start's peak
+    again and decays along the same cosine, by the share of the time that has passed. Goes on where
+    an interrupted one stopped.
+    """
+    config, budget = trainer.config, max(trainer.at.learn_cpu_seconds, 1e-9)
+    folder = trainer.run_folder.folder / "supervised"
+    newest = latest_checkpoint(folder) if any(folder.glob("step-*")) else None
+    source = newest or trainer.run_folder.folder / "warm_start"
+    policies = load_policies(source, config, not trainer.flat, seed=config.seed)
+    learners = {name: Learner(policy, config) for name, policy in policies.items()}
+    for learner in learners.values():
+        learner.begin_supervision()
+    steps, spent = 0, 0.0
+    if newest is not None:
+        with reading(newest / "state.json"):
+            state = checkpoint.read_state(newest)["state"]
+            steps, spent = int(state["steps"]), float(state["cpu_seconds"])
+        for name, learner in learners.items():
+            checkpoint.restore_optimizer(newest, name, learner.optimizer)
+    streams = trainer.supervision(config.seed + 3, steps)
+    saved, agree = spent, trainer.team.agree
+    while (along := agree(spent / budget)) < 1.0:
+        began = time.process_time()
+        wave = 0.55 + 0.45 * math.cos(math.pi * along)
+        lr = config.warm_lr * min(1.0, (steps + 1) / 50) * wave
+        for name, stream in streams.items():
+            if trainer.demonstrations.shown_to(name, steps):
+                learners[name].imitate(next(stream), lr)
+        steps += 1
+        spent += time.process_time() - began
+        stopping = trainer.stop.is_set()
+        if trainer.team.leads and (stopping or spent - saved >= SAVE_EVERY):
+            saved = spent
+            optimizers = {name: learner.optimizer for name, learner in learners.items()}
+            done = {"steps": steps, "cpu_seconds": spent}
+            checkpoint.save(folder, steps, done, policies, optimizers, keep=1)
+        if stopping:
+            raise KeyboardInterrupt
+    agent = assemble(config, policies, trainer.prompts, not trainer.flat)
+    found = trainer.evaluate(agent)
+    return {**found, "cpu_seconds": round(spent, 3), "supervised_steps": steps}
+
+
+def flat_grpo(trainer: Running) -> dict[str, Any]:
+    """A flat agent: warm start of the same size, then GRPO for as many environment steps."""
+    config = trainer.config.replace(
+        method="grpo",
+        baselines=(),
+        iterations=10**6,
+        max_env_steps=trainer.at.env_steps,
+        max_tokens=0,
+    )
+    folder = trainer.run_folder.folder / "grpo"
+    resume = trainer.team.agree((folder / "checkpoints").is_dir())
+    if folder.exists() and not resume and trainer.team.leads:
+        shutil.rmtree(folder)
+    found = trainer.beside(config, folder, resume=resume).run()
+    return {key: found[key] for key in ("warm_start", "final", "work")}
+
+
+def demonstrator(trainer: Running) -> dict[str, Any]:
+    """The expert whose demonstrations the warm start imitates, without its mistakes."""
+    return scripted(trainer, trainer.config.expert)
+
+
+def oracle(trainer: Running) -> dict[str, Any]:
+    """The clairvoyant expert."""
+    return scripted(trainer, "oracle")
+
+
+def scripted(trainer: Running, expert: Expert) -> dict[str, Any]:
+    """A scripted agent on the held-out tasks."""
+    policy = ScriptedPolicy(expert, seed=trainer.config.seed, prompts=trainer.prompts)
+    planner = None if trainer.flat else Planner(policy, trainer.prompts)
+    agent = HiMACAgent(planner, Executor(policy, trainer.prompts))
+    return result.record(play(agent, trainer.pool, trainer.eval_ids))
+
+
+BASELINES: dict[str, Callable[[Running], dict[str, Any]]] = {
+    "supervised": further_supervision,
+    "grpo": flat_grpo,
+    "demonstrator": demonstrator,
+    "oracle": oracle,
+}

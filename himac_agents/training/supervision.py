@@ -1,0 +1,127 @@
+"""What a run demonstrates, and which policy imitates what of it at which supervised step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from himac_agents.agents.agent import memory
+from himac_agents.algorithms.methods import method_of
+from himac_agents.config import TrainConfig
+from himac_agents.policies.base import Codec, TokenBatch
+from himac_agents.prompts import Prompts
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.types import Segment
+from himac_agents.training.demo_files import demos_for, segments_of_demos
+from himac_agents.training.demonstrations import (
+    Supervision,
+    demonstrate,
+    demonstration_order,
+    texts_of,
+)
+
+#: A new tiny model's vocabulary is that of so many demonstrated tasks.
+_READ_FOR_WORDS = 400
+
+
+class Demonstrations:
+    """The demonstrations of one run, from a file or made on first use.
+
+    Attributes:
+        task_ids: The tasks that are demonstrated.
+        other_ids: The split's other tasks, in the run's own order.
+        steps: Steps of tasks in the demonstrations; 0 before they are made.
+
+    Args:
+        config: The run's settings.
+        pool: Its environments.
+        prompts: Its agent's style.
+        train_ids: The training split.
+    """
+
+    def __init__(
+        self, config: TrainConfig, pool: EnvPool, prompts: Prompts, train_ids: Sequence[str]
+    ) -> None:
+        self._config, self._pool, self._prompts = config, pool, prompts
+        self._train_ids = train_ids
+        self._flat = not method_of(config).hierarchical
+        self._lines = demos_for(config)
+        order = demonstration_order(len(train_ids), config.seed)
+        self.task_ids = [train_ids[i] for i in order[: config.demos]]
+        if self._lines:
+            known = set(train_ids)
+            shown = dict.fromkeys(demo.task_id for demo in self._lines)
+            self.task_ids = [task_id for task_id in shown if task_id in known]
+        taken = set(self.task_ids)
+        self.other_ids = [i for k in order if (i := train_ids[k]) not in taken]
+        self.steps = 0
+        self._segments: list[Segment] | None = None
+
+    def texts(self) -> list[str]:
+        """All that is read and written in them, for the vocabulary of a model to be built."""
+        config = self._config
+        episodes = demonstrate(
+            self._pool,
+            self.task_ids[:_READ_FOR_WORDS] or self._train_ids[:_READ_FOR_WORDS],
+            prompts=self._prompts,
+            expert=config.expert,
+            noise=0.2,
+            seed=config.seed + 1,
+            flat=self._flat,
+            transcripts=True,
+        )
+        return texts_of(episodes, self._prompts, memory(config) if self._flat else None)
+
+    def segments(self, codec: Codec) -> list[Segment]:
+        """Their sequences in a model's tokens, made on first use and the same at every call."""
+        if self._segments is None:
+            found = self._read(codec) if self._lines else self._make(codec)
+            times = self._config.warm_planner_repeats
+            self._segments = [s for s in found for _ in range(times if s.role == "planner" else 1)]
+        return self._segments
+
+    def _read(self, codec: Codec) -> list[Segment]:
+        self.steps = sum(demo.steps for demo in self._lines)
+        return segments_of_demos(self._lines, codec)
+
+    def _make(self, codec: Codec) -> list[Segment]:
+        config = self._config
+        episodes = demonstrate(
+            self._pool,
+            self.task_ids,
+            prompts=self._prompts,
+            codec=codec,
+            expert=config.expert,
+            noise=config.demo_noise,
+            plan_noise=config.plan_noise,
+            seed=config.seed + 2,
+            flat=self._flat,
+            constrained=config.constrained,
+            history=memory(config),
+        )
+        self.steps = sum(e.steps for e in episodes)
+        return [s for episode in episodes if episode.error is None for s in episode.segments]
+
+    def by_policy(self, policies: Mapping[str, Any]) -> dict[str, list[Segment]]:
+        """Which sequences each policy imitates: one that is shared all, the others their role's."""
+        found = self.segments(next(iter(policies.values())))
+        return {
+            name: found if name == "policy" else [s for s in found if s.role == name]
+            for name in policies
+        }
+
+    def shown_to(self, name: str, step: int) -> bool:
+        """Whether a policy takes part in a supervised step: a planner of its own not in each."""
+        share = self._config.warm_planner_share if name == "planner" else 1.0
+        return int((step + 1) * share) > int(step * share)
+
+    def batches(
+        self, policies: Mapping[str, Any], seed: int, start: int
+    ) -> dict[str, Iterator[TokenBatch]]:
+        """Each policy's batches from supervised step `start` on."""
+        return {
+            name: Supervision(segments, self._config.warm_tokens, seed).batches(
+                sum(self.shown_to(name, step) for step in range(start))
+            )
+            for name, segments in self.by_policy(policies).items()
+        }

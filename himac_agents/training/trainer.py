@@ -1,0 +1,400 @@
+"""A training run from settings to result: warm start, co-evolution, evaluation, checkpoints.
+
+The algorithm itself is in `himac_agents.algorithms.himac`; here it is put to work, made resumable
+and measured. Everything random comes from generators that are saved with each checkpoint.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from rich.console import Console
+
+import himac_envs  # noqa: F401  (registers the environments)
+from himac_agents import distributed
+from himac_agents.agents.agent import HiMACAgent, assemble, forget
+from himac_agents.algorithms.himac import iterate
+from himac_agents.algorithms.iteration import Iteration, Setting
+from himac_agents.algorithms.learner import Learner, cosine
+from himac_agents.algorithms.methods import check, method_of, supervised_steps
+from himac_agents.config import TrainConfig
+from himac_agents.evaluation.evaluate import play, spread
+from himac_agents.files import find_checkpoint, reading
+from himac_agents.policies.base import TokenBatch, in_role
+from himac_agents.policies.loading import load_reference, make_policies
+from himac_agents.prompts import make_prompts
+from himac_agents.rollouts.pool import make_pool
+from himac_agents.rollouts.trace import Sample
+from himac_agents.training import checkpoint, result
+from himac_agents.training.baselines import BASELINES
+from himac_agents.training.progress import Bar, Clock
+from himac_agents.training.run import Run, UnwrittenRun
+from himac_agents.training.supervision import Demonstrations
+
+#: Streams of random numbers that a run draws from its seed.
+_TASKS, _CHOICES = 0, 2  # 1 belongs to `demonstration_order`
+
+#: Supervised steps between checkpoints.
+_WARM_SAVE = 500
+
+
+@dataclass
+class Progressed:
+    """How far a run is; saved with every checkpoint.
+
+    Attributes:
+        warm: Supervised steps done.
+        iteration: Co-evolution iterations done.
+        env_steps: Steps of tasks taken while learning (evaluation not counted).
+        tokens: Tokens written while learning.
+        demo_steps: Steps of tasks in the demonstrations.
+        warm_seconds: Wall time of supervision.
+        warm_cpu_seconds: CPU time of supervision, all threads together.
+        learn_seconds: Wall time of reinforcement learning, rollouts included.
+        learn_cpu_seconds: CPU time of the same.
+        lines: Lines of `metrics.jsonl`.
+        rng: State of the trainer's generator.
+        evaluations: Results so far, by name, with what a paired comparison needs.
+    """
+
+    warm: int = 0
+    iteration: int = 0
+    env_steps: int = 0
+    tokens: int = 0
+    demo_steps: int = 0
+    warm_seconds: float = 0.0
+    learn_seconds: float = 0.0
+    warm_cpu_seconds: float = 0.0
+    learn_cpu_seconds: float = 0.0
+    lines: int = 0
+    rng: dict[str, Any] = field(default_factory=dict)
+    evaluations: dict[str, Any] = field(default_factory=dict)
+
+
+class Trainer:
+    """One run.
+
+    Attributes:
+        stop: Set to end every trainer of this process (a baseline may be one within another) at its
+            next supervised step or iteration, with a checkpoint and a KeyboardInterrupt.
+
+    Args:
+        config: The settings.
+        folder: Where the run is written.
+        resume: Continue the run in `folder` from its newest checkpoint.
+        console: Where progress is shown; None makes one on stderr.
+
+    Example:
+        >>> Trainer(TrainConfig.preset("quickstart"), "runs/first").run()  # doctest: +SKIP
+    """
+
+    stop: ClassVar[threading.Event] = threading.Event()
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: str | Path,
+        *,
+        resume: bool = False,
+        console: Console | None = None,
+    ) -> None:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.config = check(config)
+        if config.policy == "hf" and not config.model:
+            raise ValueError("policy='hf' needs model=<a name or a folder>")
+        self.team = distributed.join()
+        if config.tasks < self.team.size:
+            raise ValueError(f"tasks={config.tasks}: {self.team.size} processes need one each")
+        self.console = console or Console(stderr=True)
+        if not self.team.leads:
+            self.console = Console(quiet=True)
+        self.method = method_of(config)
+        self.flat = not self.method.hierarchical
+        self.prompts = make_prompts(config, sub_done=self.method.sub_done)
+        self.pool = make_pool(config, flat=self.flat, sub_done=self.method.sub_done)
+        self.train_ids = self.pool.task_ids("train")
+        self.eval_ids = spread(self.pool.task_ids(config.eval_split), config.eval_episodes)
+        self.demonstrations = Demonstrations(config, self.pool, self.prompts, self.train_ids)
+        # Demonstrated tasks and tasks to learn on are apart where there are enough of both.
+        self.task_pool = self.demonstrations.other_ids
+        if len(self.task_pool) < config.tasks:
+            self.task_pool = list(self.train_ids)
+        self.rng = np.random.default_rng([config.seed, _TASKS])
+        self.at = Progressed()
+        kind = Run if self.team.leads else UnwrittenRun
+        self.run_folder = kind(Path(folder), config, resume=resume)
+        self.team.wait()
+        newest = find_checkpoint(self.run_folder.checkpoints) if resume else None
+        self.policies = make_policies(config, not self.flat, newest, self.demonstrations.texts)
+        self.agent = assemble(config, self.policies, self.prompts, not self.flat)
+        self.learners = {name: Learner(p, config) for name, p in self.policies.items()}
+        self.run_folder.begin()
+        if newest is not None:
+            self._restore(newest)
+        elif resume:  # stopped before its first checkpoint: the same run from its beginning
+            self.run_folder.rewind(0)
+
+    # -- the run ---------------------------------------------------------------------------------
+
+    def run(self) -> dict[str, Any]:
+        """Everything that is still to be done; returns what `result.json` holds."""
+        config = self.config
+        self.begin()
+        self._load_reference()
+        with Bar(self.console, self.method.title, config.iterations, self.at.iteration) as tick:
+            while not self._ended():
+                tick(self._iterate())
+                self._evaluate_at_tokens()
+                if self.at.iteration % config.checkpoint_every == 0 or self._measured():
+                    self.save()
+                self._leave_if_asked()
+        if not self._measured():
+            self._evaluate("final")
+            self.save()
+        return self._finish()
+
+    def _measured(self) -> bool:
+        return "final" in self.at.evaluations
+
+    def begin(self) -> None:
+        """The warm start, its evaluation and the first checkpoint; nothing where that is done."""
+        self.warm_start()
+        if "warm_start" not in self.at.evaluations:
+            self._evaluate("warm_start")
+            if self.team.leads:
+                checkpoint.save_policies(self.run_folder.folder / "warm_start", self.policies)
+            for learner in self.learners.values():
+                learner.begin_reinforcement()
+            self.save()
+
+    def warm_start(self, until: int | None = None) -> None:
+        """Supervision on the expert's demonstrations, up to step `until` (None: to its end)."""
+        config, at = self.config, self.at
+        steps = supervised_steps(config)
+        last = steps if until is None else min(until, steps)
+        if at.warm >= last:
+            return
+        if at.warm == 0:
+            for learner in self.learners.values():
+                learner.begin_supervision()
+        streams = self.supervision(config.seed, at.warm)
+        clock, losses = Clock(), []
+        with Bar(self.console, "warm start", steps, at.warm) as tick:
+            while at.warm < last:
+                lr = cosine(at.warm, steps, config.warm_lr)
+                for name, stream in streams.items():
+                    if self.demonstrations.shown_to(name, at.warm):
+                        losses.append(self.learners[name].imitate(next(stream), lr))
+                at.warm += 1
+                self._book_supervision(clock)
+                if at.warm % 50 == 0 or at.warm == last:
+                    loss = float(np.mean(losses))
+                    losses.clear()
+                    self.run_folder.log("warm_start", at.warm, {"loss": loss, "lr": lr})
+                    tick({"loss": loss}, at.warm)
+                if at.warm % _WARM_SAVE == 0 and at.warm < steps:
+                    self.save()
+                self._leave_if_asked()
+        self._book_supervision(clock)
+        for policy in self.policies.values():
+            policy.forget()
+
+    def _book_supervision(self, clock: Clock) -> None:
+        """With every step, so that each checkpoint knows what was spent until then."""
+        seconds, cpu_seconds = clock.read()
+        self.at.warm_seconds += seconds
+        self.at.warm_cpu_seconds += cpu_seconds
+
+    def supervision(self, seed: int, start: int) -> dict[str, Iterator[TokenBatch]]:
+        """Each policy's batches of demonstrations from supervised step `start` on."""
+        streams = self.demonstrations.batches(self.policies, seed, start)
+        self.at.demo_steps = self.demonstrations.steps
+        return streams
+
+    def _ended(self) -> bool:
+        """Whether learning is over; asked between iterations, so the last may exceed a budget."""
+        config, at = self.config, self.at
+        budgets = ((config.max_env_steps, at.env_steps), (config.max_tokens, at.tokens))
+        used_up = any(0 < most <= used for most, used in budgets)
+        return used_up or at.iteration >= config.iterations
+
+    def _draw(self, count: int, rng: np.random.Generator) -> list[str]:
+        index = rng.choice(len(self.task_pool), count, replace=count > len(self.task_pool))
+        return [self.task_pool[i] for i in index]
+
+    def _iterate(self) -> dict[str, float]:
+        config, at = self.config, self.at
+        clock = Clock()
+        # Each iteration begins with an empty cache: the first after a resumption is like any other.
+        forget(self.agent)
+        drawn = self.team.agree(self._draw(config.tasks, self.rng))
+        task_ids = self.team.share(drawn)
+        self.team.reseed(self._generators(), config.seed, at.iteration)
+        done = self._iteration(task_ids).pooled(self.team, len(task_ids))
+        at.iteration += 1
+        at.env_steps += done.env_steps
+        at.tokens += done.tokens
+        seconds, cpu_seconds = clock.read()
+        at.learn_seconds += seconds
+        at.learn_cpu_seconds += cpu_seconds
+        for phase, metrics in done.metrics.items():
+            work = {
+                "env_steps_total": at.env_steps,
+                "tokens_total": at.tokens,
+                "seconds": seconds,
+                "cpu_seconds": cpu_seconds,
+            }
+            self.run_folder.log(phase, at.iteration, {**metrics, **work})
+        if at.iteration % config.checkpoint_every == 0:
+            # Of different groups, so that four tasks are seen and not one four times.
+            few = done.episodes[:: max(1, len(done.episodes) // 4)][:4]
+            self.run_folder.show("train", at.iteration, few, done.candidates)
+        last = next(reversed(done.metrics.values()))
+        return {"success": last["success"], "dead groups": last["dead_groups"]}
+
+    def _iteration(self, task_ids: Sequence[str]) -> Iteration:
+        # What only this process chooses, it chooses by numbers of its own.
+        own = np.random.default_rng([self.config.seed, _CHOICES, self.at.iteration, self.team.rank])
+        setting = Setting(
+            self.config,
+            self.agent,
+            self.pool,
+            planner=in_role("planner", self.learners),
+            executor=in_role("executor", self.learners),
+            draw=lambda count: self._draw(count, own),
+            choices=own,
+            rng=self.rng,
+        )
+        return iterate(setting, task_ids, self.at.iteration)
+
+    # -- evaluation ------------------------------------------------------------------------------
+
+    def _evaluate(self, name: str, *, greedy: bool = True) -> None:
+        samples = {"temperature 1": Sample(), **({"greedy": Sample()} if greedy else {})}
+        found = self.evaluate(samples=samples, greedy=greedy)
+        self.at.evaluations[name] = found
+        successes = {"temperature_1": found["success"]}
+        if greedy:
+            successes["greedy"] = found["greedy"]["success"]
+        for kind, sample in samples.items():
+            self.run_folder.show(f"evaluation/{name}, {kind}", self.at.iteration, sample.episodes)
+        self.run_folder.log(f"evaluation/{name}", self.at.iteration, successes)
+        self.console.print(f"{name}: " + "  ".join(f"{k} {v:.3f}" for k, v in successes.items()))
+
+    def _evaluate_at_tokens(self) -> None:
+        """Measures what was learned with `eval_at_tokens` tokens, once, when they are written.
+
+        At temperature 1 only. Where learning ends with the same iteration, the final evaluation is
+        that measurement.
+        """
+        at = self.at
+        due = 0 < self.config.eval_at_tokens <= at.tokens
+        if not due or "at_tokens" in at.evaluations:
+            return
+        if self._ended():
+            self._evaluate("final")
+            found = {k: v for k, v in at.evaluations["final"].items() if k != "greedy"}
+        else:
+            self._evaluate("at_tokens", greedy=False)
+            found = at.evaluations["at_tokens"]
+        work = {"tokens": at.tokens, "env_steps": at.env_steps}
+        at.evaluations["at_tokens"] = {**found, "work": work}
+
+    def evaluate(
+        self,
+        agent: HiMACAgent | None = None,
+        samples: Mapping[str, Sample] | None = None,
+        *,
+        greedy: bool = True,
+    ) -> dict[str, Any]:
+        """Held-out success at temperature 1 and (if asked) greedy, with each task's result."""
+        looks = samples or {}
+        agent = agent or self.agent
+
+        def played(temperature: float, look: Sample | None) -> dict[str, Any]:
+            found = play(agent, self.pool, self.eval_ids, temperature=temperature, on_episode=look)
+            return result.record(found)
+
+        forget(agent)
+        found = played(1.0, looks.get("temperature 1"))
+        if greedy:
+            found["greedy"] = played(0.0, looks.get("greedy"))
+        forget(agent)
+        return found
+
+    def beside(self, config: TrainConfig, folder: Path, *, resume: bool) -> Trainer:
+        """Another run, for a baseline."""
+        return Trainer(config, folder, resume=resume, console=self.console)
+
+    def _load_reference(self) -> None:
+        if self.config.kl > 0:
+            for name, learner in self.learners.items():
+                folder = self.run_folder.folder / "warm_start" / name
+                learner.reference = load_reference(
+                    self.policies[name],
+                    folder,
+                    self.config,
+                    fresh=not supervised_steps(self.config),
+                )
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Writes a checkpoint; of several processes, the leading one does."""
+        self.at.rng = dict(self.rng.bit_generator.state)
+        self.at.lines = self.run_folder.lines
+        if self.team.leads:
+            checkpoint.save(
+                self.run_folder.checkpoints,
+                self.at.warm + self.at.iteration,
+                asdict(self.at),
+                self.policies,
+                {name: learner.optimizer for name, learner in self.learners.items()},
+            )
+        self.team.wait()
+
+    def _leave_if_asked(self) -> None:
+        """Where a run can be left without losing anything."""
+        if self.stop.is_set():
+            self.save()
+            raise KeyboardInterrupt
+
+    def _generators(self) -> list[torch.Generator]:
+        return [policy.generator for policy in self.policies.values()]
+
+    def _restore(self, path: Path) -> None:
+        with reading(path / "state.json"):
+            self.at = Progressed(**checkpoint.read_state(path)["state"])
+            self.rng.bit_generator.state = self.at.rng
+        self.run_folder.rewind(self.at.lines)
+        for name, learner in self.learners.items():
+            if "warm_start" in self.at.evaluations:
+                learner.begin_reinforcement()
+            else:
+                learner.begin_supervision()
+            checkpoint.restore_optimizer(path, name, learner.optimizer)
+            checkpoint.restore_generator(path, name, self.policies[name])
+
+    # -- results ---------------------------------------------------------------------------------
+
+    def _finish(self) -> dict[str, Any]:
+        for name in self.config.baselines:
+            if name not in self.at.evaluations:
+                self.console.print(f"beside it: {name}")
+                self.at.evaluations[name] = BASELINES[name](self)
+                self.save()
+        found = result.summarise(asdict(self.at), self.config)
+        path = self.run_folder.result(found)
+        self.console.print(result.table(found))
+        self.console.print(f"run: {self.run_folder.folder}   result: {path}")
+        if (page := self.run_folder.report()) is not None:
+            self.console.print(f"report: {page}")
+        self.run_folder.close()
+        return found
