@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from himac_agents.config import TrainConfig
-from himac_agents.prompts import STYLES
+from himac_agents.prompts import resolve
 
 MethodName = Literal[
     "himac",
@@ -90,8 +90,7 @@ def check(config: TrainConfig) -> TrainConfig:
             f"method={config.method!r} ends sub-goals after a fixed number of steps: set it with "
             "subgoal_budget"
         )
-    if config.prompt not in STYLES:
-        raise ValueError(f"prompt={config.prompt!r}: choose among {', '.join(STYLES)}")
+    resolve(config.prompt)
     if supervised_steps(config) and not (config.demos or config.demo_file):
         raise ValueError("demos=0: a warm start of warm_steps > 0 needs demonstrations")
     if "supervised" in config.baselines and not supervised_steps(config):

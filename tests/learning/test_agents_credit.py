@@ -74,7 +74,7 @@ def _conversation(policy: TinyPolicy, segment: Segment, first: str, goal: str) -
         for turn in segment.turns[:-1]:
             answer = PROMPTS.observe(turn.observation, segment.subgoal, {})
             heard.append(policy.encode([answer], continues=True))
-        heard.insert(0, list(segment.turns[0].prompt_ids))
+        heard.insert(0, list(segment.prompt_ids(segment.turns[0])))
     marks: list[int] = []
     ids: list[int] = []
     for k, turn in enumerate(segment.turns):
@@ -153,7 +153,7 @@ def test_which_blueprint_the_executor_practises_on(method: Any) -> None:
     setting.pool = EnvPool(lambda: HierarchicalEnv(AppleEnv(max_steps=8), subgoal_budget=6), 16)
     ids = setting.pool.task_ids("train")
     done = Iteration()
-    chosen = phase_a(setting, ids, done)
+    chosen = phase_a(setting, setting.drawn(ids), done)
     worth = {(p.request.group, p.blueprint): value for p, value, _ in done.candidates}
     best = [max(v for (g, _), v in worth.items() if g == t.group) for t in chosen]
     practised = [worth[t.group, t.blueprint] for t in chosen]
