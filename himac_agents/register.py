@@ -23,10 +23,17 @@ class Register(Mapping[str, T], Generic[T]):
         what: The kind, as errors name it ("method").
         group: The entry points that bring more of them ("himac.methods").
         known: What is there from the beginning.
+        kind: The type that all have.
     """
 
-    def __init__(self, what: str, group: str, known: Mapping[str, T] | None = None) -> None:
-        self.what, self.group = what, group
+    def __init__(
+        self,
+        what: str,
+        group: str,
+        known: Mapping[str, T] | None = None,
+        kind: type[object] = object,
+    ) -> None:
+        self.what, self.group, self.kind = what, group, kind
         self._known: dict[str, T] = dict(known or {})
         self._looked = False
 
@@ -34,8 +41,11 @@ class Register(Mapping[str, T], Generic[T]):
         """Registers a thing; returns it.
 
         Raises:
+            TypeError: The thing is of another kind.
             ValueError: The name is no word, or is taken and `replace` is not asked for.
         """
+        if not isinstance(thing, self.kind):
+            raise TypeError(f"a {self.what} is a {self.kind.__name__}, not {thing!r}")
         if not name or name != name.strip() or any(c.isspace() for c in name):
             raise ValueError(f"{name!r} cannot name a {self.what}: give one word")
         if name in self._known and not replace:
@@ -88,6 +98,8 @@ class Register(Mapping[str, T], Generic[T]):
         for point in metadata.entry_points(group=self.group):
             try:
                 thing = point.load()
+                if not isinstance(thing, self.kind):
+                    raise TypeError(f"it is no {self.kind.__name__}")
             except Exception as error:
                 warnings.warn(
                     f"the {self.what} {point.name!r} of the entry point {point.value!r} cannot be "

@@ -50,6 +50,7 @@ POLICIES: Register[PolicyKind] = Register(
             lambda folder, config: _load_hf(folder, config),
         ),
     },
+    PolicyKind,
 )
 
 

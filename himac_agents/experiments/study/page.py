@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any, cast
+from typing import Any
 
-from himac_agents.algorithms.methods import METHODS, MethodName
+from himac_agents.algorithms.methods import METHODS
 from himac_agents.experiments.study.plan import Study
 from himac_agents.experiments.study.results import pooled
 from himac_agents.files import write_atomically
@@ -137,7 +137,7 @@ def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 def titled(method: str) -> str:
     """A method's title in Markdown, where a bare `<sub_done>` would be taken for a tag."""
-    return METHODS[cast(MethodName, method)].title.replace("<sub_done>", "`<sub_done>`")
+    return METHODS[method].title.replace("<sub_done>", "`<sub_done>`")
 
 
 def _methods_table(runs: Sequence[Run], episodes: int, tokens: int) -> list[str]:
@@ -221,7 +221,7 @@ def draw(cell: Mapping[str, Any]) -> str:
         if beside:
             points.append(_mark("further supervision", beside, episodes, _SUPERVISED, True))
         points.append(_mark("after learning", [r["final"] for r in runs], episodes, _FINAL, False))
-        rows.append(Row(METHODS[method].title, points))  # type: ignore[index]
+        rows.append(Row(METHODS[method].title, points))
     return interval_chart(
         rows,
         title=f"{cell['env']}: held-out success at temperature 1",

@@ -92,16 +92,19 @@ def score(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _paired(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """HiMAC against each other method on the same tasks, a row a seed.
+    """The study's own HiMAC against each other method on the same tasks, a row a seed.
+
+    That is `himac-option`, or `himac` where a cell has no other.
 
     At the end, where both have taken as many environment steps, and where both were measured there
     after as many tokens.
     """
     rows: list[dict[str, Any]] = []
     by_run = {(job.method, job.seed): result for job, result in finished}
+    ours_is = next((m for m in ("himac-option", "himac") if any(m == k for k, _ in by_run)), "")
     for (method, seed), theirs in by_run.items():
-        ours = by_run.get(("himac", seed))
-        if method == "himac" or ours is None:
+        ours = by_run.get((ours_is, seed))
+        if method == ours_is or ours is None:
             continue
         row: dict[str, Any] = {"against": method, "seed": seed}
         row["difference"] = difference(theirs["final"], ours["final"])
