@@ -6,17 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents.agents.agent import HiMACAgent, at_temperature
 from himac_agents.distributed import team
 from himac_agents.evaluation.metrics import Record, summarise, wilson
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.types import Episode, Task
+from himac_envs import registry
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ def evaluate(
         on_record: Called with each episode that is played, once it has ended.
         **env_kwargs: For the environment.
     """
-    pool = EnvPool(lambda: gym.make(env_id, split=split, **env_kwargs), lanes)
+    pool = EnvPool(lambda: registry.make(env_id, split=split, **env_kwargs), lanes)
     ids = spread(pool.task_ids(split), episodes)
     records: list[Record] = []
     for seed in seeds:
