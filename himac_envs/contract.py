@@ -26,6 +26,7 @@ INFO: dict[str, type] = {
 }
 
 TextKind: TypeAlias = Literal["flat", "hierarchical"]
+ExpertName: TypeAlias = Literal["oracle", "explorer"]
 
 
 class ContractError(HiMACError, ValueError):
@@ -99,7 +100,7 @@ def _lacks(observation: Any, info: Mapping[str, Any], hierarchical: bool) -> lis
     return found
 
 
-def expert_of(env: gym.Env[Any, Any], wanted: str, name: str) -> str:
+def expert_of(env: gym.Env[Any, Any], wanted: ExpertName, name: str) -> ExpertName:
     """Return which expert plays where ``wanted`` is asked for: "oracle" or "explorer".
 
     An environment that has no explorer is played by its oracle. One that has no oracle lacks the

@@ -261,16 +261,18 @@ def make(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """
     env_id = find_id(name)
     try:
-        # Gymnasium's checker is for tests: it would look at every step.
-        return gym.make(env_id, disable_env_checker=True, **kwargs)
+        try:
+            # Gymnasium's checker is for tests: it would look at every step.
+            return gym.make(env_id, disable_env_checker=True, **kwargs)
+        except TypeError:
+            if kwargs.pop("split", None) is None:
+                raise
+            return gym.make(env_id, disable_env_checker=True, **kwargs)
     except TypeError as error:
-        if "unexpected keyword argument 'split'" in str(error) and kwargs.pop("split", ""):
-            return make(name, **kwargs)
         if "argument" not in str(error):
             raise
-        raise ValueError(f"{env_id} cannot be made with {kwargs or 'no arguments'}: {error}") from (
-            error
-        )
+        what = ", ".join(kwargs) or "no arguments"
+        raise ValueError(f"{env_id} cannot be made with {what}: {error}") from error
 
 
 def partner_of(env_id: str) -> str:

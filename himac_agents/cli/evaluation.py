@@ -244,7 +244,7 @@ def _stand_in(agent: str, played: registry.EnvEntry, kwargs: Mapping[str, Any]) 
     if agent not in ("oracle", "explorer") or (agent == "oracle" and played.benchmark):
         return ""
     env = registry.make(played.id, **kwargs)
-    stand_in = expert_of(env, agent, played.id)
+    stand_in = expert_of(env, "oracle" if agent == "oracle" else "explorer", played.id)
     env.close()
     return "" if stand_in == agent else f"note: {played.id} has no {agent}; the {stand_in} plays"
 
