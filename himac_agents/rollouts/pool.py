@@ -12,7 +12,7 @@ from himac_envs import registry
 
 
 class EnvPool:
-    """Environments that are made once and used again and again.
+    """Environments that are made once and used again and again, with all their wrappers.
 
     Args:
         make: Makes one environment.
@@ -34,7 +34,7 @@ class EnvPool:
             self._envs.append(None)
         env = self._envs[index]
         if env is None:
-            env = self._envs[index] = self._make().unwrapped
+            env = self._envs[index] = self._make()
         return env
 
     def discard(self, index: int) -> None:
@@ -43,7 +43,7 @@ class EnvPool:
 
     def task_ids(self, split: str | None = None) -> Sequence[str]:
         """The ids of a split's tasks (see `TaskEnv.task_ids`)."""
-        ids: Sequence[str] = self[0].task_ids(split)  # type: ignore[attr-defined]
+        ids: Sequence[str] = self[0].unwrapped.task_ids(split)  # type: ignore[attr-defined]
         return ids
 
 
