@@ -168,7 +168,12 @@ def test_wrappers_of_the_registration_are_kept(himac: Any, tmp_path: Path) -> No
     assert "YOU SEE" in out and "You see" not in out and "not won" not in out
     out, _ = himac("play", "garden:Brief-v0", "--expert", "--task-id", "train:00")
     assert "not won: 2 steps" in out
-    assert find_env("HiMAC-Sokoban-v0").partner == "HiMAC-Sokoban-Flat-v0"
+    himac("demos", "garden:Loud-v0", "--episodes", "2", "--prompt", "compact")
+    told = (tmp_path / "demos-Loud-v0.jsonl").read_text()
+    assert "YOU SEE" in told and "You see" not in told
+    himac("eval", "garden:Brief-v0", "--agent", "random", "--episodes", "4", "--json", "a.json")
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["errors"] == 0 and found["env_steps"] <= 8, "two steps an episode"
 
 
 @pytest.fixture
@@ -209,7 +214,10 @@ class Plain(gym.Env[Any, str]):
 
 
 def test_any_environment_that_keeps_the_contract_is_found(
-    register: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    register: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     register("Polite-v0", Plain)
     found = find_env("Polite-v0", flat=True)
@@ -217,6 +225,12 @@ def test_any_environment_that_keeps_the_contract_is_found(
     monkeypatch.setattr("builtins.input", lambda prompt: "please")
     assert main(["play", "Polite-v0"]) == 0
     assert "won: 1 steps" in capsys.readouterr().out, "it takes no split, and names no data"
+    file = tmp_path / "a.json"
+    assert main(["eval", "Polite-v0", "--agent", "random", "--json", str(file)]) == 0
+    result = json.loads(file.read_text())
+    assert result["success"] == 1.0 and result["episodes"] == 3 and result["errors"] == 0
+    assert "by_type" not in result or set(result["by_type"]) <= {""}
+    capsys.readouterr()
     for command in (
         ["play", "Polite-v0", "--expert"],
         ["eval", "Polite-v0", "--agent", "oracle"],
