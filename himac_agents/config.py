@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import os
 import tomllib
 from dataclasses import dataclass, field
 from functools import cache
@@ -301,17 +300,12 @@ class TrainConfig:
         return "\n".join(lines) + "\n"
 
     def env_arguments(self) -> dict[str, Any]:
-        """`env_kwargs` with `$HIMAC_DATA` filled in, or the installed data set in its place.
+        """`env_kwargs` with names of data sets replaced by their folders: `himac_envs.data.fill`.
 
         Raises:
             FileNotFoundError: Data is needed that is neither installed nor where the variable says.
         """
-        found: dict[str, Any] = {}
-        for key, value in self.env_kwargs.items():
-            if isinstance(value, str) and value.startswith("$HIMAC_DATA"):
-                value = _official(value.removeprefix("$HIMAC_DATA").strip("/"))
-            found[key] = value
-        return found
+        return data.fill(self.env_kwargs)
 
 
 def _own(key: str, value: Any, where: str) -> None:
@@ -322,19 +316,6 @@ def _own(key: str, value: Any, where: str) -> None:
     right = isinstance(value, allowed) and isinstance(value, bool) == (kind is bool)
     if value is not None and not right:
         raise ValueError(f"{where}: {key}={value!r} should be of type {kind.__name__}")
-
-
-def _official(name: str) -> str:
-    """Where an official data set lies: below HIMAC_DATA if that is set, else as installed."""
-    root = os.environ.get("HIMAC_DATA")
-    found = Path(root) / name if root else data.installed(name)
-    if found is None:
-        raise FileNotFoundError(
-            f"this preset plays {name}'s published data: `himac data get {name}` installs it, or "
-            f"set HIMAC_DATA to a folder that holds it as {name}/; `himac train quickstart` "
-            "generates its own"
-        )
-    return str(found)
 
 
 def _toml(value: Any) -> str:

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from himac_agents.cli.environment import named
 from himac_agents.config import TrainConfig
 from himac_envs import registry
 from himac_envs.task import HiMACError, MissingDependencyError
@@ -39,6 +40,11 @@ class Options:
     preset's)."""
     resume: Path | None = None
     """Continue this run instead, with its own settings: no other option goes with it."""
+    data: str | None = None
+    """A folder of data, "generated", or the name of an installed data set (himac data where):
+    short for --env-kwargs data=..., which keeps the preset's other arguments."""
+    max_steps: int | None = None
+    """Commands after which an episode is truncated; likewise."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
 
@@ -58,7 +64,19 @@ def main(args: Sequence[str]) -> int:
     if options.preset != first:
         # It stands behind options: what they replace is known only now.
         options = _parse(args, options.preset)
-    return run(options)
+    return run(replace(options, config=_in_environment(options)))
+
+
+def _in_environment(options: Options) -> TrainConfig:
+    """The settings with the environment's name and arguments as the other commands take them."""
+    config = options.config
+    if options.resume is not None:
+        return config
+    return config.replace(
+        env=registry.find_id(config.env),
+        flat_env=registry.find_id(config.flat_env),
+        env_kwargs={**config.env_kwargs, **named(options.data, options.max_steps)},
+    )
 
 
 def _parse(args: Sequence[str], preset: str) -> Options:
@@ -79,6 +97,8 @@ def _settings(preset: str) -> TrainConfig:
     if preset.endswith(".toml"):
         return TrainConfig.from_toml(preset)
     known = registry.names("presets")
+    if preset not in known and registry.benchmark_of(preset):
+        raise ValueError(f"{preset!r} is an environment, not a preset: himac train --env {preset}")
     if preset not in known:
         raise ValueError(
             f"no preset {preset!r}: there are {', '.join(known)}; a file of settings ends in .toml"

@@ -144,18 +144,24 @@ def settings_of(name: str) -> TrainConfig | None:
 def trained_with(name: str, env_id: str) -> dict[str, Any]:
     """The environment's arguments that a run was trained with and is to be evaluated with.
 
-    Sub-goal budget and replans where the environment is hierarchical; pictures, texts, limits and
-    all else but the data and the split where it is the run's own environment.
+    Pictures, texts, limits and all else but the data and the split, where it is the run's own
+    environment, flat or hierarchical.
     """
     settings = settings_of(name)
     if settings is None:
         return {}
-    found: dict[str, Any] = {}
-    if env_id in (settings.env, settings.flat_env):
-        found |= {k: v for k, v in settings.env_kwargs.items() if k not in ("data", "split")}
-    if registry.env_cards()[env_id].kind == "hierarchical":
-        found |= hierarchy_arguments(settings, method_of(settings).sub_done)
-    return found
+    own = {registry.bare(settings.env), registry.bare(settings.flat_env)}
+    if registry.bare(env_id) not in own:
+        return {}
+    return {k: v for k, v in settings.env_kwargs.items() if k not in ("data", "split")}
+
+
+def trained_hierarchy(name: str) -> dict[str, Any]:
+    """What a run asks of any hierarchical environment: its sub-goal budget, its replans."""
+    settings = settings_of(name)
+    if settings is None:
+        return {}
+    return hierarchy_arguments(settings, method_of(settings).sub_done)
 
 
 def load_agent(

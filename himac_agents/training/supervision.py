@@ -19,6 +19,7 @@ from himac_agents.training.demonstrations import (
     demonstration_order,
     texts_of,
 )
+from himac_envs.contract import ExpertName, expert_of
 
 #: A new tiny model's vocabulary is that of so many demonstrated tasks.
 _READ_FOR_WORDS = 400
@@ -57,6 +58,16 @@ class Demonstrations:
         self.steps = 0
         self._segments: list[Segment] | None = None
 
+    @property
+    def expert(self) -> ExpertName:
+        """Who demonstrates: the oracle also where the environment has no explorer.
+
+        Raises:
+            ContractError: It has neither.
+        """
+        name = self._config.flat_env if self._flat else self._config.env
+        return expert_of(self._pool[0], self._config.expert, name)
+
     def texts(self) -> list[str]:
         """All that is read and written in them, for the vocabulary of a model to be built."""
         config = self._config
@@ -64,7 +75,7 @@ class Demonstrations:
             self._pool,
             self.task_ids[:_READ_FOR_WORDS] or self._train_ids[:_READ_FOR_WORDS],
             prompts=self._prompts,
-            expert=config.expert,
+            expert=self.expert,
             noise=0.2,
             seed=config.seed + 1,
             flat=self._flat,
@@ -91,7 +102,7 @@ class Demonstrations:
             self.task_ids,
             prompts=self._prompts,
             codec=codec,
-            expert=config.expert,
+            expert=self.expert,
             noise=config.demo_noise,
             plan_noise=config.plan_noise,
             seed=config.seed + 2,

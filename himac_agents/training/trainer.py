@@ -221,6 +221,9 @@ class Trainer:
 
     def supervision(self, seed: int, start: int) -> dict[str, Iterator[TokenBatch]]:
         """Each policy's batches of demonstrations from supervised step `start` on."""
+        asked = self.config.expert
+        if not self.config.demo_file and (shown_by := self.demonstrations.expert) != asked:
+            self.console.print(f"note: the environment has no {asked}; the {shown_by} demonstrates")
         streams = self.demonstrations.batches(self.policies, seed, start)
         self.at.demo_steps = self.demonstrations.steps
         return streams
