@@ -318,7 +318,7 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
     who = " + ".join(apart) if planner or executor else found["agent"]
     title = f"{who} on {found['env']} ({found['split']})"
     table = Table(title=title, title_justify="left", box=None)
-    for heading in ("tasks", "episodes", "success", "95% interval", "score"):
+    for heading in ("tasks", "episodes", "success", "95% interval over tasks", "score"):
         table.add_column(heading, justify="right" if heading != "tasks" else "left")
     kinds = found.get("by_type", {})
     for name, row in [*kinds.items(), ("all", found)]:
@@ -330,7 +330,18 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
     rest = Table(box=None, show_header=False)
     rest.add_column()
     rest.add_column(justify="right")
-    shown = ("by_type", "success", "ci95", "score", "episodes", "env", "split", "agent", "usage")
+    shown = (
+        "by_type",
+        "success",
+        "ci95",
+        "over",
+        "score",
+        "episodes",
+        "env",
+        "split",
+        "agent",
+        "usage",
+    )
     for key, value in found.items():
         if key not in shown:
             rest.add_row(key.replace("_", " "), _value(value))

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents.agents.agent import HiMACAgent, at_temperature
 from himac_agents.distributed import team
-from himac_agents.evaluation.metrics import Record, summarise, wilson
+from himac_agents.evaluation.intervals import wilson
+from himac_agents.evaluation.metrics import Record, summarise
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.types import Episode, Task
@@ -78,13 +79,14 @@ class EvalResult:
         return wilson(self.success * tasks, tasks)
 
     def to_json(self) -> dict[str, Any]:
-        """The form that `himac eval --json` writes; see also `measure.summarise`."""
+        """The form that `himac eval --json` writes; see also `metrics.summarise`."""
         low, high = self.ci95
         found = {
             "success": round(self.success, 6),
             "episodes": len(self.successes),
             "seeds": list(self.seeds),
             "ci95": [round(low, 6), round(high, 6)],
+            "over": "tasks",
             "return": round(float(self.returns.mean()), 6) if len(self.returns) else 0.0,
             "env_steps": self.env_steps,
             "tokens": self.tokens,
@@ -96,27 +98,6 @@ class EvalResult:
         if self.usage:
             found["usage"] = dict(self.usage)
         return found
-
-
-def paired_difference(
-    before: NDArray[np.float64], after: NDArray[np.float64], *, draws: int = 10_000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean of `after - before` on the same tasks, with its 95% bootstrap interval over tasks.
-
-    Raises:
-        ValueError: The two are not of the same length.
-    """
-    if len(before) != len(after):
-        raise ValueError(f"{len(before)} against {len(after)} episodes: not the same tasks")
-    delta = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for start in range(0, draws, 500):
-        stop = min(draws, start + 500)
-        index = rng.integers(len(delta), size=(stop - start, len(delta)))
-        means[start:stop] = delta[index].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(delta.mean()), float(low), float(high)
 
 
 def spread(ids: Sequence[str], count: int) -> list[str]:

@@ -1,42 +1,24 @@
 """What an episode of an evaluation amounts to, and what many amount to: counts, shares, intervals.
 
-Intervals are Wilson's 95% score intervals. Where each task is played with several seeds, episodes
-of the same task are not independent; the interval is then taken over tasks: the mean success, with
-as many trials as there are tasks. That is right where seeds of a task agree, and too wide
-elsewhere: it never claims more than the tasks can show.
+Intervals are over tasks: Wilson's 95% score intervals. Where each task is played with several
+seeds of sampling, episodes of the same task are not independent; there are then as many trials as
+tasks, the mean success of each its success. That is right where seeds of a task agree, and too wide
+elsewhere: it never claims more than the tasks can show. What training again would give is another
+question: see `himac_agents.evaluation.intervals`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from himac_agents.evaluation.intervals import wilson
 from himac_agents.files import write_atomically
 from himac_agents.rollouts.types import Episode
-
-#: The two-sided 95% quantile of the normal distribution.
-Z95 = 1.959963984540054
-
-
-def wilson(successes: float, trials: float) -> tuple[float, float]:
-    """Wilson's 95% score interval of a proportion; (0, 1) with no trials.
-
-    Args:
-        successes: How many, or a sum of means.
-        trials: Out of how many.
-    """
-    if trials <= 0:
-        return 0.0, 1.0
-    p = successes / trials
-    z2 = Z95 * Z95
-    centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z95 / (1 + z2 / trials) * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials * trials))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +181,7 @@ def success_of(records: Sequence[Record]) -> dict[str, Any]:
         "tasks": tasks,
         "success": round(success, 6),
         "ci95": [round(low, 6), round(high, 6)],
+        "over": "tasks",
         "score": round(_mean(r.score for r in records), 6),
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from himac_agents.evaluation.metrics import wilson
+from himac_agents.evaluation.intervals import wilson
 from himac_agents.reports.charts import Series
 from himac_agents.reports.runs import Evaluation, RunData
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from himac_agents.algorithms.methods import METHODS, Method
-from himac_agents.evaluation.metrics import wilson
+from himac_agents.evaluation.intervals import wilson
 from himac_envs.task import HiMACError
 
 #: How deep below a given folder runs are looked for, and where not: warm starts that a study's

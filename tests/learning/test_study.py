@@ -19,7 +19,7 @@ import fruit_runs
 import pytest
 
 from himac_agents.cli import study as command
-from himac_agents.experiments.study import page, readme, results
+from himac_agents.experiments.study import page, provenance, readme, results
 from himac_agents.experiments.study.driver import Driver
 from himac_agents.experiments.study.plan import Job, Study
 
@@ -291,6 +291,11 @@ def test_our_own_readme_shows_what_is_recorded() -> None:
         for name in ("small", "full")
     ]
     assert readme.table(recorded) in (root / "README.md").read_text(encoding="utf-8")
+
+
+def test_results_of_a_checkout_are_written_into_it() -> None:
+    assert provenance.checkout() == Path(__file__).resolve().parents[2]
+    assert provenance.provenance()["commit"]
 
 
 def test_every_study_of_the_registry_can_be_run() -> None:

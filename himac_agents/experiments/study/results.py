@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from himac_agents.evaluation.metrics import wilson
+from himac_agents.evaluation.intervals import wilson
 from himac_agents.experiments.study.plan import Job, Study
 from himac_agents.files import write_atomically
 from himac_agents.training.result import difference
