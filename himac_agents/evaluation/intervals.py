@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -143,6 +143,23 @@ def success_over_seeds(values: Floats) -> Interval:
     return _as_success(found, np.asarray(values).shape[1])
 
 
+def difference_over_seeds(before: Floats, after: Floats) -> Interval:
+    """`over_seeds` of `after - before`, paired by task and seed: within [-1, 1].
+
+    Args:
+        before: [seeds, tasks] outcomes in [0, 1].
+        after: The same of another method, or at another time; the same seeds and tasks, in order.
+
+    Raises:
+        ValueError: The two are not of the same shape.
+    """
+    if np.shape(before) != np.shape(after):
+        raise ValueError(
+            f"{np.shape(before)} against {np.shape(after)} outcomes: not the same seeds and tasks"
+        )
+    return _within(over_seeds(np.asarray(after) - np.asarray(before)), -1.0, 1.0)
+
+
 def success_from_means(means: Sequence[float], tasks: int) -> Interval:
     """A method's success where only each seed's mean is known, and the number of tasks.
 
@@ -171,7 +188,8 @@ def difference_from_means(means: Sequence[float], deviations: Sequence[float]) -
     """
     rng = np.random.default_rng(0)
     spread = math.sqrt(float(np.mean(np.square(deviations))))
-    return _combined(np.asarray(means, np.float64), rng.normal(0.0, spread, DRAWS), rng, True)
+    drawn = rng.normal(0.0, spread, DRAWS)
+    return _within(_combined(np.asarray(means, np.float64), drawn, rng, counted=True), -1.0, 1.0)
 
 
 def _resampled(values: Floats, draws: int, rng: np.random.Generator) -> Floats:
@@ -201,8 +219,12 @@ def _combined(means: Floats, tasks: Floats, rng: np.random.Generator, counted: b
 def _as_success(found: Interval, tasks: int) -> Interval:
     low, high = wilson(found.mean * tasks, tasks) if tasks else found.ci95
     if found.over == "seeds and tasks":
-        low, high = max(0.0, min(low, found.low)), min(1.0, max(high, found.high))
-    return Interval(found.mean, low, high, found.over, found.counted)
+        low, high = min(low, found.low), max(high, found.high)
+    return _within(replace(found, low=low, high=high), 0.0, 1.0)
+
+
+def _within(found: Interval, least: float, most: float) -> Interval:
+    return replace(found, low=max(least, found.low), high=min(most, found.high))
 
 
 # -- outcomes as text ------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from himac_agents.evaluation.intervals import (
     Z95,
     difference_from_means,
+    difference_over_seeds,
     over_seeds,
     pack,
     paired_difference,
@@ -130,6 +131,12 @@ def test_intervals_at_the_ends() -> None:
     assert wide.low == 0.0 and wide.high <= 1.0
     unknown = success_from_means([0.4, 0.5], 0)
     assert unknown.low < 0.4 < 0.5 < unknown.high
+    far = difference_from_means([0.9, 0.0, 0.0], [0.1] * 3)
+    assert -1.0 == far.low < far.high == 1.0, "no difference of shares is beyond them"
+    table = np.array([[0.0, 1.0], [1.0, 1.0]])
+    assert difference_over_seeds(table, table).ci95 == (0.0, 0.0)
+    with pytest.raises(ValueError, match="not the same seeds and tasks"):
+        difference_over_seeds(table, table[:1])
     for shape in ((0, 5), (3, 0), (4,)):
         with pytest.raises(ValueError, match="at least one each"):
             over_seeds(np.zeros(shape))
