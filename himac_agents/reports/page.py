@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from himac_agents.files import write_atomically
 from himac_agents.reports import theme
+from himac_agents.reports.copies import twins
 from himac_agents.reports.groups import SMOOTH_FROM, Family, Group, differing, families
 from himac_agents.reports.panels import AXES, panel
 from himac_agents.reports.runs import RunData, find_runs, read_run
@@ -56,6 +57,10 @@ def render(runs: Sequence[RunData], *, episodes: int = EPISODES) -> str:
     """The report's HTML."""
     sorted_out = families(runs)
     names = dict(zip((id(r) for r in runs), distinct_names(runs), strict=True))
+    counted = {id(run) for family in sorted_out for group in family.groups for run in group.runs}
+    notes = [(names[id(run)], note) for run in runs for note in run.notes]
+    notes += _repeated(sorted_out, names)
+    runs = [run for run in runs if id(run) in counted]
     script = (_PARTS / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     environment = jinja2.Environment(
@@ -76,7 +81,6 @@ def render(runs: Sequence[RunData], *, episodes: int = EPISODES) -> str:
         {**entry, "label": _run_label(sorted_out, runs[entry["run"]], names)}
         for entry in _episode_data(runs, episodes)
     ]
-    notes = [(names[id(run)], note) for run in runs for note in run.notes]
     return environment.get_template("report.html.j2").render(
         title=_headline(sorted_out),
         version=__version__,
@@ -149,19 +153,17 @@ def _table(family: Family, names: dict[int, str]) -> dict[str, Any]:
 
 
 def _group_line(group: Group) -> Line:
-    gains = [g for run in group.runs if (g := run.gain()) is not None]
-    greedy_gains = [g for run in group.runs if (g := run.gain("greedy")) is not None]
     work = [run.work for run in group.runs]
     cells = {
         "warm": group.pooled("warm_start"),
         "final": group.pooled("final"),
-        "gain": _mean_gain(gains, len(group.runs)),
-        "greedy_gain": _mean_gain(greedy_gains, len(group.runs)),
+        "gain": _group_gain(group, "temperature_1"),
+        "greedy_gain": _group_gain(group, "greedy"),
         "env_steps": sum(w.get("env_steps", 0) for w in work) / len(work),
         "tokens": sum(w.get("tokens", 0) for w in work) / len(work),
         "seconds": _mean(w.get("learning_seconds") for w in work),
         "seed": f"{len(group.runs)} seeds",
-        "range": group.spread("final") if len(group.runs) > 1 else None,
+        "runs": len(group.runs),
     }
     unfinished = len(group.runs) - group.finished
     state = "" if not unfinished else f"{unfinished} of {len(group.runs)} unfinished"
@@ -181,20 +183,37 @@ def _run_line(group: Group, run: RunData, name: str) -> Line:
         "tokens": run.work.get("tokens", 0),
         "seconds": run.work.get("learning_seconds"),
         "seed": f"seed {run.seed}",
-        "range": None,
+        "runs": 1,
     }
     return Line(name, group.colour, False, "" if run.finished else "unfinished", cells)
 
 
-def _mean_gain(
-    gains: Sequence[tuple[float, float | None, float | None]], runs: int
-) -> tuple[float, float | None, float | None] | None:
-    """The mean gain; the paired interval only where it is one run's own."""
-    if not gains or len(gains) != runs:
-        return None
-    if runs == 1:
-        return gains[0]
-    return sum(g[0] for g in gains) / runs, None, None
+def _group_gain(group: Group, kind: str) -> tuple[float, float | None, float | None] | None:
+    """The gain of the seeds that have one, with its interval; of a single run its own."""
+    if len(group.runs) == 1:
+        return group.runs[0].gain(kind)
+    found = group.gain(kind)
+    return None if found is None else (found.mean, found.low, found.high)
+
+
+def _repeated(sorted_out: Sequence[Family], names: dict[int, str]) -> list[tuple[str, str]]:
+    """Notes on runs of one seed: copies, which are not counted, and others, which are."""
+    found = []
+    for group in (group for family in sorted_out for group in family.groups):
+        for copy, of in group.copies:
+            found.append(
+                (names[id(copy)], f"tells what {names[id(of)]} tells (seed {of.seed}): not counted")
+            )
+        for first, *others in twins(group.runs):
+            listed = _listed([names[id(run)] for run in others])
+            found.append(
+                (
+                    names[id(first)],
+                    f"of the same seed ({first.seed}) as {listed}, with other figures: all are "
+                    "counted, as if they were different seeds",
+                )
+            )
+    return found
 
 
 def _settings(sorted_out: Sequence[Family], names: dict[int, str]) -> dict[str, Any]:
@@ -277,10 +296,9 @@ def _finite(value: Any) -> Any:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    if not known or any(v is None for v in known):
-        return None
-    return sum(v for v in known if v is not None) / len(known)
+    """The mean of those that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _shown(value: Any) -> str:

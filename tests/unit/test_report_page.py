@@ -6,14 +6,17 @@ import html.parser
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from himac_agents.cli import main
+from himac_agents.evaluation.intervals import difference_over_seeds, success_over_seeds
 from himac_agents.reports import groups, page
 from himac_agents.reports.panels import panel
 from himac_agents.reports.runs import RunError, find_runs, read_run
@@ -191,14 +194,83 @@ def test_long_curves_are_running_means() -> None:
     assert groups.smoothed(x, line)[1] == pytest.approx(line)
 
 
-def test_pooled_evaluations_have_the_interval_of_their_tasks(tmp_path: Path) -> None:
-    runs = [read_run(write_run(tmp_path / str(seed), seed)) for seed in (0, 1, 2)]
-    (family,) = groups.families(runs)
+def test_pooled_evaluations_have_intervals_over_seeds_and_tasks(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / str(seed), seed) for seed in (0, 1, 2)]
+    (family,) = groups.families([read_run(folder) for folder in folders])
     pooled = family.groups[0].pooled("final")
     assert pooled is not None and pooled.episodes == 300 and pooled.success == pytest.approx(0.6)
-    assert pooled.ci95 == pytest.approx((0.5020, 0.6906), abs=1e-3)
-    assert pooled.greedy == pytest.approx(0.7)
+    assert pooled.ci95 == pytest.approx((0.50, 0.695), abs=0.01), "no seed differs: the tasks' part"
+    assert pooled.greedy == pytest.approx(0.7) and pooled.over == "seeds and tasks"
     assert family.groups[0].pooled("nothing") is None
+    # Seeds that lie apart: no interval over tasks is as wide as that.
+    tables: dict[str, list[list[int]]] = {"warm_start": [], "final": []}
+    for seed, folder in enumerate(folders):
+        result = json.loads((folder / "result.json").read_text())
+        for name, share in (("warm_start", 20), ("final", 30 + 20 * seed)):
+            outcomes = [int(k % 100 < share) for k in range(100)]
+            result[name] |= {"success": share / 100, "outcomes": outcomes}
+            tables[name].append(outcomes)
+        (folder / "result.json").write_text(json.dumps(result))
+    runs = [read_run(folder) for folder in folders]
+    (family,) = groups.families(runs)
+    pooled = family.groups[0].pooled("final")
+    before, after = (np.asarray(tables[name], float) for name in ("warm_start", "final"))
+    assert pooled is not None and pooled.ci95 == success_over_seeds(after).ci95
+    assert pooled.ci95[0] < 0.05 and pooled.ci95[1] > 0.95 and pooled.seeds == (0.3, 0.5, 0.7)
+    assert family.groups[0].gain() == difference_over_seeds(before, after)
+    alone = groups.pool(runs[0].evaluations[-1:])
+    assert alone.over == "tasks" and alone.runs == 1
+    text = page.render(runs)
+    assert "over seeds and tasks" in text and "seeds 30%, 50%, 70%" in text
+
+
+def test_one_unfinished_run_does_not_blank_its_group(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        write_run(tmp_path / str(seed), seed, finished=seed != 1)
+    runs = [read_run(path) for path in find_runs([tmp_path])]
+    (family,) = groups.families(runs)
+    (group,) = family.groups
+    pooled = group.pooled("final")
+    assert pooled is not None and pooled.runs == 2 and pooled.success == pytest.approx(0.6)
+    gain = group.gain()
+    assert gain is not None and gain.mean == pytest.approx(0.2)
+    text = page.render(runs)
+    read(text)
+    assert "2 of 3 seeds" in text and "1 of 3 unfinished" in text
+    (line,) = [
+        line for line in page._table(family, {id(r): "r" for r in runs})["lines"] if line.whole
+    ]
+    assert line.cells["final"].success == pytest.approx(0.6) and line.cells["seconds"] == 9.0
+    assert line.cells["gain"][0] == pytest.approx(0.2)
+
+
+def test_copies_of_a_seed_are_counted_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 0)
+    write_run(tmp_path / "b", 1)
+    shutil.copytree(tmp_path / "a", tmp_path / "again")
+    # The same run as it stood before its end, and with other times.
+    early = write_run(tmp_path / "early", 0, finished=False)
+    rows = [json.loads(line) for line in (early / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.dumps({**row, "seconds": 3.5}) + "\n" for row in rows[:4]]
+    (early / "metrics.jsonl").write_text("".join(lines))
+    runs = [read_run(path) for path in find_runs([tmp_path])]
+    (family,) = groups.families(runs)
+    (group,) = family.groups
+    assert sorted(run.path.name for run in group.runs) == ["a", "b"]
+    assert {copy.path.name for copy, of in group.copies} == {"again", "early"}
+    pooled = group.pooled("final")
+    assert pooled is not None and pooled.runs == 2
+    text = page.render(runs)
+    assert text.count("not counted") == 2 and "2 seeds" in text and "4 seeds" not in text
+    assert len(data_of(text)) == 2, "episodes of copies are not shown twice"
+    # The same seed with other figures is another run, and that is said.
+    other = write_run(tmp_path / "other", 0)
+    metrics = (other / "metrics.jsonl").read_text()
+    (other / "metrics.jsonl").write_text(metrics.replace('"entropy": 0.5', '"entropy": 0.4'))
+    runs = [read_run(path) for path in find_runs([tmp_path])]
+    (family,) = groups.families(runs)
+    assert len(family.groups[0].runs) == 3
+    assert "of the same seed (0) as other, with other figures" in page.render(runs)
 
 
 def test_an_unfinished_run_is_shown_as_such(tmp_path: Path) -> None:
