@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from himac_agents.evaluation.metrics import Record
     from himac_agents.evaluation.protocols import Protocol
     from himac_agents.policies.remote import Endpoint
+    from himac_agents.rollouts.types import Episode
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def run(
     lanes: int = 128,
     output: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     records: Path | None = None,
+    transcripts: bool = True,
     resume: bool = False,
     record: Path | None = None,
     remote: Annotated[Remote, tyro.conf.arg(name="")] = Remote(),
@@ -122,7 +124,10 @@ def run(
         max_blueprint_tokens: The longest blueprint, likewise.
         lanes: Environments that play at the same time.
         output: Also write the result to this file.
-        records: Also write what each episode was like to this file, one JSON object a line.
+        records: Also write each episode to this file, one JSON object a line: what it was like, and
+            every prompt, answer, command and reward, for himac report FILE. Tiny models' prompts
+            take 5 to 50 KB an episode, a large model's with listed commands 100 KB to 1 MB.
+        transcripts: --no-transcripts leaves prompts and answers out of --records.
         resume: Go on with the evaluation that --records holds: its episodes are not played again,
             except those that ended in an error.
         record: Also film the split's first task, as .gif or .mp4 (environments with pictures).
@@ -130,7 +135,7 @@ def run(
     """
     from himac_agents.evaluation.evaluate import evaluate
     from himac_agents.evaluation.loading import Players, trained_with
-    from himac_agents.evaluation.metrics import RecordFile
+    from himac_agents.evaluation.records import RecordFile
     from himac_agents.files import write_atomically
 
     if policy == "api":
@@ -178,12 +183,12 @@ def run(
         how = {"think": think or None, "executor_history": executor_history}
         asked = {"model": remote.model or None, "base_url": remote.base_url or None}
         about = _about(protocol, env_id, kwargs, **told, **how, **asked)
-        file = RecordFile(records, about, resume=resume)
+        file = RecordFile(records, about, resume=resume, transcripts=transcripts)
     with _progress(made, protocol.episodes * len(protocol.seeds)) as tick:
 
-        def ended(record: Record) -> None:
+        def ended(record: Record, episode: Episode) -> None:
             if file is not None:
-                file.add(record)
+                file.add(record, episode)
             tick()
 
         result = evaluate(

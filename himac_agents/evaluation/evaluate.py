@@ -116,7 +116,7 @@ def evaluate_tasks(
     temperature: float = 1.0,
     seeds: Sequence[int] = (0,),
     on_episode: Callable[[Episode], None] | None = None,
-    on_record: Callable[[Record], None] | None = None,
+    on_record: Callable[[Record, Episode], None] | None = None,
 ) -> EvalResult:
     """Plays each task once a seed and sums up.
 
@@ -129,7 +129,7 @@ def evaluate_tasks(
         temperature: 0 is greedy.
         seeds: Each task is played once a seed. An episode depends on its task and seed alone.
         on_episode: Called with each finished episode, in the order in which they end.
-        on_record: Called with what each finished episode amounts to.
+        on_record: Called with what each finished episode amounts to, and the episode.
     """
     player, together = at_temperature(agent, temperature), team()
     records: list[Record] = []
@@ -140,7 +140,7 @@ def evaluate_tasks(
             if on_episode is not None:
                 on_episode(episode)
             if on_record is not None:
-                on_record(Record.of(episode, seed))
+                on_record(Record.of(episode, seed), episode)
 
         key = noise.key("evaluation", seed)
         played = collect(player, pool, together.share(requests), seed=key, on_episode=told)
@@ -165,7 +165,7 @@ def evaluate(
     temperature: float = 1.0,
     lanes: int = 128,
     known: Sequence[Record] = (),
-    on_record: Callable[[Record], None] | None = None,
+    on_record: Callable[[Record, Episode], None] | None = None,
     **env_kwargs: Any,
 ) -> EvalResult:
     """Evaluates an agent on an environment's split.
@@ -179,7 +179,7 @@ def evaluate(
         temperature: 0 is greedy.
         lanes: Environments that play at the same time.
         known: Episodes of an interrupted evaluation: they are not played again.
-        on_record: Called with each episode that is played, once it has ended.
+        on_record: Called with what each episode amounts to, once it has ended, and the episode.
         **env_kwargs: For the environment.
     """
     pool = EnvPool(

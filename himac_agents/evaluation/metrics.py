@@ -9,15 +9,12 @@ question: see `himac_agents.evaluation.intervals`.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from himac_agents.evaluation.intervals import wilson
-from himac_agents.files import write_atomically
 from himac_agents.rollouts.types import Episode
 
 
@@ -112,63 +109,6 @@ class Record:
             options=tuple(values["options"]),
             error=values["error"],
         )
-
-
-class RecordFile:
-    """Records of an evaluation, one JSON object a line, written as episodes end.
-
-    Args:
-        path: The file.
-        about: Who plays what and how, as JSON values; written into each line as "evaluation".
-        resume: Go on with it: whole lines of episodes without an error are kept as `known`;
-            the others are played again.
-
-    Raises:
-        FileExistsError: It exists, and `resume` is not asked for.
-        ValueError: It holds something else, or episodes of another evaluation.
-    """
-
-    def __init__(self, path: Path, about: Mapping[str, Any], *, resume: bool = False) -> None:
-        if path.exists() and not resume:
-            raise FileExistsError(
-                f"{path} exists: --resume goes on with the evaluation that it holds, or choose "
-                "another --records"
-            )
-        self.path = path
-        self.about = json.loads(json.dumps(about, default=str))
-        self.known = _read(path, self.about) if path.exists() else []
-        write_atomically(path, "".join(map(self._line, self.known)))
-
-    def add(self, record: Record) -> None:
-        """Appends a record."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(self._line(record))
-
-    def _line(self, record: Record) -> str:
-        return json.dumps({**record.to_json(), "evaluation": self.about}) + "\n"
-
-
-def _read(path: Path, about: Mapping[str, Any]) -> list[Record]:
-    """The records of a file that need not be played again; a torn last line is none."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            values = json.loads(line)
-            record, theirs = Record.from_json(values), dict(values["evaluation"])
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                break
-            raise ValueError(f"{path}, line {number}: not a record of an episode") from error
-        apart = [k for k in {**about, **theirs} if about.get(k) != theirs.get(k)]
-        if apart:
-            differences = ", ".join(f"{k} {theirs.get(k)!r}, not {about.get(k)!r}" for k in apart)
-            raise ValueError(
-                f"{path} holds another evaluation ({differences}): choose another --records"
-            )
-        if record.error is None:
-            found.append(record)
-    return found
 
 
 def success_of(records: Sequence[Record]) -> dict[str, Any]:
