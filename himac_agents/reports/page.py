@@ -17,9 +17,10 @@ from markupsafe import Markup
 from himac_agents.files import write_atomically
 from himac_agents.reports import theme
 from himac_agents.reports.copies import twins
+from himac_agents.reports.evaluations import EvaluationData, find_all, read_evaluation
 from himac_agents.reports.groups import SMOOTH_FROM, Family, Group, differing, families
 from himac_agents.reports.panels import AXES, panel
-from himac_agents.reports.runs import RunData, find_runs, read_run
+from himac_agents.reports.runs import RunData, read_run
 from himac_agents.reports.scales import write
 from himac_envs import __version__
 
@@ -32,28 +33,35 @@ MAX_DATA = 24_000_000
 
 def write_report(
     paths: Sequence[Path], out: Path, *, episodes: int = EPISODES
-) -> tuple[Path, list[RunData]]:
-    """Makes the report of some run folders.
+) -> tuple[Path, list[RunData], list[EvaluationData]]:
+    """Makes the report of some runs and evaluations.
 
     Args:
-        paths: Run folders, or folders of runs.
+        paths: Folders of runs, files of `himac eval --records`, or folders that hold either.
         out: The file to write; replaced if there.
-        episodes: How many episodes of each run are shown.
+        episodes: How many episodes of each are shown.
 
     Returns:
-        The file, and the runs in it.
+        The file, and the runs and evaluations in it.
 
     Raises:
-        RunError: A folder holds no run, or a file in it cannot be read.
+        RunError: A path holds neither, or a file in it cannot be read.
     """
-    runs = [read_run(path) for path in find_runs(paths)]
-    html = render(runs, episodes=episodes)
+    folders, files = find_all(paths)
+    runs = [read_run(path) for path in folders]
+    evaluations = [read_evaluation(path) for path in files]
+    html = render(runs, evaluations, episodes=episodes)
     # What is no valid Unicode (a lone surrogate in a model's answer) becomes a question mark.
     write_atomically(out, html.encode("utf-8", "replace").decode("utf-8"))
-    return out, runs
+    return out, runs, evaluations
 
 
-def render(runs: Sequence[RunData], *, episodes: int = EPISODES) -> str:
+def render(
+    runs: Sequence[RunData],
+    evaluations: Sequence[EvaluationData] = (),
+    *,
+    episodes: int = EPISODES,
+) -> str:
     """The report's HTML."""
     sorted_out = families(runs)
     names = dict(zip((id(r) for r in runs), distinct_names(runs), strict=True))
@@ -76,13 +84,21 @@ def render(runs: Sequence[RunData], *, episodes: int = EPISODES) -> str:
         "points": _points,
         "direction": _direction,
         "svg": Markup,
+        "shown": _shown,
     }
-    data = [
-        {**entry, "label": _run_label(sorted_out, runs[entry["run"]], names)}
-        for entry in _episode_data(runs, episodes)
-    ]
+    labels = [f"{one.title} ({one.path.name})" for one in evaluations]
+    labels += [_run_label(sorted_out, run, names) for run in runs]
+    chosen = [one.shown(episodes) for one in evaluations]
+    # Of a run the newest episodes are worth most; of an evaluation the first, which are failures.
+    chosen += [_spread(run.episodes, episodes)[::-1] for run in runs]
+    counts = [len(one.records) for one in evaluations] + [len(run.episodes) for run in runs]
+    data = _episode_data(chosen, counts, labels)
+    for entry in data[len(evaluations) :]:
+        entry["episodes"].reverse()
     return environment.get_template("report.html.j2").render(
-        title=_headline(sorted_out),
+        title=_headline(sorted_out, evaluations),
+        lead=_lead(runs, evaluations),
+        evaluations=evaluations,
         version=__version__,
         css=Markup((_PARTS / "report.css").read_text(encoding="utf-8")),
         chart_css=Markup(theme.stylesheet()),
@@ -114,7 +130,7 @@ def distinct_names(runs: Sequence[RunData]) -> list[str]:
     """Short names of runs, no two alike: as much of each path's end as that takes."""
     parts = [run.path.parts for run in runs]
     depth = 1
-    while depth < max(len(p) for p in parts):
+    while depth < max((len(p) for p in parts), default=0):
         found = ["/".join(p[-depth:]) for p in parts]
         if len(set(found)) == len(found):
             return found
@@ -236,22 +252,28 @@ def _settings(sorted_out: Sequence[Family], names: dict[int, str]) -> dict[str, 
     return {"heads": heads, "rows": rows}
 
 
-def _episode_data(runs: Sequence[RunData], most: int) -> list[dict[str, Any]]:
-    """The episodes for the viewer, a run at a time, within `MAX_DATA` characters."""
-    found = []
+def _episode_data(
+    chosen: Sequence[Sequence[dict[str, Any]]], counts: Sequence[int], labels: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The episodes for the viewer, one source after the other, within `MAX_DATA` characters.
+
+    Args:
+        chosen: Of each run or evaluation the episodes to show, the most telling first.
+        counts: How many it has in all.
+        labels: What it is called.
+    """
+    found: list[dict[str, Any]] = []
     left = MAX_DATA
-    for number, run in enumerate(runs):
-        chosen = _spread(run.episodes, most)
+    for number, (episodes, count, label) in enumerate(zip(chosen, counts, labels, strict=True)):
         kept: list[dict[str, Any]] = []
-        for episode in reversed(chosen):  # the newest are worth most
+        for episode in episodes:
             size = len(script_json(episode))
             if size > left:
                 break
             left -= size
             kept.append(episode)
-        kept.reverse()
-        hidden = len(run.episodes) - len(kept)
-        found.append({"run": number, "episodes": kept, "hidden": hidden})
+        hidden = count - len(kept)
+        found.append({"run": number, "episodes": kept, "hidden": hidden, "label": label})
     return found
 
 
@@ -272,11 +294,27 @@ def _run_label(sorted_out: Sequence[Family], run: RunData, names: dict[int, str]
     return names[id(run)]
 
 
-def _headline(sorted_out: Sequence[Family]) -> str:
+def _headline(sorted_out: Sequence[Family], evaluations: Sequence[EvaluationData]) -> str:
     methods = list(dict.fromkeys(g.label for family in sorted_out for g in family.groups))
     tasks = list(dict.fromkeys(family.name for family in sorted_out))
-    shown = f"{len(methods)} methods" if len(methods) > 3 else _listed(methods)
+    if not methods:
+        methods = list(dict.fromkeys(one.agent for one in evaluations))
+        tasks = list(dict.fromkeys(one.env for one in evaluations))
+    kind = "methods" if sorted_out else "agents"
+    shown = f"{len(methods)} {kind}" if len(methods) > 3 else _listed(methods)
     return f"{shown} on {_listed(tasks)}"
+
+
+def _lead(runs: Sequence[RunData], evaluations: Sequence[EvaluationData]) -> str:
+    """How many runs and evaluations there are: "3 runs, 1 of them unfinished"."""
+    parts = []
+    if runs:
+        unfinished = sum(not run.finished for run in runs)
+        said = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
+        parts.append(said + (f", {unfinished} of them unfinished" if unfinished else ""))
+    if evaluations:
+        parts.append(f"{len(evaluations)} evaluation{'s' if len(evaluations) != 1 else ''}")
+    return "; ".join(parts)
 
 
 def _listed(names: Sequence[str]) -> str:

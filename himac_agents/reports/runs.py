@@ -259,7 +259,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
-            raise RunError(f"{path}: no such folder; `himac report` takes folders of runs")
+            raise RunError(f"{path}: no such folder; `himac report` takes runs and evaluations")
         inner = sorted(
             settings.parent
             for depth in range(DEPTH)
@@ -269,7 +269,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         if not inner:
             raise RunError(
                 f"{path}: no run: neither it nor a folder below it holds a config.toml "
-                "(`himac train` makes runs)"
+                "(`himac train` makes runs), nor an evaluation (`himac eval --records FILE`)"
             )
         found += inner
     unique: dict[Path, Path] = {}
