@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from himac_agents.evaluation.metrics import Record
     from himac_agents.evaluation.protocols import Protocol
     from himac_agents.policies.remote import Endpoint
+    from himac_agents.rollouts.types import Episode
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def run(
     lanes: int = 128,
     output: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     records: Path | None = None,
+    transcripts: bool = True,
     resume: bool = False,
     record: Path | None = None,
     environment: Annotated[EnvOptions, tyro.conf.arg(name="")] = AS_NAMED,
@@ -120,7 +122,10 @@ def run(
         max_blueprint_tokens: The longest blueprint, likewise.
         lanes: Environments that play at the same time.
         output: Also write the result to this file.
-        records: Also write what each episode was like to this file, one JSON object a line.
+        records: Also write each episode to this file, one JSON object a line: what it was like, and
+            every prompt, answer, command and reward, for himac report FILE. Tiny models' prompts
+            take 5 to 50 KB an episode, a large model's with listed commands 100 KB to 1 MB.
+        transcripts: --no-transcripts leaves prompts and answers out of --records.
         resume: Go on with the evaluation that --records holds: its episodes are not played again,
             except those that ended in an error.
         record: Also film the split's first task, as .gif or .mp4 (environments with pictures).
@@ -129,7 +134,7 @@ def run(
     """
     from himac_agents.evaluation.evaluate import evaluate
     from himac_agents.evaluation.loading import Players, trained_hierarchy, trained_with
-    from himac_agents.evaluation.metrics import RecordFile
+    from himac_agents.evaluation.records import RecordFile
     from himac_agents.files import write_atomically
 
     if policy == "api":
@@ -181,12 +186,12 @@ def run(
         how = {"think": think or None, "executor_history": executor_history}
         asked = {"model": remote.model or None, "base_url": remote.base_url or None}
         about = _about(protocol, env_id, kwargs, **told, **how, **asked)
-        file = RecordFile(records, about, resume=resume)
+        file = RecordFile(records, about, resume=resume, transcripts=transcripts)
     with _progress(made, protocol.episodes * len(protocol.seeds)) as tick:
 
-        def ended(record: Record) -> None:
+        def ended(record: Record, episode: Episode) -> None:
             if file is not None:
-                file.add(record)
+                file.add(record, episode)
             tick()
 
         result = evaluate(
@@ -339,7 +344,7 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
     who = " + ".join(apart) if planner or executor else found["agent"]
     title = f"{who} on {found['env']} ({found['split']})"
     table = Table(title=title, title_justify="left", box=None)
-    for heading in ("tasks", "episodes", "success", "95% interval", "score"):
+    for heading in ("tasks", "episodes", "success", "95% interval over tasks", "score"):
         table.add_column(heading, justify="right" if heading != "tasks" else "left")
     kinds = found.get("by_type", {})
     for name, row in [*kinds.items(), ("all", found)]:
@@ -351,7 +356,18 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
     rest = Table(box=None, show_header=False)
     rest.add_column()
     rest.add_column(justify="right")
-    shown = ("by_type", "success", "ci95", "score", "episodes", "env", "split", "agent", "usage")
+    shown = (
+        "by_type",
+        "success",
+        "ci95",
+        "over",
+        "score",
+        "episodes",
+        "env",
+        "split",
+        "agent",
+        "usage",
+    )
     for key, value in found.items():
         if key not in shown:
             rest.add_row(key.replace("_", " "), _value(value))

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from himac_agents.algorithms.methods import METHODS, method_of
 from himac_agents.config import TrainConfig
-from himac_agents.evaluation.evaluate import EvalResult, paired_difference
+from himac_agents.evaluation.evaluate import EvalResult
+from himac_agents.evaluation.intervals import Interval, paired_difference
 
 
 def record(result: EvalResult) -> dict[str, Any]:
@@ -73,14 +74,14 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
         np.asarray(before["outcomes"], dtype=np.float64),
         np.asarray(after["outcomes"], dtype=np.float64),
     )
-    return {"mean": round(mean, 6), "ci95": [round(low, 6), round(high, 6)]}
+    return Interval(mean, low, high, "tasks").to_json()
 
 
 def table(result: Mapping[str, Any]) -> Table:
-    """The result as a table: who, success at temperature 1 with its interval, greedy, work."""
+    """The result as a table: who, success at temperature 1 with its interval over tasks, greedy."""
     warm, final, beside = result["warm_start"], result["final"], result["baselines"]
     shown = Table(title=f"{result['env']}, {warm['episodes']} held-out tasks ({result['split']})")
-    for heading in ("agent", "success, temperature 1", "95% interval", "greedy"):
+    for heading in ("agent", "success, temperature 1", "95% interval over tasks", "greedy"):
         shown.add_column(heading, justify="left" if heading == "agent" else "right")
     name = METHODS[result["method"]].title
     _row(shown, "warm start", warm)
@@ -100,8 +101,8 @@ def table(result: Mapping[str, Any]) -> Table:
     gain = result["gain"]["temperature_1"]
     low, high = gain["ci95"]
     shown.caption = (
-        f"gain at temperature 1: {100 * gain['mean']:+.1f} points, paired 95% interval "
-        f"{100 * low:+.1f} to {100 * high:+.1f}; greedy "
+        f"gain at temperature 1: {100 * gain['mean']:+.1f} points, paired 95% interval over "
+        f"tasks {100 * low:+.1f} to {100 * high:+.1f} (one seed says nothing of others); greedy "
         f"{100 * result['gain']['greedy']['mean']:+.1f}; {result['work']['env_steps']:,} "
         f"environment steps, {result['work']['tokens']:,} tokens; warm start "
         f"{result['work']['warm_start_seconds']:.0f} s, learning "

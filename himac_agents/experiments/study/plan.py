@@ -89,6 +89,7 @@ class Study:
         seeds: The seeds of every cell and method.
         cells: By name.
         rows: (cell names, methods) in the order in which they are to run.
+        base: The method that the others of a cell are compared with, task by task and seed by seed.
         changes: What single methods change in a preset, by method.
         notes: What was learned on the way and what the figures rest on, for the page of results.
     """
@@ -98,6 +99,7 @@ class Study:
     seeds: tuple[int, ...]
     cells: dict[str, Cell]
     rows: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    base: str
     changes: dict[str, Changes]
     notes: str = ""
 
@@ -107,7 +109,8 @@ class Study:
 
         Raises:
             FileNotFoundError: There is no such card; the message lists those that exist.
-            ValueError: The card names unknown cells or misses a part.
+            ValueError: The card names unknown cells or misses a part. Unknown methods are refused
+                when they are to be run.
         """
         if name.endswith(".toml"):
             content = _read_file(Path(name))
@@ -124,24 +127,35 @@ class Study:
                 tuple(int(seed) for seed in content["seeds"]),
                 cells,
                 rows,
+                str(content.get("base", rows[0][1][0])),
                 {str(k): dict(v) for k, v in content.get("methods", {}).items()},
                 str(content.get("notes", "")),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{where}: needs `summary`, `seeds`, tables [cells.NAME] with `preset`, and "
                 f"[[runs]] with `cells` and `methods` ({error!r})"
             ) from error
-        for what, named, known in (
-            ("cells", {c for group, _ in rows for c in group}, set(cells)),
-            ("methods", {m for _, group in rows for m in group}, set(METHODS)),
-        ):
-            if unknown := sorted(named - known):
-                raise ValueError(f"{where}: [[runs]] names unknown {what}: {', '.join(unknown)}")
+        if unknown := sorted({c for group, _ in rows for c in group} - set(cells)):
+            raise ValueError(f"{where}: [[runs]] names unknown cells: {', '.join(unknown)}")
         return study
 
+    @property
+    def size(self) -> int:
+        """How many runs it is made of."""
+        return len(self.seeds) * sum(len(cells) * len(methods) for cells, methods in self.rows)
+
     def config(self, cell: str, method: str, seed: int) -> TrainConfig:
-        """The settings of one run: the cell's preset, the method's changes, the seed."""
+        """The settings of one run: the cell's preset, the method's changes, the seed.
+
+        Raises:
+            ValueError: There is no such method (what is recorded of one can still be shown).
+        """
+        if method not in METHODS:
+            raise ValueError(
+                f"study {self.name!r}: [[runs]] names an unknown method {method!r}: choose among "
+                f"{', '.join(METHODS)}"
+            )
         card = self.cells[cell]
         preset = card.preset
         if preset.endswith(".toml"):
