@@ -54,7 +54,7 @@ def make_pool(config: TrainConfig, *, flat: bool, sub_done: bool = True) -> EnvP
     Raises:
         ValueError: The id is not registered, or is of the other kind.
     """
-    name = config.flat_env if flat else config.env
+    name = config.env_id(flat=flat)
     wanted, card = "flat" if flat else "hierarchical", registry.env_cards().get(name)
     if card is not None and card.kind != wanted:
         setting = "flat_env" if flat else "env"

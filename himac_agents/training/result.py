@@ -44,7 +44,7 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
         gains["over_flat_grpo"] = difference(baselines["grpo"]["final"], final)
     return {
         "method": config.method,
-        "env": config.env if method_of(config).hierarchical else config.flat_env,
+        "env": config.env_id(flat=not method_of(config).hierarchical),
         "split": config.eval_split,
         "seed": config.seed,
         "warm_start": warm,
