@@ -10,7 +10,7 @@ from himac_agents.config import TrainConfig
 from himac_agents.files import reading
 from himac_agents.policies.hf import Loading, load
 from himac_agents.policies.lora import Lora
-from himac_agents.policies.tiny import TinyPolicy, TinySize
+from himac_agents.policies.tiny import TinyPolicy, TinySize, build_tokenizer
 
 
 def make_policies(
@@ -34,7 +34,7 @@ def make_policies(
         return {
             name: load_policy(config.model, "hf", seed=config.seed, config=config) for name in names
         }
-    words = list(texts())
+    words = build_tokenizer(texts())  # once for all policies: it takes seconds
     shape = (config.hidden, config.layers, config.heads, config.feedforward)
     size = TinySize(*shape, match=config.match)
     return {name: TinyPolicy.build(words, size, seed=config.seed) for name in names}
