@@ -89,16 +89,6 @@ class Team:
             for key in keys
         }
 
-    def reseed(self, generators: Sequence[torch.Generator], seed: int, step: int) -> None:
-        """Gives the generators of all processes but the leading one streams of their own.
-
-        From (seed, step, rank) alone, so that a resumed run goes on as an uninterrupted one.
-        """
-        for number, generator in enumerate(generators):
-            if self.rank > 0:
-                words = np.random.SeedSequence([seed, step, self.rank, number]).generate_state(2)
-                generator.manual_seed(int(words[0]) << 31 ^ int(words[1]))
-
     def wait(self) -> None:
         """Returns once every process is here."""
 

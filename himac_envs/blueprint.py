@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: What an executor writes to end its sub-goal.
 SUB_DONE = "<sub_done>"
@@ -102,6 +102,8 @@ class Blueprint:
         Returns:
             The blueprint; ``valid`` is False where the fallback was used.
         """
+        if isinstance(text, BlueprintText):
+            return text.blueprint.first(max_subgoals)
         found: list[str] = []
         if isinstance(text, str):
             found = [s for s in map(clean, _read(text[:max_length])) if s]
@@ -114,6 +116,16 @@ class Blueprint:
         """Return the canonical text: one numbered sub-goal a line. `parse` reads it back."""
         return "\n".join(f"{i}. {s.text}" for i, s in enumerate(self.subgoals, 1))
 
+    def action(self) -> str:
+        """Return the same text as an action that `parse` need not read: it knows what it says."""
+        return BlueprintText(self)
+
+    def first(self, most: int) -> Blueprint:
+        """Return the blueprint with at most so many sub-goals; `dropped` counts the others."""
+        kept = self.subgoals[: max(1, most)]
+        left_out = len(self.subgoals) - len(kept)
+        return replace(self, subgoals=kept, dropped=self.dropped + left_out) if left_out else self
+
     def __str__(self) -> str:
         return self.render()
 
@@ -123,6 +135,25 @@ class Blueprint:
     def texts(self) -> list[str]:
         """Return the sub-goals' texts."""
         return [s.text for s in self.subgoals]
+
+
+class BlueprintText(str):
+    """A rendered blueprint that remembers what it was rendered from.
+
+    To wrappers and spaces it is text like any other; one that is changed on its way is plain text,
+    and read again.
+    """
+
+    blueprint: Blueprint
+
+    def __new__(cls, blueprint: Blueprint) -> BlueprintText:
+        """Render a blueprint."""
+        text = super().__new__(cls, blueprint.render())
+        text.blueprint = blueprint
+        return text
+
+    def __reduce__(self) -> tuple[type[BlueprintText], tuple[Blueprint]]:
+        return BlueprintText, (self.blueprint,)
 
 
 def _read(text: str) -> Sequence[str]:

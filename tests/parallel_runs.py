@@ -22,7 +22,7 @@ from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import CompactPrompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Task
+from himac_agents.rollouts.types import EpisodeRequest
 from himac_agents.training.demonstrations import Supervision, demonstrate, texts_of
 from himac_envs.hierarchy import HierarchicalEnv
 
@@ -39,7 +39,7 @@ def update(folder: Path, mean: str) -> None:
     agent = HiMACAgent.shared(policy)
     agent.executor.constrained = True
     # Every process plays everything, alike, and then keeps its share: uneven, as in real runs.
-    episodes = collect(agent, pool, [Task(t, i // 3) for i, t in enumerate(ids[:21])])
+    episodes = collect(agent, pool, [EpisodeRequest(t, i // 3) for i, t in enumerate(ids[:21])])
     advantages = np.random.default_rng(0).normal(size=len(episodes)).tolist()
     config = TrainConfig(
         minibatches=3, least_minibatch=4, epochs=2, kl=0.1, loss_mean=mean, micro_tokens=600

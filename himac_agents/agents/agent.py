@@ -1,8 +1,9 @@
 """The hierarchical agent: a planner and an executor over policies, usually over one and the same.
 
-`Planner` and `Executor` hold what a level says and how (prompts, sampling), not what it remembers:
-a conversation is a `Context`, and whoever plays (a rollout over many environments, or the callables
-here over one) keeps the contexts.
+A level holds what it says and how (prompts, sampling). What it remembers of an episode is a
+`Memory`; a decision is a coroutine that asks the policy (`himac_agents.agents.asking`). The
+callables for one environment, `Planner.plan` and `Executor.act`, and the rollout of many
+(`himac_agents.rollouts.episode.play`) run the same coroutines.
 """
 
 from __future__ import annotations
@@ -11,11 +12,41 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from himac_agents.agents.conversation import Context, Offer, codec_of, meant, shown
+from himac_agents.agents.asking import Question, finish
+from himac_agents.agents.conversation import (
+    Context,
+    Decision,
+    Memory,
+    Offer,
+    codec_of,
+    meant,
+    shown,
+)
+from himac_agents.agents.expert import Expert
 from himac_agents.config import TrainConfig
-from himac_agents.policies.base import Codec, Policy, Sampling, in_role
+from himac_agents.policies.base import (
+    BatchPolicy,
+    Completion,
+    Policy,
+    Prompt,
+    Sampling,
+    in_role,
+    narrow,
+)
 from himac_agents.prompts import CompactPrompts, Prompts, VerlAgentPrompts
 from himac_envs.blueprint import Blueprint
+
+Observation = dict[str, Any]
+Info = dict[str, Any]
+#: Whoever answers: one at a time, in batches, or by looking at the environment.
+AnyPolicy = Policy | BatchPolicy | Expert
+
+
+async def ask(policy: AnyPolicy, prompt: Prompt, sampling: Sampling, memory: Memory) -> Completion:
+    """The policy's answer; an expert looks at the environment instead of the prompt."""
+    if isinstance(policy, Expert):
+        return policy.answer(prompt.role, memory)
+    return await Question(policy, prompt, sampling)
 
 
 @dataclass
@@ -28,21 +59,51 @@ class Planner:
         sampling: How its answers are drawn.
     """
 
-    policy: Policy
+    policy: AnyPolicy
     prompts: Prompts = field(default_factory=CompactPrompts)
     sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 64))
 
-    def plan(self, observation: dict[str, Any], info: dict[str, Any]) -> Blueprint:
-        """A blueprint for one environment that has just been reset."""
-        messages = self.prompts.plan(str(observation["text"]), str(info["goal"]))
-        context = Context("planner", shown(messages, observation), codec_of(self.policy))
-        (completion,) = self.policy.generate([context.prompt()], self.sampling)
-        first, goal = str(observation["text"]), str(info["goal"])
-        return self.prompts.read_plan(completion.text, first, goal)
+    async def draft(self, memory: Memory, observation: Observation, info: Info) -> Decision:
+        """A blueprint for an environment in phase plan.
 
-    def __call__(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
+        Asked again (`replans`), the planner also reads how its sub-goals ended.
+        """
+        text = str(observation["text"])
+        if memory.first is None:
+            memory.first = text
+        if memory.segment is not None:
+            memory.endings.append(text)
+        goal = "\n".join([*memory.endings, str(info["goal"])])
+        messages = shown(self.prompts.plan(memory.first, goal), observation)
+        context = Context("planner", messages, memory.codec or codec_of(self.policy))
+        memory.context, memory.segment = context, None
+        completion = await ask(self.policy, memory.ask(context), self.sampling, memory)
+        if not completion.token_ids:
+            completion = replace(completion, text=self._rewritten(completion.text, memory, info))
+        start = len(context.token_ids)
+        ids = context.say(completion)
+        blueprint = self.prompts.read_plan(completion.text, memory.first, str(info["goal"]))
+        return Decision(
+            context, True, start, ids, completion, blueprint.action(), blueprint=blueprint,
+            allowed=completion.allowed,
+        )  # fmt: skip
+
+    def _rewritten(self, text: str, memory: Memory, info: Info) -> str:
+        """An expert's blueprint, who does not know how it is written for this instruction."""
+        first, goal = memory.first or "", str(info["goal"])
+        blueprint = self.prompts.read_plan(text, first, goal)
+        written = self.prompts.draft(blueprint, first, goal)
+        return text if written == self.prompts.write_blueprint(blueprint) else written
+
+    def plan(self, observation: Observation, info: Info) -> Blueprint:
+        """A blueprint for one environment that has just been reset."""
+        decision = finish(self.draft(Memory(), observation, info))
+        assert decision.blueprint is not None
+        return decision.blueprint
+
+    def __call__(self, observation: Observation, info: Info) -> str:
         """The blueprint as text: what `himac_envs.hierarchy.ExecutorView` asks of a planner."""
-        return self.plan(observation, info).render()
+        return self.plan(observation, info).action()
 
 
 @dataclass
@@ -62,127 +123,117 @@ class Executor:
         keep_thoughts: Whether it reads, at its next step, what it thought (`<think>`) at this one.
     """
 
-    policy: Policy
+    policy: AnyPolicy
     prompts: Prompts = field(default_factory=CompactPrompts)
     sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 16))
     constrained: bool = False
     history: int | None = None
     sees: Literal["segment", "episode"] = "segment"
     keep_thoughts: bool = False
-    _past: list[tuple[str, str]] = field(default_factory=list, init=False, repr=False)
-    _context: Context | None = field(default=None, init=False, repr=False)
-    _first: str = field(default="", init=False, repr=False)
-    _endings: list[str] = field(default_factory=list, init=False, repr=False)
-    _segment: tuple[Any, ...] = field(default=(), init=False, repr=False)
+    _memory: Memory | None = field(default=None, init=False, repr=False)
+    _task: str = field(default="", init=False, repr=False)
 
-    def act(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
-        """The next command for one environment, or `<sub_done>`; to be asked at every step.
+    async def decide(self, memory: Memory, observation: Observation, info: Info) -> Decision:
+        """The next command, or `<sub_done>`; to be asked at every step of an episode.
 
-        A new segment begins with each episode and each sub-goal, and forgets what came before.
+        A new conversation begins with each episode and each sub-goal. Within one, the last
+        observation is appended, and the turn before loses its thought.
         """
-        text = str(observation["text"])
+        text, prompts = str(observation["text"]), self.prompts
         task = str(observation.get("subgoal") or info["goal"])
-        segment = (info["task_id"], observation.get("blueprint"), observation.get("subgoal_index"))
-        fresh = info["step"] == 0 and observation.get("subgoal_index", 0) == 0
-        if fresh:
-            self._first, self._endings, self._past = text, [], []
-        if self.remembers(observation):
-            self._context = self.recall(observation, info, self._first, self._past)
-        elif self._context is None or segment != self._segment or fresh:
-            if not fresh:
-                self._endings.append(text)
-            self._segment = segment
-            before = None if fresh else self._context
-            self._context = self.open(observation, info, self._first, self._endings, before=before)
+        if memory.first is None:
+            memory.first = text
+        segment = (observation.get("blueprint"), observation.get("subgoal_index"))
+        opened = memory.segment != segment or "option" in info or self.remembers(observation)
+        if opened and memory.segment is not None and "subgoal" in observation:
+            memory.endings.append(text)
+        memory.segment, rewrote = segment, None
+        if opened:
+            context = memory.context = self.open(observation, info, memory)
         else:
-            (message,) = shown([self.prompts.observe(text, task, info)], observation)
-            self._context.hear(message)
+            assert memory.context is not None
+            context = memory.context
+            if not self.keep_thoughts:
+                rewrote = context.drop_thought()
+            context.hear(*shown([prompts.observe(text, task, info)], observation))
         offers = self.offers(task, info)
-        prompt = self._context.prompt(choices=self.choices(offers, self._context.codec))
-        (completion,) = self.policy.generate([prompt], self.sampling)
-        start = len(self._context.token_ids)
-        self._context.say(completion)
-        if not self.keep_thoughts:
-            self._context.drop_thought(start)
-        said = self.prompts.read(completion.text)
-        self._past.append((text, said))
-        return meant(said, offers)
+        choices = self.choices(offers, context)
+        completion = await ask(self.policy, memory.ask(context, choices), self.sampling, memory)
+        if not completion.token_ids:
+            completion = replace(completion, text=self._rewritten(completion.text, info))
+        start = len(context.token_ids)
+        ids = context.say(completion)
+        if choices is not None and ids in choices:
+            # The command itself: its text may hold words that the model's vocabulary lacks.
+            action = offers[choices.index(ids)][1]
+        else:
+            action = meant(prompts.read(completion.text), offers)
+        allowed = completion.allowed
+        if choices is not None and not allowed:
+            # An expert's command, as a bound model would have written it.
+            allowed = narrow(choices, ids) or ()
+        memory.past.append((text, self._as_written(action, info)))
+        return Decision(context, opened, start, ids, completion, action, allowed, rewrote=rewrote)
 
-    def __call__(self, observation: dict[str, Any], info: dict[str, Any]) -> str:
+    def act(self, observation: Observation, info: Info) -> str:
+        """The next command for one environment, or `<sub_done>`; to be asked at every step."""
+        begins = (
+            info["step"] == 0 and observation.get("subgoal_index", 0) == 0 and "option" not in info
+        )
+        if self._memory is None or begins or info["task_id"] != self._task:
+            self._memory, self._task = Memory(), str(info["task_id"])
+        return finish(self.decide(self._memory, observation, info)).action
+
+    def __call__(self, observation: Observation, info: Info) -> str:
         """The same: what `himac_envs.hierarchy.PlannerView` asks of an executor."""
         return self.act(observation, info)
 
-    def offers(self, task: str, info: dict[str, Any]) -> list[Offer]:
+    def offers(self, task: str, info: Info) -> list[Offer]:
         """What may be chosen now, as it is written and as the environment takes it."""
-        prompts = self.prompts
-        return [(prompts.phrase(c, info), c) for c in prompts.commands(task, info)]
+        return [(self.prompts.phrase(c, info), c) for c in self.prompts.commands(task, info)]
 
-    def choices(self, offers: Sequence[Offer], codec: Codec | None) -> list[tuple[int, ...]] | None:
+    def choices(self, offers: Sequence[Offer], context: Context) -> list[tuple[int, ...]] | None:
         """The answers that are allowed now, as token ids; None where any is."""
-        if not self.constrained or codec is None:
+        if not self.constrained or context.codec is None:
             return None
-        return [codec.encode_reply(written) for written, _ in offers] or None
+        return [context.codec.encode_reply(written) for written, _ in offers] or None
 
-    def remembers(self, observation: dict[str, Any]) -> bool:
+    def remembers(self, observation: Mapping[str, Any]) -> bool:
         """Whether each step is a conversation of its own here."""
         return self.history is not None and "subgoal" not in observation
 
-    def recall(
-        self,
-        observation: dict[str, Any],
-        info: dict[str, Any],
-        first: str,
-        past: Sequence[tuple[str, str]],
-        codec: Codec | None = None,
-    ) -> Context:
-        """The context of one step of a flat agent with a short memory.
-
-        Args:
-            observation: The environment's.
-            info: The environment's.
-            first: The episode's first observation.
-            past: (observation, command) pairs of all steps so far; the last `history` are read.
-            codec: See `open`.
-        """
-        kept = list(past[-self.history :]) if self.history else []
-        text = str(observation["text"])
-        messages = self.prompts.recall(first, str(info["goal"]), kept, text, info)
-        return Context("executor", shown(messages, observation), codec or codec_of(self.policy))
-
-    def open(
-        self,
-        observation: dict[str, Any],
-        info: dict[str, Any],
-        first: str,
-        endings: Sequence[str] = (),
-        codec: Codec | None = None,
-        before: Context | None = None,
-    ) -> Context:
-        """The context with which a segment begins (on a flat environment: the episode).
-
-        Args:
-            observation: The environment's.
-            info: The environment's.
-            first: The episode's first observation.
-            endings: The last observation of each sub-goal that has ended.
-            codec: Gives token ids; None: the policy itself, where it can.
-            before: The context of the segment before, which goes on where the whole episode is
-                seen.
-        """
-        if "subgoal" in observation:
-            subgoal = str(observation["subgoal"])
-            if before is not None and self.sees == "episode":
-                context = before.fork()
-                if not self.keep_thoughts:
-                    context.drop_thought(context.spoke)
-                message = self.prompts.proceed(str(observation["text"]), subgoal, info)
-                context.hear(*shown([message], observation))
-                return context
-            messages = self.prompts.segment(first, subgoal, endings, info)
+    def open(self, observation: Observation, info: Info, memory: Memory) -> Context:
+        """The conversation with which a segment begins (on a flat environment: the episode)."""
+        prompts, text, first = self.prompts, str(observation["text"]), memory.first or ""
+        codec = memory.codec or codec_of(self.policy)
+        if self.remembers(observation):
+            kept = memory.past[-self.history :] if self.history else []
+            messages = prompts.recall(first, str(info["goal"]), kept, text, info)
+        elif "subgoal" not in observation:
+            messages = prompts.play(first, str(info["goal"]), info)
+        elif memory.acting is not None and self.sees == "episode":
+            context = memory.acting.fork()
+            if not self.keep_thoughts:
+                context.drop_thought()
+            message = prompts.proceed(text, str(observation["subgoal"]), info)
+            context.hear(*shown([message], observation))
+            memory.acting = context
+            return context
         else:
-            messages = self.prompts.play(first, str(info["goal"]), info)
-        messages = shown(messages, observation)
-        return Context("executor", messages, codec or codec_of(self.policy))
+            subgoal = str(observation["subgoal"])
+            messages = prompts.segment(first, subgoal, memory.endings, info)
+        memory.acting = Context("executor", shown(messages, observation), codec)
+        return memory.acting
+
+    def _as_written(self, command: str, info: Info) -> str:
+        """A command as a later prompt is to show it: as it was written, where that is special."""
+        written = self.prompts.phrase(command, info)
+        return command if written == self.prompts.write_command(command) else written
+
+    def _rewritten(self, text: str, info: Info) -> str:
+        """An expert's command, who does not know how things are written in this place."""
+        command = self.prompts.read(text)
+        return text if (written := self._as_written(command, info)) == command else written
 
 
 @dataclass
@@ -198,19 +249,19 @@ class HiMACAgent:
     executor: Executor
 
     @classmethod
-    def shared(cls, policy: Policy, prompts: Prompts | None = None) -> HiMACAgent:
+    def shared(cls, policy: AnyPolicy, prompts: Prompts | None = None) -> HiMACAgent:
         """Both roles in one model, as in the paper."""
         prompts = prompts or CompactPrompts()
         return cls(Planner(policy, prompts), Executor(policy, prompts))
 
     @classmethod
-    def flat(cls, policy: Policy, prompts: Prompts | None = None) -> HiMACAgent:
+    def flat(cls, policy: AnyPolicy, prompts: Prompts | None = None) -> HiMACAgent:
         """An agent without a planner, for the flat environments."""
         return cls(None, Executor(policy, prompts or CompactPrompts()))
 
-    def policies(self) -> list[Policy]:
+    def policies(self) -> list[AnyPolicy]:
         """The distinct policies behind the two roles."""
-        found: list[Policy] = [] if self.planner is None else [self.planner.policy]
+        found: list[AnyPolicy] = [] if self.planner is None else [self.planner.policy]
         if not any(self.executor.policy is policy for policy in found):
             found.append(self.executor.policy)
         return found
@@ -237,7 +288,7 @@ def assemble(
         prompts,
         command,
         config.constrained,
-        history=memory(config),
+        history=history_of(config),
         sees=config.executor_history,
         keep_thoughts=config.keep_thoughts,
     )
@@ -247,7 +298,7 @@ def assemble(
     return HiMACAgent(Planner(in_role("planner", policies), prompts, plan), executor)
 
 
-def memory(config: TrainConfig) -> int | None:
+def history_of(config: TrainConfig) -> int | None:
     """`history` as `Executor` takes it: None for the whole episode.
 
     verl-agent's prompt is one of its own at each step, with a memory of two unless told else.

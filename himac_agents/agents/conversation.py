@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from himac_agents.policies.base import Codec, Completion, Image, Message, Policy, Prompt, Role
+from himac_agents.policies import noise
+from himac_agents.policies.base import Codec, Completion, Image, Message, Prompt, Role
 from himac_agents.prompts import visible
+from himac_envs.blueprint import Blueprint
 
 #: A command as it is written, and as the environment takes it.
 Offer = tuple[str, str]
@@ -57,15 +59,6 @@ class Context:
         copy.spoke = self.spoke
         return copy
 
-    def prompt(
-        self,
-        slot: int | None = None,
-        env: Any = None,
-        choices: Sequence[tuple[int, ...]] | None = None,
-    ) -> Prompt:
-        """The conversation up to now, as a question to the policy."""
-        return Prompt(tuple(self.messages), tuple(self.token_ids), slot, self.role, choices, env)
-
     def say(self, completion: Completion) -> tuple[int, ...]:
         """Appends the policy's answer; returns its token ids."""
         ids = completion.token_ids
@@ -83,13 +76,10 @@ class Context:
         if self.codec is not None:
             self.token_ids.extend(self.codec.encode([message], continues=True))
 
-    def drop_thought(self, start: int) -> list[int] | None:
+    def drop_thought(self) -> list[int] | None:
         """Takes the thought out of the assistant's last turn, as if it had only said the rest.
 
         Reasoning models are trained to be shown what they answered earlier, not what they thought.
-
-        Args:
-            start: Where that turn begins among the token ids.
 
         Returns:
             The token ids as they were, thought included; None where there was no thought.
@@ -101,10 +91,79 @@ class Context:
         before = self.token_ids
         self.messages[-1] = replace(last, text=answer)
         if self.codec is not None:
-            self.token_ids = [*before[:start], *self.codec.encode_reply(answer)]
+            self.token_ids = [*before[: self.spoke], *self.codec.encode_reply(answer)]
         return before
 
 
-def codec_of(policy: Policy) -> Codec | None:
+def codec_of(policy: object) -> Codec | None:
     """The policy itself where it speaks tokens, else None."""
     return policy if isinstance(policy, Codec) else None
+
+
+@dataclass
+class Memory:
+    """What an agent keeps of one episode, both levels together.
+
+    Attributes:
+        env: The live environment. Privileged: only experts look at it.
+        noise: The key of the episode's random numbers (see `himac_agents.policies.noise`).
+        slot: The conversation's number for a local model's cache; None: nothing is cached.
+        codec: Gives token ids where the policies speak text only (demonstrations of an expert for
+            a model that is to be trained).
+        first: The episode's first observation; None before it.
+        endings: The last observation of each sub-goal that has ended.
+        past: (observation, command) pairs of all steps, commands as a later prompt shows them.
+        context: The conversation under way at the level that spoke last.
+        acting: The executor's last conversation.
+        segment: What tells the segment under way from the next: blueprint and place in it.
+        decisions: How many were made.
+        expert: What an expert keeps for itself.
+    """
+
+    env: Any = None
+    noise: int = 0
+    slot: int | None = None
+    codec: Codec | None = None
+    first: str | None = None
+    endings: list[str] = field(default_factory=list)
+    past: list[tuple[str, str]] = field(default_factory=list)
+    context: Context | None = None
+    acting: Context | None = None
+    segment: tuple[Any, ...] | None = None
+    decisions: int = 0
+    expert: dict[str, Any] = field(default_factory=dict)
+
+    def ask(self, context: Context, choices: Sequence[tuple[int, ...]] | None = None) -> Prompt:
+        """The conversation up to now as a question, with noise that no other question has."""
+        key = noise.key(self.noise, self.decisions)
+        self.decisions += 1
+        messages, ids = tuple(context.messages), tuple(context.token_ids)
+        return Prompt(messages, ids, self.slot, context.role, choices, key)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One answer of one level, read.
+
+    Attributes:
+        context: The conversation it is part of, this answer included.
+        opened: Whether the conversation began with it.
+        start: Where the answer begins among the conversation's token ids.
+        token_ids: The answer's ids.
+        completion: What the policy answered.
+        action: What the environment is to be sent.
+        allowed: For each id what it was drawn from; empty where any id was allowed.
+        blueprint: The planner's blueprint.
+        rewrote: The conversation's ids before the turn before this one lost its thought; None where
+            it had none.
+    """
+
+    context: Context
+    opened: bool
+    start: int
+    token_ids: tuple[int, ...]
+    completion: Completion
+    action: str
+    allowed: tuple[tuple[int, ...], ...] = ()
+    blueprint: Blueprint | None = None
+    rewrote: list[int] | None = None

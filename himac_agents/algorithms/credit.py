@@ -77,7 +77,7 @@ def planner_credit(
     ]
     both = enumerate(zip(plans, runs, strict=True))
     whole = [i for i, (plan, run) in both if not (plan.error or run.error)]
-    groups = [plans[i].task.group for i in whole]
+    groups = [plans[i].request.group for i in whole]
     values = [returns[i] for i in whole]
     macro = advantages.group_relative(values, groups, std=config.advantage_std)
     credit = Credit(metrics={"dead_groups": advantages.dead_groups(values, groups)})
@@ -93,7 +93,7 @@ def executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
     See `executor_advantage` in `TrainConfig`.
     """
     whole = [e for e in episodes if e.error is None]
-    groups = [e.task.group for e in whole]
+    groups = [e.request.group for e in whole]
     returns = [e.reward for e in whole]
     credit = Credit(metrics={"dead_groups": advantages.dead_groups(returns, groups)})
     trajectory = advantages.group_relative(returns, groups, std=config.advantage_std)
@@ -124,7 +124,7 @@ def _option_level(
             begun = (*begun, segment.subgoal)
             # A sub-goal that the environment does not understand is judged by the whole episode.
             values.append(episode.reward if value is None else value)
-            keys.append((episode.task.group, begun))
+            keys.append((episode.request.group, begun))
             comparable.append(clean)
             clean = clean and option["achieved"] is not False
     alive = [k for k, ok in enumerate(comparable) if ok]
@@ -140,7 +140,7 @@ def flat_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
     GiGPO's anchor states are the observations, word for word as the agent read them.
     """
     whole = [e for e in episodes if e.error is None]
-    groups = [e.task.group for e in whole]
+    groups = [e.request.group for e in whole]
     returns = [e.reward for e in whole]
     credit = Credit(metrics={"dead_groups": advantages.dead_groups(returns, groups)})
     turns = [list(e.turns()) for e in whole]

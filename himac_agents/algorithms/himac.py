@@ -13,52 +13,53 @@ Every choice is a field of `TrainConfig` or of `Method`; who gets which advantag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from himac_agents.algorithms.credit import Credit, executor_credit, planner_credit
 from himac_agents.algorithms.flat import flat
-from himac_agents.algorithms.iteration import Iteration, Setting, groups_of, replace_dead, update
+from himac_agents.algorithms.iteration import Draw, Iteration, Setting, replace_dead, update
 from himac_agents.algorithms.methods import method_of
+from himac_agents.policies import noise
 from himac_agents.rollouts.collect import collect, distinct, propose
-from himac_agents.rollouts.types import Episode, Task
+from himac_agents.rollouts.types import Episode, EpisodeRequest
 
 
 def iterate(at: Setting, task_ids: Sequence[str], number: int = 0) -> Iteration:
     """Iteration `number` (from 0) of the method that the configuration names."""
     config, done = at.config, Iteration()
+    drawn = at.drawn(task_ids)
     if not method_of(config).hierarchical:
-        flat(at, task_ids, done)
+        flat(at, drawn, done)
     elif not method_of(config).alternates:
-        joint(at, task_ids, done)
+        joint(at, drawn, done)
     else:
         if number % config.planner_every == 0:
-            chosen = phase_a(at, task_ids, done)
+            chosen = phase_a(at, drawn, done)
         else:
-            chosen = likely_blueprints(at, task_ids, 0, done)
-        for _ in range(config.executor_updates):
-            phase_b(at, chosen, done)
+            chosen = likely_blueprints(at, drawn, done)
+        for update_number in range(config.executor_updates):
+            phase_b(at, drawn, chosen, done, update_number)
     return done
 
 
-def phase_a(at: Setting, task_ids: Sequence[str], done: Iteration) -> list[Task]:
+def phase_a(at: Setting, tasks: Draw, done: Iteration) -> list[EpisodeRequest]:
     """Macro: updates the planner against the frozen executor.
 
     A_j = (R(z_j) - mean_M R) / (std_M R + eps), on the tokens of z_j and no others.
 
     Returns:
-        For each task its z* (in "himac-random-blueprint" any of the M), as a task that is to be
-        executed under it.
+        For each task its z* (in "himac-random-blueprint" any of the M), as a request to execute it.
     """
     drawn: list[Proposals] = []
 
-    def compare(ids: Sequence[str], start: int) -> Credit:
-        drawn.append(try_blueprints(at, ids, start, done))
+    def compare(tasks: Draw) -> Credit:
+        drawn.append(try_blueprints(at, tasks, done))
         credit, drawn[-1].returns = planner_credit(at.config, drawn[-1].plans, drawn[-1].runs)
         return credit
 
-    credit = replace_dead(at, compare(task_ids, 0), len(task_ids), compare)
+    credit = replace_dead(at, compare(tasks), tasks, compare)
     metrics = at.planner.reinforce(credit.segments, credit.by_turn, at.rng)
     done.candidates = [
         (plan, value, next((credit.by_turn.get(id(t), 0.0) for t in plan.turns()), 0.0))
@@ -87,41 +88,53 @@ class Proposals:
     returns: list[float] = field(default_factory=list)
 
 
-def try_blueprints(at: Setting, task_ids: Sequence[str], start: int, done: Iteration) -> Proposals:
+def try_blueprints(at: Setting, tasks: Draw, done: Iteration) -> Proposals:
     """Samples M blueprints a task and lets the executor carry each out once."""
     config = at.config
-    asked = groups_of(task_ids, config.blueprints, start)
-    plans = done.book(propose(at.sampling(), at.pool, asked))
-    wanted = [Task(p.task.task_id, p.task.group, p.blueprint) for p in plans]
+    asked = tasks.requests(config.blueprints)
+    seed = at.key("blueprints", tasks.round)
+    plans = done.book(propose(at.sampling(), at.pool, asked, seed=seed))
+    wanted = [replace(plan.request, blueprint=plan.blueprint) for plan in plans]
     different, where = distinct(wanted)
     if config.greedy_execution:
         # A greedy executor plays equal blueprints alike: each is executed once.
         executor, tried = at.greedy(), different
     else:
         executor, tried, where = at.sampling(), wanted, list(range(len(wanted)))
-    played = done.book(collect(executor, at.pool, tried, stop_at_failure=config.stop_at_failure))
+    played = done.book(
+        collect(
+            executor,
+            at.pool,
+            tried,
+            seed=at.key("trials", tasks.round),
+            stop_at_failure=config.stop_at_failure,
+        )
+    )
     return Proposals(plans, [played[i] for i in where], len(different))
 
 
-def choose(at: Setting, proposals: Proposals) -> list[Task]:
+def choose(at: Setting, proposals: Proposals) -> list[EpisodeRequest]:
     """For each task z*: the first of its best blueprints, or any where the method says so.
 
     What crashed was not tried, and is chosen only where nothing else is left.
     """
-    chosen: list[Task] = []
+    chosen: list[EpisodeRequest] = []
     tried = [
         not (plan.error or run.error)
         for plan, run in zip(proposals.plans, proposals.runs, strict=True)
     ]
-    for first in range(0, len(proposals.plans), at.config.blueprints):
-        every = range(first, first + at.config.blueprints)
+    size = at.config.blueprints
+    for first in range(0, len(proposals.plans), size):
+        every = range(first, first + size)
         members = [i for i in every if tried[i]] or list(every)
+        place = proposals.plans[first].request.number // size
         if method_of(at.config).best_blueprint:
             star = max(members, key=lambda i: (proposals.returns[i], -i))
         else:
-            star = members[int(at.choices.integers(len(members)))]
+            rng = noise.generator(at.seed, "choice", place)
+            star = members[int(rng.integers(len(members)))]
         plan = proposals.plans[star]
-        chosen.append(Task(plan.task.task_id, plan.task.group, plan.blueprint))
+        chosen.append(replace(plan.request, number=place, blueprint=plan.blueprint))
     return chosen
 
 
@@ -129,7 +142,7 @@ def proposals_summary(drawn: Sequence[Proposals]) -> dict[str, float]:
     """What a phase's blueprints were like on average."""
     plans = [plan for proposals in drawn for plan in proposals.plans]
     runs = [run for proposals in drawn for run in proposals.runs]
-    groups = len({plan.task.group for plan in plans})
+    groups = len({plan.request.group for plan in plans})
     return {
         "return": float(np.mean([value for proposals in drawn for value in proposals.returns])),
         "success": float(np.mean([run.success for run in runs])),
@@ -138,38 +151,60 @@ def proposals_summary(drawn: Sequence[Proposals]) -> dict[str, float]:
     }
 
 
-def phase_b(at: Setting, chosen: Sequence[Task], done: Iteration) -> None:
+def phase_b(
+    at: Setting,
+    tasks: Draw,
+    chosen: Sequence[EpisodeRequest],
+    done: Iteration,
+    number: int = 0,
+) -> None:
     """Micro: updates the executor on N sampled executions of each task's frozen blueprint.
 
     A_i = (R(tau_i) - mean_N R) / (std_N R + eps), or sub-goal by sub-goal, on the tokens of
     commands, `<sub_done>` included, and no others.
+
+    Args:
+        at: The setting.
+        tasks: The iteration's tasks.
+        chosen: For each its blueprint, as a request whose number is the task's place.
+        done: What is noted.
+        number: The update's, among those of this iteration.
     """
     config = at.config
     episodes: list[Episode] = []
 
-    def practise(tasks: Sequence[Task]) -> Credit:
-        repeated = [task for task in tasks for _ in range(config.executions)]
-        played = collect(at.sampling(), at.pool, repeated, stop_at_failure=config.stop_at_failure)
+    def practise(chosen: Sequence[EpisodeRequest], round: int) -> Credit:
+        repeated = [
+            replace(request, number=request.number * config.executions + k)
+            for request in chosen
+            for k in range(config.executions)
+        ]
+        played = collect(
+            at.sampling(),
+            at.pool,
+            repeated,
+            seed=at.key("executions", number, round),
+            stop_at_failure=config.stop_at_failure,
+        )
         episodes.extend(done.book(played))
         return executor_credit(config, played)
 
-    def further(ids: Sequence[str], start: int) -> Credit:
-        return practise(likely_blueprints(at, ids, start, done))
+    def further(tasks: Draw) -> Credit:
+        return practise(likely_blueprints(at, tasks, done), tasks.round)
 
-    credit = replace_dead(at, practise(chosen), len(chosen), further)
+    credit = replace_dead(at, practise(chosen, 0), tasks, further)
     update(at.executor, credit, episodes, "executor", at, done)
 
 
-def likely_blueprints(
-    at: Setting, task_ids: Sequence[str], start: int, done: Iteration
-) -> list[Task]:
+def likely_blueprints(at: Setting, tasks: Draw, done: Iteration) -> list[EpisodeRequest]:
     """Tasks under the planner's most likely blueprint ("himac-random-blueprint": a sampled one)."""
     agent = at.greedy() if method_of(at.config).best_blueprint else at.sampling()
-    plans = done.book(propose(agent, at.pool, groups_of(task_ids, 1, start)))
-    return [Task(plan.task.task_id, plan.task.group, plan.blueprint) for plan in plans]
+    seed = at.key("likely blueprints", tasks.round)
+    plans = done.book(propose(agent, at.pool, tasks.requests(1), seed=seed))
+    return [replace(plan.request, blueprint=plan.blueprint) for plan in plans]
 
 
-def joint(at: Setting, task_ids: Sequence[str], done: Iteration) -> None:
+def joint(at: Setting, tasks: Draw, done: Iteration) -> None:
     """No co-evolution: both levels are updated at once, from the same sampled episodes.
 
     M blueprints a task, each executed once, sampling; macro and micro advantages come from the
@@ -178,11 +213,12 @@ def joint(at: Setting, task_ids: Sequence[str], done: Iteration) -> None:
     config = at.config
     episodes: list[Episode] = []
 
-    def play(ids: Sequence[str], start: int) -> Credit:
+    def play(tasks: Draw) -> Credit:
         played = collect(
             at.sampling(),
             at.pool,
-            groups_of(ids, config.blueprints, start),
+            tasks.requests(config.blueprints),
+            seed=at.key("joint", tasks.round),
             stop_at_failure=config.stop_at_failure,
         )
         episodes.extend(done.book(played))
@@ -194,7 +230,7 @@ def joint(at: Setting, task_ids: Sequence[str], done: Iteration) -> None:
             commands.metrics,
         )
 
-    credit = replace_dead(at, play(task_ids, 0), len(task_ids), play)
+    credit = replace_dead(at, play(tasks), tasks, play)
     if at.planner is not at.executor:
         plans = credit.only("planner")
         moved = at.planner.reinforce(plans.segments, plans.by_turn, at.rng)

@@ -16,8 +16,39 @@ from himac_agents.algorithms.credit import Credit
 from himac_agents.algorithms.learner import Learner
 from himac_agents.config import TrainConfig
 from himac_agents.distributed import Team
+from himac_agents.policies import noise
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Episode, Task
+from himac_agents.rollouts.types import Episode, EpisodeRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Tasks that were drawn together, each to become a group of episodes.
+
+    Attributes:
+        task_ids: The tasks.
+        places: For each its place among the iteration's tasks; a redrawn one takes over the place
+            of the one that it replaces.
+        start: The first group's number.
+        round: 0 for the iteration's own tasks, then how often there was a redraw.
+    """
+
+    task_ids: tuple[str, ...]
+    places: tuple[int, ...]
+    start: int = 0
+    round: int = 0
+
+    def groups(self) -> range:
+        """The groups' numbers."""
+        return range(self.start, self.start + len(self.task_ids))
+
+    def requests(self, size: int) -> list[EpisodeRequest]:
+        """Each task `size` times, as one group."""
+        return [
+            EpisodeRequest(task_id, group, place * size + k)
+            for task_id, group, place in zip(self.task_ids, self.groups(), self.places, strict=True)
+            for k in range(size)
+        ]
 
 
 @dataclass
@@ -31,8 +62,10 @@ class Setting:
         planner: Updates the planner's policy.
         executor: Updates the executor's (or the flat agent's); the same object where both roles
             share their parameters.
-        draw: Gives so many further tasks to learn on.
-        choices: Chooses the blueprint in "himac-random-blueprint".
+        draw: Gives a further task to learn on.
+        seed: Seeds all sampling and all choices of this iteration.
+        first: The place of this process's first task among all of the iteration's. Noise goes by
+            places, so that it is the same on any number of processes.
         rng: Splits samples into mini-batches; the same in all processes.
     """
 
@@ -41,9 +74,18 @@ class Setting:
     pool: EnvPool
     planner: Learner
     executor: Learner
-    draw: Callable[[int], list[str]]
-    choices: np.random.Generator
+    draw: Callable[[np.random.Generator], str]
+    seed: int
+    first: int
     rng: np.random.Generator
+
+    def drawn(self, task_ids: Sequence[str]) -> Draw:
+        """This process's tasks of the iteration."""
+        return Draw(tuple(task_ids), tuple(self.first + i for i in range(len(task_ids))))
+
+    def key(self, *what: str | int) -> int:
+        """The seed of one part of the iteration."""
+        return noise.key(self.seed, *what)
 
     def sampling(self) -> HiMACAgent:
         """The agent as it explores."""
@@ -87,31 +129,32 @@ class Iteration:
         return episodes
 
 
-def groups_of(task_ids: Sequence[str], size: int, start: int) -> list[Task]:
-    """Each task `size` times, as one group; groups are numbered from `start`."""
-    return [Task(t, group=start + g) for g, t in enumerate(task_ids) for _ in range(size)]
-
-
 def replace_dead(
-    at: Setting, credit: Credit, groups: int, play: Callable[[Sequence[str], int], Credit]
+    at: Setting, credit: Credit, first: Draw, play: Callable[[Draw], Credit]
 ) -> Credit:
     """Replaces groups without credit by groups of newly drawn tasks, `resample_dead` times at most.
 
     Args:
         at: The setting.
         credit: That of the first draw; its metrics are kept.
-        groups: How many groups there are.
-        play: Plays tasks as groups that are numbered from the second argument.
+        first: What was drawn first.
+        play: Plays what is drawn.
     """
-    redrawn = 0
-    for _ in range(at.config.resample_dead):
+    place_of = dict(zip(first.groups(), first.places, strict=True))
+    for number in range(1, at.config.resample_dead + 1):
         dead = credit.dead()
         if not dead:
             break
-        fresh = play(at.draw(len(dead)), groups + redrawn)
-        redrawn += len(dead)
-        credit = credit.replace(dead, fresh)
-    credit.metrics["resampled_groups"] = float(redrawn)
+        places = tuple(place_of[group] for group in sorted(dead))
+        fresh = Draw(
+            tuple(at.draw(noise.generator(at.seed, "redraw", number, p)) for p in places),
+            places,
+            start=len(place_of),
+            round=number,
+        )
+        place_of |= zip(fresh.groups(), places, strict=True)
+        credit = credit.replace(dead, play(fresh))
+    credit.metrics["resampled_groups"] = float(len(place_of) - len(first.places))
     return credit
 
 

@@ -41,14 +41,14 @@ def film(
     from himac_agents.agents.agent import at_temperature
     from himac_agents.rollouts.collect import collect
     from himac_agents.rollouts.pool import EnvPool
-    from himac_agents.rollouts.types import Task
+    from himac_agents.rollouts.types import EpisodeRequest
 
     stage = gym.make(env_id, split=split, render_mode="rgb_array", **env_kwargs)
     recorder = Recorder(stage, path)
     pool = EnvPool(lambda: gym.make(env_id, split=split, **env_kwargs), 1)
     task_id = pool.task_ids(split)[0]
     player = at_temperature(agent, temperature)
-    (episode,) = collect(player, pool, [Task(task_id, 0)], transcripts=True)
+    (episode,) = collect(player, pool, [EpisodeRequest(task_id)], transcripts=True)
     recorder.reset(options={"task_id": task_id})
     for action, _ in episode.transcript[1:]:
         recorder.step(action)

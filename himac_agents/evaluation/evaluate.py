@@ -14,9 +14,10 @@ import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents.agents.agent import HiMACAgent, at_temperature
 from himac_agents.distributed import team
 from himac_agents.evaluation.metrics import Record, summarise, wilson
+from himac_agents.policies import noise
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Episode, Task
+from himac_agents.rollouts.types import Episode, EpisodeRequest
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def spread(ids: Sequence[str], count: int) -> list[str]:
     return [ids[i * len(ids) // count] for i in range(count)]
 
 
-def play(
+def evaluate_tasks(
     agent: HiMACAgent,
     pool: EnvPool,
     task_ids: Sequence[str],
@@ -136,7 +137,7 @@ def play(
     on_episode: Callable[[Episode], None] | None = None,
     on_record: Callable[[Record], None] | None = None,
 ) -> EvalResult:
-    """Plays each task once a seed and sums up. The policies' own random state is put back.
+    """Plays each task once a seed and sums up.
 
     Of several processes each plays its share, and all get the whole.
 
@@ -145,34 +146,25 @@ def play(
         pool: Where.
         task_ids: What.
         temperature: 0 is greedy.
-        seeds: Each task is played once a seed.
-        on_episode: Called with each finished episode.
+        seeds: Each task is played once a seed. An episode depends on its task and seed alone.
+        on_episode: Called with each finished episode, in the order in which they end.
         on_record: Called with what each finished episode amounts to.
     """
     player, together = at_temperature(agent, temperature), team()
     records: list[Record] = []
-    generators = [p.generator for p in agent.policies() if hasattr(p, "generator")]
-    before = [g.get_state() for g in generators]
-    seeded = [p for p in agent.policies() if hasattr(p, "reseed")]
     for seed in seeds:
-        for policy in seeded:
-            policy.reseed(seed)
-        for generator in generators:
-            generator.manual_seed(1_000_003 * (seed + 1) + together.rank)
-        tasks = [Task(task_id, i) for i, task_id in enumerate(task_ids)]
-        mine: list[Record] = []
+        requests = [EpisodeRequest(task_id, i) for i, task_id in enumerate(task_ids)]
 
-        def told(episode: Episode, seed: int = seed, mine: list[Record] = mine) -> None:
-            mine.append(Record.of(episode, seed))
+        def told(episode: Episode, seed: int = seed) -> None:
             if on_episode is not None:
                 on_episode(episode)
             if on_record is not None:
-                on_record(mine[-1])
+                on_record(Record.of(episode, seed))
 
-        collect(player, pool, together.share(tasks), on_episode=told)
+        key = noise.key("evaluation", seed)
+        played = collect(player, pool, together.share(requests), seed=key, on_episode=told)
+        mine = [Record.of(episode, seed) for episode in played]
         records += [record for part in together.gather(mine) for record in part]
-    for generator, state in zip(generators, before, strict=True):
-        generator.set_state(state)
     return EvalResult.of(records, seeds, temperature, usage(agent))
 
 
@@ -209,13 +201,15 @@ def evaluate(
         on_record: Called with each episode that is played, once it has ended.
         **env_kwargs: For the environment.
     """
-    pool = EnvPool(lambda: gym.make(env_id, split=split, **env_kwargs), lanes)
+    pool = EnvPool(
+        lambda: gym.make(env_id, split=split, disable_env_checker=True, **env_kwargs), lanes
+    )
     ids = spread(pool.task_ids(split), episodes)
     records: list[Record] = []
     for seed in seeds:
         have = {r.task_id: r for r in known if r.seed == seed}
         left = [task_id for task_id in ids if task_id not in have]
-        played = play(
+        played = evaluate_tasks(
             agent, pool, left, temperature=temperature, seeds=(seed,), on_record=on_record
         )
         have |= {record.task_id: record for record in played.records}

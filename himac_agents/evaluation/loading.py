@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from himac_agents import prompts
 from himac_agents.agents.agent import Executor, HiMACAgent, Planner, assemble
-from himac_agents.agents.expert import ScriptedPolicy
+from himac_agents.agents.expert import Expert
 from himac_agents.algorithms.methods import method_of
 from himac_agents.config import TrainConfig
 from himac_agents.files import latest_checkpoint
@@ -90,7 +90,7 @@ class Players:
         return self._made[name]
 
     def _scripted(self, name: str) -> HiMACAgent:
-        policy = ScriptedPolicy(name, seed=self.seed)  # type: ignore[arg-type]
+        policy = Expert(name, seed=self.seed)  # type: ignore[arg-type]
         return HiMACAgent.flat(policy) if self.flat else HiMACAgent.shared(policy)
 
     def _remote(self, name: str) -> HiMACAgent:

@@ -79,7 +79,7 @@ class Record:
         turns = [turn for turn in episode.turns() if turn.role == "executor"]
         blueprint = episode.blueprint
         return cls(
-            task_id=episode.task.task_id,
+            task_id=episode.request.task_id,
             seed=seed,
             task_type=episode.task_type,
             success=episode.success,

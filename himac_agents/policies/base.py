@@ -54,7 +54,7 @@ class Prompt:
         choices: The only answers allowed, as token ids with their end token; None allows any text.
             The model's distribution is then restricted, token by token, to what can still become
             one of them.
-        env: The live environment. Privileged: only scripted policies (the oracle) look at it.
+        noise: The key of the answer's random numbers (see `himac_agents.policies.noise`).
     """
 
     messages: tuple[Message, ...]
@@ -62,7 +62,7 @@ class Prompt:
     slot: int | None = None
     role: Role = "executor"
     choices: Sequence[tuple[int, ...]] | None = None
-    env: Any = None
+    noise: int = 0
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -163,7 +163,19 @@ def narrow(
 
 @runtime_checkable
 class Policy(Protocol):
-    """Anything that answers prompts."""
+    """Anything that answers prompts: a model behind an address, a user's own function."""
+
+    async def sample(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        """Answers a prompt. Many may be under way at the same time, in one event loop."""
+        ...
+
+
+@runtime_checkable
+class BatchPolicy(Protocol):
+    """A policy that answers many prompts at once: a local model.
+
+    Whoever plays many episodes gathers what they ask.
+    """
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """Answers each prompt, in order."""
@@ -189,7 +201,7 @@ class Codec(Protocol):
 
 
 @runtime_checkable
-class Learnable(Policy, Codec, Protocol):
+class Learnable(BatchPolicy, Codec, Protocol):
     """A policy that can be trained."""
 
     def logprobs_and_entropy(self, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -46,16 +46,14 @@ class CausalPolicy(ABC):
         model: A transformers causal language model.
         tokenizer: Its tokenizer (fast).
         end_ids: Ids that end an assistant's turn; the first is the one appended to demonstrations.
-        seed: Seed of the policy's own random generator.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, end_ids: Sequence[int], seed: int = 0) -> None:
+    def __init__(self, model: Any, tokenizer: Any, end_ids: Sequence[int]) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.end_ids = tuple(end_ids)
         self.cache = SlotCache()
         self.device = next(model.parameters()).device
-        self.generator = torch.Generator(device=self.device).manual_seed(seed)
         #: Ids that are never written: those that stand for something other than text.
         self.barred: Tensor | None = None
         #: A quicker forward pass for rollouts, where one fits the model.
@@ -82,7 +80,7 @@ class CausalPolicy(ABC):
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        """Answers all prompts in one batch; see `Policy.generate`.
+        """Answers all prompts in one batch; see `BatchPolicy.generate`.
 
         Prompts with a slot keep their keys and values for the next call; a batch mixes lengths
         freely. Prompts without a slot are answered with a cache that is thrown away.
@@ -97,8 +95,13 @@ class CausalPolicy(ABC):
                 raise ValueError("two prompts of one batch share a slot")
         else:
             cache, slots = SlotCache(), list(range(len(prompts)))
-        with self._ready(learning=False):
-            return Decoding(self, cache, slots, prompts, sampling).run()
+        try:
+            with self._ready(learning=False):
+                return Decoding(self, cache, slots, prompts, sampling).run()
+        except BaseException:
+            # Rows may hold what their bookkeeping does not know of.
+            cache.clear()
+            raise
 
     def forget(self) -> None:
         """Drops the cache: the weights have changed."""

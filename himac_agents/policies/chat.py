@@ -66,7 +66,6 @@ class ChatPolicy(CausalPolicy):
     Args:
         model: A transformers causal language model.
         tokenizer: Its tokenizer; one without a chat template gets `PLAIN_TEMPLATE`.
-        seed: Seeds sampling.
         host: Where the policy is an adapter: its base model.
         adapter: The adapter's name there; None with a host: the base model as it is.
         loading: Precision, checkpointing and template options.
@@ -77,7 +76,6 @@ class ChatPolicy(CausalPolicy):
         model: Any,
         tokenizer: Any,
         *,
-        seed: int = 0,
         host: AdapterHost | None = None,
         adapter: str | None = None,
         loading: Loading | None = None,
@@ -88,7 +86,7 @@ class ChatPolicy(CausalPolicy):
         self.loading = loading or Loading()
         self.window = _window(model)
         self._reply_end = _reply_end(tokenizer)
-        super().__init__(model, tokenizer, _end_ids(model, tokenizer, self._reply_end), seed)
+        super().__init__(model, tokenizer, _end_ids(model, tokenizer, self._reply_end))
         if self.loading.gradient_checkpointing:
             # The newer name, where this version of transformers has it.
             new = getattr(model, "activation_checkpointing_enable", None)

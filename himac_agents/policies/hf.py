@@ -35,7 +35,7 @@ class HFPolicy(ChatPolicy):
 
         Args:
             path: A folder that `save_pretrained` wrote (a model or an adapter), or a model's name.
-            seed: Seeds sampling, and a new adapter's weights.
+            seed: Seeds a new adapter's weights.
             device: See `Loading`.
             dtype: See `Loading`.
             lora: See `Loading`; not needed for a saved adapter.
@@ -68,7 +68,7 @@ def load(path: str | Path, how: Loading, *, seed: int = 0) -> ChatPolicy:
     parts = _parts(source)
     if not saved and how.lora is None:
         # Rounding a whole model's weights would lose its steps: see `Loading.dtype`.
-        return parts.policy(parts.model(source, how, torch.float32), seed, how)
+        return parts.policy(parts.model(source, how, torch.float32), how)
     host = AdapterHost.of(
         source,
         how.where(),
@@ -76,7 +76,7 @@ def load(path: str | Path, how: Loading, *, seed: int = 0) -> ChatPolicy:
         lambda: parts.model(source, how, how.precision()),
     )
     adapter = host.load(folder) if saved else host.new(how.lora or Lora(), seed)
-    return parts.policy(host.model, seed, how, host=host, adapter=adapter)
+    return parts.policy(host.model, how, host=host, adapter=adapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,9 @@ class _Parts:
             model.tie_weights()
         return model
 
-    def policy(self, model: Any, seed: int, how: Loading, **adapter: Any) -> ChatPolicy:
+    def policy(self, model: Any, how: Loading, **adapter: Any) -> ChatPolicy:
         """Puts model and reader together."""
-        return self.kind(model, self.reader, seed=seed, loading=how, **adapter)
+        return self.kind(model, self.reader, loading=how, **adapter)
 
 
 def _parts(source: str) -> _Parts:

@@ -54,7 +54,7 @@ def load_policy(
     Args:
         path: The folder, or for "hf" a model's name.
         kind: "tiny" or "hf".
-        seed: Seeds sampling, and the weights of a new adapter.
+        seed: Seeds the weights of a new adapter.
         config: How a model of Hugging Face is loaded.
 
     Raises:
@@ -62,7 +62,7 @@ def load_policy(
     """
     with reading(Path(path)):
         if kind == "tiny":
-            return TinyPolicy.load(path, seed=seed)
+            return TinyPolicy.load(path)
         return _load_hf(path, seed, config)
 
 

@@ -17,6 +17,7 @@ that is the task itself. Thoughts that the server keeps apart (`reasoning_conten
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -149,13 +150,12 @@ class _Refused(Exception):
 class APIPolicy:
     """A remote model as a policy; see the module's text.
 
-    Requests of one call run at the same time, in threads. Each has a seed of its own, made from
-    the policy's and the request's number, so that servers that honour seeds answer alike in every
-    run.
+    Requests run at the same time, in threads. Each has a seed of its own, made from the key of the
+    answer's noise, so that servers that honour seeds answer alike in every run.
 
     Args:
         endpoint: Where and how.
-        seed: Seeds the requests.
+        seed: Seeds the pauses between attempts.
         sleep: Waits so many seconds.
         clock: Tells the time in seconds since 1970.
     """
@@ -183,45 +183,38 @@ class APIPolicy:
         self._sleep, self._clock = sleep, clock
         self._lock = threading.Lock()
         self._fatal: APIError | None = None
-        #: Called with the counts after each round of requests.
+        #: Called with the counts after each answer.
         self.watch: Callable[[Usage], None] | None = None
-        self.reseed(seed)
-
-    def reseed(self, seed: int) -> None:
-        """Begins the sequence of request seeds anew."""
-        self._seed, self._asked = seed, 0
         self._rng = np.random.default_rng(seed)
+        self._threads = ThreadPoolExecutor(endpoint.concurrency, "himac requests")
 
     def close(self) -> None:
         """Closes the connections."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        """See `Policy.generate`.
+    async def sample(self, prompt: Prompt, sampling: Sampling) -> Completion:
+        """See `Policy.sample`.
 
         Raises:
             APIError: The endpoint cannot be used at all.
         """
-        first, self._asked = self._asked, self._asked + len(prompts)
-        jobs = [
-            (prompt.messages, self._body(prompt.messages, sampling, first + place))
-            for place, prompt in enumerate(prompts)
-        ]
-        with ThreadPoolExecutor(self.endpoint.concurrency) as pool:
-            found = list(pool.map(lambda job: self._answer(*job), jobs))
+        body = self._body(prompt.messages, sampling, prompt.noise)
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, self._answer, prompt.messages, body)
         if self.watch is not None:
             self.watch(self.usage)
         return found
 
     # -- one request -----------------------------------------------------------------------------
 
-    def _body(self, messages: Sequence[Message], sampling: Sampling, number: int) -> dict[str, Any]:
+    def _body(self, messages: Sequence[Message], sampling: Sampling, noise: int) -> dict[str, Any]:
         body = {
             "model": self.endpoint.model,
             "messages": [{"role": m.role, "content": _content(m)} for m in messages],
             "temperature": sampling.temperature,
             "max_tokens": sampling.max_tokens,
-            "seed": (1_000_003 * self._seed + number) % 2**31,
+            "seed": noise % 2**31,
             **self.endpoint.options,
         }
         return {name: value for name, value in body.items() if value is not None}

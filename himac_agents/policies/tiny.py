@@ -83,7 +83,7 @@ class TinyPolicy(CausalPolicy):
             texts: Samples of everything the model will read and write, or the tokenizer that
                 `build_tokenizer` made of them: it is shared, not copied.
             size: The model's shape.
-            seed: Seeds the weights and the sampling; no global random state is touched.
+            seed: Seeds the weights; no global random state is touched.
             phrases: The most multi-word tokens.
         """
         size = size or TinySize()
@@ -111,10 +111,10 @@ class TinyPolicy(CausalPolicy):
             with torch.no_grad():
                 for layer in model.model.layers:
                     layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
-        return cls(model, tokenizer, seed=seed)
+        return cls(model, tokenizer)
 
     @classmethod
-    def load(cls, path: str | Path, *, seed: int = 0) -> TinyPolicy:
+    def load(cls, path: str | Path) -> TinyPolicy:
         """The policy that `save_pretrained` wrote into the folder `path`."""
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(path))
         with without_progress_bars():
@@ -124,10 +124,10 @@ class TinyPolicy(CausalPolicy):
             # order: a fresh copy makes a resumed run equal to the bit.
             parameter.data = parameter.data.clone()
         model.tie_weights()
-        return cls(model, tokenizer, seed=seed)
+        return cls(model, tokenizer)
 
-    def __init__(self, model: LlamaForCausalLM, tokenizer: Any, *, seed: int = 0) -> None:
-        super().__init__(model, tokenizer, [tokenizer.convert_tokens_to_ids(END)], seed)
+    def __init__(self, model: LlamaForCausalLM, tokenizer: Any) -> None:
+        super().__init__(model, tokenizer, [tokenizer.convert_tokens_to_ids(END)])
         self.reader = Reader(model) if Reader.fits(model) else None
         self._say = int(tokenizer.convert_tokens_to_ids(SAY))
         self._memo: dict[str, tuple[int, ...]] = {}

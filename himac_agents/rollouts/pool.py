@@ -13,7 +13,7 @@ from himac_envs import registry
 
 
 class EnvPool:
-    """Environments that are made once and used again and again.
+    """Environments that are made once and used again and again, with all their wrappers.
 
     Args:
         make: Makes one environment.
@@ -35,7 +35,7 @@ class EnvPool:
             self._envs.append(None)
         env = self._envs[index]
         if env is None:
-            env = self._envs[index] = self._make().unwrapped
+            env = self._envs[index] = self._make()
         return env
 
     def discard(self, index: int) -> None:
@@ -44,7 +44,7 @@ class EnvPool:
 
     def task_ids(self, split: str | None = None) -> Sequence[str]:
         """The ids of a split's tasks (see `TaskEnv.task_ids`)."""
-        ids: Sequence[str] = self[0].task_ids(split)  # type: ignore[attr-defined]
+        ids: Sequence[str] = self[0].unwrapped.task_ids(split)  # type: ignore[attr-defined]
         return ids
 
 
@@ -67,7 +67,7 @@ def make_pool(config: TrainConfig, *, flat: bool, sub_done: bool = True) -> EnvP
     arguments = config.env_arguments()
     if not flat:
         arguments.update(hierarchy_arguments(config, sub_done))
-    return EnvPool(lambda: gym.make(name, **arguments), config.lanes)
+    return EnvPool(lambda: gym.make(name, disable_env_checker=True, **arguments), config.lanes)
 
 
 def hierarchy_arguments(config: TrainConfig, sub_done: bool) -> dict[str, Any]:

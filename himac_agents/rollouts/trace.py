@@ -30,7 +30,7 @@ _XSB = np.array(list("# .*$@"))
 
 
 class Sample:
-    """Keeps the first few solved and the first few failed episodes of those it is called with.
+    """Keeps the first few solved and the first few failed episodes, by number, in any order.
 
     Args:
         each: How many of either kind.
@@ -42,13 +42,16 @@ class Sample:
 
     def __call__(self, episode: Episode) -> None:
         """Keeps the episode, or lets it go."""
-        if sum(e.success == episode.success for e in self.episodes) < self.each:
-            self.episodes.append(episode)
+        self.episodes = sorted([*self.episodes, episode], key=lambda e: e.request.group)
+        alike = [e for e in self.episodes if e.success == episode.success]
+        for late in alike[self.each :]:
+            self.episodes.remove(late)
 
 
 def picture(env: Any, observation: dict[str, Any]) -> str | NDArray[np.uint8] | None:
     """What an environment shows: a Sokoban board in XSB notation, an image, or None for text."""
-    task = getattr(env, "task", env)
+    inner = env.unwrapped
+    task = getattr(inner, "task", inner)
     if getattr(task, "board", None) is not None and hasattr(task, "room_state"):
         state, fixed = task.room_state, task.room_fixed
         cells = _XSB[state]
@@ -82,7 +85,7 @@ def describe(
     found: dict[str, Any] = {
         "phase": phase,
         "step": step,
-        "task_id": episode.task.task_id,
+        "task_id": episode.request.task_id,
         "task_type": episode.task_type or None,
         "goal": budget.text(episode.goal),
         "blueprint": executed,
@@ -142,7 +145,7 @@ def _mean_logprob(turn: Turn) -> float | None:
 def _candidates(
     candidates: Sequence[tuple[Episode, float, float]], episode: Episode, budget: _Budget
 ) -> list[dict[str, Any]] | None:
-    mine = [c for c in candidates if c[0].task.group == episode.task.group]
+    mine = [c for c in candidates if c[0].request.group == episode.request.group]
     if not mine:
         return None
     executed = _render(episode.blueprint)

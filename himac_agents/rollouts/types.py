@@ -1,4 +1,4 @@
-"""What rollouts are made of: tasks in; episodes, segments and turns out.
+"""What rollouts are made of: requests in; episodes, segments and turns out.
 
 A segment is one conversation (the planner's, or the executor's on one sub-goal) and is what a
 training sequence is made of; its turns are the stretches that the policy wrote.
@@ -15,17 +15,19 @@ from himac_envs.blueprint import Blueprint
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class EpisodeRequest:
     """One episode to be played.
 
     Attributes:
         task_id: The environment's task.
         group: Episodes that are compared with each other share this number.
+        number: Tells the episode from others of the same task; its noise depends on it.
         blueprint: Where given, the planner is not asked: this blueprint is executed.
     """
 
     task_id: str
     group: int = 0
+    number: int = 0
     blueprint: Blueprint | None = None
 
 
@@ -34,8 +36,8 @@ class Turn:
     """What a policy wrote at one decision.
 
     Attributes:
-        segment: The conversation it belongs to.
-        start: Number of tokens before it: the prompt is `segment.token_ids[:start]`.
+        role: The level that wrote it.
+        start: Number of tokens before it; see `Segment.prompt_ids`.
         output_ids: The ids written, end token included.
         old_logprobs: Their log-probabilities when sampled.
         text: The answer as text.
@@ -54,7 +56,7 @@ class Turn:
         images: How many pictures had been shown.
     """
 
-    segment: Segment = field(repr=False)
+    role: Role
     start: int
     output_ids: tuple[int, ...]
     old_logprobs: tuple[float, ...]
@@ -75,22 +77,6 @@ class Turn:
     def tokens(self) -> int:
         """Tokens that the policy wrote."""
         return len(self.output_ids) if self.written is None else self.written
-
-    @property
-    def role(self) -> Role:
-        """The level that wrote it."""
-        return self.segment.role
-
-    @property
-    def group_id(self) -> int:
-        """The group of the episode."""
-        return self.segment.group
-
-    @property
-    def prompt_ids(self) -> tuple[int, ...]:
-        """The ids the policy had read when it wrote."""
-        ids = self.segment.token_ids if self.sequence is None else self.sequence
-        return tuple(ids[: self.start])
 
 
 @dataclass(slots=True)
@@ -123,13 +109,21 @@ class Segment:
     temperature: float = 1.0
     images: list[Image] = field(default_factory=list, repr=False)
 
+    def ids_of(self, turn: Turn) -> list[int]:
+        """The conversation as it stood when a turn of it was written, this turn included."""
+        return self.token_ids if turn.sequence is None else turn.sequence
+
+    def prompt_ids(self, turn: Turn) -> tuple[int, ...]:
+        """The ids that the policy had read when it wrote a turn of this conversation."""
+        return tuple(self.ids_of(turn)[: turn.start])
+
 
 @dataclass(slots=True)
 class Episode:
     """One episode as it was played.
 
     Attributes:
-        task: What was asked for.
+        request: What was asked for.
         segments: The conversations, in order.
         blueprint: The blueprint executed (None on flat environments).
         blueprint_valid: Whether the planner's text could be parsed.
@@ -147,7 +141,7 @@ class Episode:
             error. Such an episode carries no loss.
     """
 
-    task: Task
+    request: EpisodeRequest
     segments: list[Segment] = field(default_factory=list)
     blueprint: Blueprint | None = None
     blueprint_valid: bool = True

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from himac_agents.agents.agent import Executor, HiMACAgent, Planner, assemble
-from himac_agents.agents.expert import Expert, ScriptedPolicy
+from himac_agents.agents.expert import Expert, ExpertKind
 from himac_agents.algorithms.learner import Learner
 from himac_agents.config import TrainConfig
 from himac_agents.distributed import Team
-from himac_agents.evaluation.evaluate import play
+from himac_agents.evaluation.evaluate import evaluate_tasks
 from himac_agents.files import latest_checkpoint, reading
 from himac_agents.policies.base import TokenBatch
 from himac_agents.policies.loading import load_policies
@@ -129,12 +129,12 @@ def oracle(trainer: Running) -> dict[str, Any]:
     return scripted(trainer, "oracle")
 
 
-def scripted(trainer: Running, expert: Expert) -> dict[str, Any]:
+def scripted(trainer: Running, expert: ExpertKind) -> dict[str, Any]:
     """A scripted agent on the held-out tasks."""
-    policy = ScriptedPolicy(expert, seed=trainer.config.seed, prompts=trainer.prompts)
+    policy = Expert(expert, seed=trainer.config.seed, prompts=trainer.prompts)
     planner = None if trainer.flat else Planner(policy, trainer.prompts)
     agent = HiMACAgent(planner, Executor(policy, trainer.prompts))
-    return result.record(play(agent, trainer.pool, trainer.eval_ids))
+    return result.record(evaluate_tasks(agent, trainer.pool, trainer.eval_ids))
 
 
 BASELINES: dict[str, Callable[[Running], dict[str, Any]]] = {

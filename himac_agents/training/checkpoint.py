@@ -1,6 +1,6 @@
 """Checkpoints that a crash cannot spoil, and that continue a run bit for bit.
 
-A checkpoint is a folder: `state.json` (counters, random states), one folder a policy in
+A checkpoint is a folder: `state.json` (counters, the draw of tasks), one folder a policy in
 `save_pretrained` form, and the optimisers' moments as safetensors. It is written beside its place
 and renamed into it, so that a folder with the final name is always whole; `kill -9` at any moment
 leaves the previous one.
@@ -39,7 +39,7 @@ def save(
         folder: The run's `checkpoints` folder.
         step: Orders the checkpoints of a run.
         state: JSON values.
-        policies: By name; each has `save_pretrained` and may have a `generator`.
+        policies: By name; each has `save_pretrained`.
         optimizers: By name.
         keep: How many stay.
 
@@ -110,16 +110,13 @@ def _write(
     optimizers: Mapping[str, torch.optim.Optimizer],
 ) -> None:
     staged.mkdir()
-    generators = {}
     for name, policy in policies.items():
         policy.save_pretrained(staged / name)
-        if hasattr(policy, "generator"):
-            generators[name] = policy.generator.get_state().tolist()
     for name, optimizer in optimizers.items():
         tensors, numbers = _flatten(optimizer)
         save_file(tensors, staged / f"{name}.optimizer.safetensors")
         _write_json(staged / f"{name}.optimizer.json", numbers)
-    content = {"format": FORMAT, "step": step, "state": dict(state), "generators": generators}
+    content = {"format": FORMAT, "step": step, "state": dict(state)}
     _write_json(staged / "state.json", content)
     for path in staged.rglob("*"):
         if path.is_file():
@@ -139,19 +136,6 @@ def read_state(path: Path) -> dict[str, Any]:
                 f"{path}: checkpoint format {content['format']!r}, this version reads {FORMAT}"
             )
         return {**content, "state": dict(content["state"])}
-
-
-def restore_generator(path: Path, name: str, policy: Any) -> None:
-    """Puts a policy's random generator back where the checkpoint left it.
-
-    Raises:
-        CheckpointError: The saved state is damaged.
-    """
-    content = read_state(path)
-    with reading(path / "state.json"):
-        saved = content["generators"].get(name)
-        if saved is not None:
-            policy.generator.set_state(torch.tensor(saved, dtype=torch.uint8))
 
 
 def restore_optimizer(path: Path, name: str, optimizer: torch.optim.Optimizer) -> None:

@@ -93,7 +93,7 @@ def _demos_of_segment(
             Demo(
                 messages=messages,
                 role=segment.role,
-                task_id=episode.task.task_id,
+                task_id=episode.request.task_id,
                 env=env,
                 style=style,
                 subgoal=segment.subgoal,
@@ -219,7 +219,7 @@ def _segment(demo: Demo, codec: Codec) -> Segment:
         start = len(context.token_ids)
         ids = context.say(Completion(message.text))
         if demo.learn == "all" or place == last:
-            segment.turns.append(Turn(segment, start, ids, (), message.text, message.text))
+            segment.turns.append(Turn(demo.role, start, ids, (), message.text, message.text))
     segment.token_ids, segment.messages = context.token_ids, context.messages
     return segment
 

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himac_agents.agents.agent import Executor, HiMACAgent, Planner
-from himac_agents.agents.expert import Expert, ScriptedPolicy
+from himac_agents.agents.expert import Expert, ExpertKind
 from himac_agents.algorithms.batching import by_length, token_batch
 from himac_agents.policies.base import Codec, TokenBatch
 from himac_agents.prompts import Prompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Episode, Segment, Task
+from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment
 
 #: Distinguishes the choice of demonstrated tasks from a run's other draws.
 _DEMOS = 1
@@ -26,7 +26,7 @@ def demonstrate(
     *,
     prompts: Prompts,
     codec: Codec | None = None,
-    expert: Expert = "explorer",
+    expert: ExpertKind = "explorer",
     noise: float = 0.0,
     plan_noise: float = 0.0,
     seed: int = 0,
@@ -42,7 +42,7 @@ def demonstrate(
         task_ids: What is played.
         prompts: The agent's style.
         codec: The model whose tokens are wanted.
-        expert: See `ScriptedPolicy`.
+        expert: See `himac_agents.agents.expert.Expert`.
         noise: Chance of a random command; the expert recovers from it.
         plan_noise: Chance of a spoilt blueprint.
         seed: Seeds choices and mistakes.
@@ -52,11 +52,11 @@ def demonstrate(
         history: What the agent remembers on a flat environment; see `Executor`.
         transcripts: Keep texts.
     """
-    policy = ScriptedPolicy(expert, seed=seed, noise=noise, plan_noise=plan_noise, prompts=prompts)
+    policy = Expert(expert, seed=seed, noise=noise, plan_noise=plan_noise, prompts=prompts)
     executor = Executor(policy, prompts, constrained=constrained, history=history)
     agent = HiMACAgent(None if flat else Planner(policy, prompts), executor)
-    tasks = [Task(task_id, group=i) for i, task_id in enumerate(task_ids)]
-    return collect(agent, pool, tasks, codec=codec, transcripts=transcripts)
+    requests = [EpisodeRequest(task_id, i) for i, task_id in enumerate(task_ids)]
+    return collect(agent, pool, requests, codec=codec, transcripts=transcripts)
 
 
 def demonstration_order(count: int, seed: int) -> NDArray[np.int64]:

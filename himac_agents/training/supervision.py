@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from himac_agents.agents.agent import memory
+from himac_agents.agents.agent import history_of
 from himac_agents.algorithms.methods import method_of
 from himac_agents.config import TrainConfig
 from himac_agents.policies.base import Codec, TokenBatch
@@ -70,7 +70,7 @@ class Demonstrations:
             flat=self._flat,
             transcripts=True,
         )
-        return texts_of(episodes, self._prompts, memory(config) if self._flat else None)
+        return texts_of(episodes, self._prompts, history_of(config) if self._flat else None)
 
     def segments(self, codec: Codec) -> list[Segment]:
         """Their sequences in a model's tokens, made on first use and the same at every call."""
@@ -97,7 +97,7 @@ class Demonstrations:
             seed=config.seed + 2,
             flat=self._flat,
             constrained=config.constrained,
-            history=memory(config),
+            history=history_of(config),
         )
         self.steps = sum(e.steps for e in episodes)
         return [s for episode in episodes if episode.error is None for s in episode.segments]

@@ -1,7 +1,8 @@
 """A training run from settings to result: warm start, co-evolution, evaluation, checkpoints.
 
 The algorithm itself is in `himac_agents.algorithms.himac`; here it is put to work, made resumable
-and measured. Everything random comes from generators that are saved with each checkpoint.
+and measured. The draw of tasks is the one thing random that a checkpoint has to hold: sampling
+depends on (seed, task, episode number, position) alone.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from himac_agents.algorithms.iteration import Iteration, Setting
 from himac_agents.algorithms.learner import Learner, cosine
 from himac_agents.algorithms.methods import check, method_of, supervised_steps
 from himac_agents.config import TrainConfig
-from himac_agents.evaluation.evaluate import play, spread
+from himac_agents.evaluation.evaluate import evaluate_tasks, spread
 from himac_agents.files import find_checkpoint, reading
+from himac_agents.policies import noise
 from himac_agents.policies.base import TokenBatch, in_role
 from himac_agents.policies.loading import load_reference, make_policies
 from himac_agents.prompts import make_prompts
@@ -38,7 +40,7 @@ from himac_agents.training.run import Run, UnwrittenRun
 from himac_agents.training.supervision import Demonstrations
 
 #: Streams of random numbers that a run draws from its seed.
-_TASKS, _CHOICES = 0, 2  # 1 belongs to `demonstration_order`
+_TASKS = 0  # 1 belongs to `demonstration_order`
 
 #: Supervised steps between checkpoints.
 _WARM_SAVE = 500
@@ -236,8 +238,8 @@ class Trainer:
         forget(self.agent)
         drawn = self.team.agree(self._draw(config.tasks, self.rng))
         task_ids = self.team.share(drawn)
-        self.team.reseed(self._generators(), config.seed, at.iteration)
-        done = self._iteration(task_ids).pooled(self.team, len(task_ids))
+        first = self.team.share(range(len(drawn)))[0]
+        done = self._iteration(task_ids, first).pooled(self.team, len(task_ids))
         at.iteration += 1
         at.env_steps += done.env_steps
         at.tokens += done.tokens
@@ -259,17 +261,16 @@ class Trainer:
         last = next(reversed(done.metrics.values()))
         return {"success": last["success"], "dead groups": last["dead_groups"]}
 
-    def _iteration(self, task_ids: Sequence[str]) -> Iteration:
-        # What only this process chooses, it chooses by numbers of its own.
-        own = np.random.default_rng([self.config.seed, _CHOICES, self.at.iteration, self.team.rank])
+    def _iteration(self, task_ids: Sequence[str], first: int = 0) -> Iteration:
         setting = Setting(
             self.config,
             self.agent,
             self.pool,
             planner=in_role("planner", self.learners),
             executor=in_role("executor", self.learners),
-            draw=lambda count: self._draw(count, own),
-            choices=own,
+            draw=lambda rng: self._draw(1, rng)[0],
+            seed=noise.key("run", self.config.seed, self.at.iteration),
+            first=first,
             rng=self.rng,
         )
         return iterate(setting, task_ids, self.at.iteration)
@@ -319,7 +320,9 @@ class Trainer:
         agent = agent or self.agent
 
         def played(temperature: float, look: Sample | None) -> dict[str, Any]:
-            found = play(agent, self.pool, self.eval_ids, temperature=temperature, on_episode=look)
+            found = evaluate_tasks(
+                agent, self.pool, self.eval_ids, temperature=temperature, on_episode=look
+            )
             return result.record(found)
 
         forget(agent)
@@ -366,9 +369,6 @@ class Trainer:
             self.save()
             raise KeyboardInterrupt
 
-    def _generators(self) -> list[torch.Generator]:
-        return [policy.generator for policy in self.policies.values()]
-
     def _restore(self, path: Path) -> None:
         with reading(path / "state.json"):
             self.at = Progressed(**checkpoint.read_state(path)["state"])
@@ -380,7 +380,6 @@ class Trainer:
             else:
                 learner.begin_supervision()
             checkpoint.restore_optimizer(path, name, learner.optimizer)
-            checkpoint.restore_generator(path, name, self.policies[name])
 
     # -- results ---------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import torch
 from toy import FruitEnv
 
 from himac_agents.agents.agent import Executor, HiMACAgent, Planner
-from himac_agents.agents.expert import ScriptedPolicy
+from himac_agents.agents.expert import Expert
 from himac_agents.algorithms import advantages, losses
 from himac_agents.algorithms.batching import token_batch
 from himac_agents.algorithms.credit import executor_credit, flat_credit
@@ -23,7 +23,7 @@ from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import CompactPrompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Episode, Segment, Task, Turn
+from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment, Turn
 from himac_agents.training.demonstrations import demonstrate, texts_of
 from himac_envs.hierarchy import HierarchicalEnv
 
@@ -61,8 +61,8 @@ def _setting(agent: HiMACAgent, config: TrainConfig, learner: Any) -> Setting:
     pool = _pool()
     rng = np.random.default_rng(0)
     ids = pool.task_ids("train")
-    further = lambda n: list(ids[-n:])  # noqa: E731
-    return Setting(config, agent, pool, learner, learner, further, rng, rng)
+    further = lambda rng: str(rng.choice(ids))  # noqa: E731
+    return Setting(config, agent, pool, learner, learner, further, 0, 0, rng)
 
 
 def _conversation(policy: TinyPolicy, segment: Segment, first: str, goal: str) -> list[int]:
@@ -96,7 +96,7 @@ def test_the_gradient_reaches_what_the_level_wrote_and_nothing_else(policy: Tiny
     assert {s.role for s in plans} == {"planner"} and len(plans) == 16
     assert {s.role for s in commands} == {"executor"}
     assert commands == [s for e in done.episodes for s in e.segments]
-    firsts = {e.task.group: (e.first, e.goal) for e in done.episodes}
+    firsts = {e.request.group: (e.first, e.goal) for e in done.episodes}
     rng = np.random.default_rng(1)
     for segments, credit in ((plans, plan_credit), (commands, command_credit)):
         # Values of our own, none of them 0: what is asked is which tokens they reach.
@@ -146,7 +146,7 @@ class AppleEnv(FruitEnv):
 @pytest.mark.parametrize("method", ["himac", "himac-random-blueprint"])
 def test_which_blueprint_the_executor_practises_on(method: Any) -> None:
     config = CONFIG.replace(method=method, blueprints=6)
-    expert = ScriptedPolicy("oracle")
+    expert = Expert("oracle")
     agent = HiMACAgent(Planner(Careless()), Executor(expert))
     learner = Recorder()
     setting = _setting(agent, config, learner)
@@ -154,7 +154,7 @@ def test_which_blueprint_the_executor_practises_on(method: Any) -> None:
     ids = setting.pool.task_ids("train")
     done = Iteration()
     chosen = phase_a(setting, ids, done)
-    worth = {(p.task.group, p.blueprint): value for p, value, _ in done.candidates}
+    worth = {(p.request.group, p.blueprint): value for p, value, _ in done.candidates}
     best = [max(v for (g, _), v in worth.items() if g == t.group) for t in chosen]
     practised = [worth[t.group, t.blueprint] for t in chosen]
     assert set(worth.values()) == {0.0, 1.0} and set(best) == {1.0}
@@ -166,7 +166,7 @@ def test_which_blueprint_the_executor_practises_on(method: Any) -> None:
 
 
 def _played(group: int, steps: list[tuple[str, float]]) -> Episode:
-    episode = Episode(Task("t", group), success=steps[-1][1] > 0)
+    episode = Episode(EpisodeRequest("t", group), success=steps[-1][1] > 0)
     segment = Segment("executor", group, token_ids=[0] * (2 * len(steps)))
     for k, (anchor, reward) in enumerate(steps):
         turn = Turn(segment, 2 * k + 1, (5,), (-0.5,), "", "", reward=reward)
@@ -201,7 +201,7 @@ def test_flat_credit_by_hand() -> None:
 
 
 def _optioned(group: int, options: list[tuple[str, bool]], reward: float) -> Episode:
-    episode = Episode(Task("t", group), reward=reward)
+    episode = Episode(EpisodeRequest("t", group), reward=reward)
     for k, (subgoal, achieved) in enumerate(options):
         segment = Segment("executor", group, subgoal, k, [1, 2, 3])
         segment.turns = [Turn(segment, 1, (5,), (-0.5,), "", "")]
@@ -264,11 +264,11 @@ def test_between_phases_a_the_executor_practises_on_likely_blueprints(policy: Ti
 
 
 def test_a_planner_asked_again_reads_how_its_sub_goals_ended(policy: TinyPolicy) -> None:
-    expert = ScriptedPolicy("oracle")
+    expert = Expert("oracle")
     planner = Careless()
     pool = EnvPool(lambda: HierarchicalEnv(AppleEnv(max_steps=8), replans=2), 1)
     agent = HiMACAgent(Planner(planner), Executor(expert))
-    task = Task(pool.task_ids("train")[0])
+    task = EpisodeRequest(pool.task_ids("train")[0])
     (episode,) = collect(agent, pool, [task], codec=policy)
     asked = [s for s in episode.segments if s.role == "planner"]
     assert len(asked) == 3
@@ -281,8 +281,8 @@ def test_curves_judge_what_the_environment_understands() -> None:
     """As in evaluation: a sub-goal of unknown meaning is neither achieved nor failed."""
     ends = [("done", True), ("done", None), ("budget", False), ("done", False), ("budget", None)]
     options = [{"reason": why, "achieved": held, "steps": 2} for why, held in ends]
-    found = summary([Episode(Task("t", 0), options=options)])
+    found = summary([Episode(EpisodeRequest("t", 0), options=options)])
     assert found["achieved"] == pytest.approx(1 / 3) and found["sub_done_precision"] == 0.5
     assert found["ended_done"] == 0.6 and found["option_steps"] == 2.0
-    unknown = summary([Episode(Task("t", 0), options=[options[1]])])
+    unknown = summary([Episode(EpisodeRequest("t", 0), options=[options[1]])])
     assert "achieved" not in unknown and "sub_done_precision" not in unknown

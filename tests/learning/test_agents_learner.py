@@ -22,7 +22,7 @@ from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import CompactPrompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Episode, Task
+from himac_agents.rollouts.types import Episode, EpisodeRequest
 from himac_agents.training import checkpoint
 from himac_agents.training.demonstrations import Supervision, demonstrate, texts_of
 from himac_envs.blueprint import Blueprint
@@ -56,7 +56,7 @@ def episodes(policy: TinyPolicy) -> list[Episode]:
     agent.executor.constrained = True
     pool = _pool()
     ids = [t for t in pool.task_ids("train")[:4] for _ in range(6)]
-    return collect(agent, pool, [Task(t, group=i // 6) for i, t in enumerate(ids)])
+    return collect(agent, pool, [EpisodeRequest(t, group=i // 6) for i, t in enumerate(ids)])
 
 
 def _weights(policy: TinyPolicy) -> list[torch.Tensor]:
@@ -182,13 +182,13 @@ def test_an_iteration_books_its_work_and_plans_once_for_equal_blueprints(
     agent, pool = HiMACAgent.shared(policy), _pool()
     learner = Learner(policy, CONFIG)
     rng = np.random.default_rng(0)
-    setting = Setting(CONFIG, agent, pool, learner, learner, lambda n: [], rng, rng)
+    setting = Setting(CONFIG, agent, pool, learner, learner, lambda rng: "", 0, 0, rng)
     done = iterate(setting, pool.task_ids("train")[:4])
     assert set(done.metrics) == {"planner", "executor"}
     assert done.env_steps > 0 and done.tokens > 0
     assert len(done.episodes) == 16
     for group in range(4):
-        plans = {e.blueprint for e in done.episodes if e.task.group == group}
+        plans = {e.blueprint for e in done.episodes if e.request.group == group}
         assert len(plans) == 1, "phase B executes one z* a task"
 
 
@@ -200,9 +200,9 @@ def test_phase_a_moves_no_executor_and_keeps_the_best_blueprint(texts: list[str]
     before = _weights(executor)
     setting = Setting(
         CONFIG, agent, pool, Learner(planner, CONFIG), Learner(executor, CONFIG),
-        lambda n: [], np.random.default_rng(0), np.random.default_rng(0),
+        lambda rng: "", 0, 0, np.random.default_rng(0),
     )  # fmt: skip
-    best = phase_a(setting, pool.task_ids("train")[:3], Iteration())
+    best = phase_a(setting, setting.drawn(pool.task_ids("train")[:3]), Iteration())
     assert all(torch.equal(a, b) for a, b in zip(before, _weights(executor), strict=True))
     assert [t.group for t in best] == [0, 1, 2] and all(t.blueprint for t in best)
 
@@ -213,10 +213,14 @@ def test_what_crashed_is_not_chosen(texts: list[str]) -> None:
     learner = Learner(policy, CONFIG)
     setting = Setting(
         CONFIG.replace(blueprints=3), HiMACAgent.shared(policy), pool, learner, learner,
-        lambda n: [], np.random.default_rng(0), np.random.default_rng(0),
+        lambda rng: "", 0, 0, np.random.default_rng(0),
     )  # fmt: skip
-    plans = [Episode(Task("t", g), blueprint=Blueprint.of([str(k)])) for g in (0, 1) for k in "abc"]
-    runs = [Episode(Task("t", g), error=e) for g in (0, 1) for e in (None, "broke", None)]
+    plans = [
+        Episode(EpisodeRequest("t", g, 3 * g), blueprint=Blueprint.of([str(k)]))
+        for g in (0, 1)
+        for k in "abc"
+    ]
+    runs = [Episode(EpisodeRequest("t", g), error=e) for g in (0, 1) for e in (None, "broke", None)]
     runs[3].error = runs[5].error = "broke too"
     tried = Proposals(plans, runs, 6, [-1.5, 0.0, -1.0, 0.0, 0.0, 0.0])
     chosen = choose(setting, tried)
@@ -228,7 +232,7 @@ def test_options_after_a_failure_get_no_credit(policy: TinyPolicy) -> None:
     plan = Blueprint.of([f"get the {fruit}" for fruit in ("apple", "plum", "cherry")])
     ids = [t for t in pool.task_ids("train")[:4] for _ in range(6)]
     agent.executor.constrained = True
-    episodes = collect(agent, pool, [Task(t, i // 6, plan) for i, t in enumerate(ids)])
+    episodes = collect(agent, pool, [EpisodeRequest(t, i // 6, i, plan) for i, t in enumerate(ids)])
     config = CONFIG.replace(executor_advantage="option")
     credit = executor_credit(config, episodes)
     owner = {id(s): e for e in episodes for s in e.segments}

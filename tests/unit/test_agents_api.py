@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -13,9 +15,9 @@ import pytest
 from chat_server import ChatServer, Reply, chat_reply
 
 from himac_agents.agents.agent import Executor, HiMACAgent, Planner
-from himac_agents.agents.expert import ScriptedPolicy
-from himac_agents.evaluation.evaluate import play
-from himac_agents.policies.base import Message, Prompt, Sampling
+from himac_agents.agents.expert import Expert
+from himac_agents.evaluation.evaluate import evaluate_tasks
+from himac_agents.policies.base import Completion, Message, Prompt, Sampling
 from himac_agents.policies.remote import APIError, APIPolicy, Endpoint, read_options
 from himac_agents.prompts import ChatPrompts
 from himac_agents.rollouts.pool import EnvPool
@@ -45,6 +47,15 @@ def _policy(server: ChatServer, pauses: Pauses | None = None, **settings: Any) -
     return APIPolicy(endpoint, seed=7, sleep=pauses.sleep, clock=pauses.clock)
 
 
+def _ask(policy: APIPolicy, prompts: list[Prompt], sampling: Sampling) -> list[Completion]:
+    """All at the same time."""
+
+    async def together() -> list[Completion]:
+        return await asyncio.gather(*(policy.sample(prompt, sampling) for prompt in prompts))
+
+    return asyncio.run(together())
+
+
 def _in_turn(*replies: Reply | str) -> Callable[[dict[str, Any]], Reply | str]:
     left = list(replies)
     return lambda request: left.pop(0) if len(left) > 1 else left[0]
@@ -56,8 +67,8 @@ def test_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda r: chat_reply("look", usage={"prompt_tokens": 30, "completion_tokens": 5})
     ) as server:
         policy = _policy(server, price_in=2.0, price_out=10.0, options={"top_p": 0.9})
-        found = policy.generate([ASK, ASK, ASK], Sampling(0.7, 64))
-        policy.generate([ASK], Sampling(0.7, 64))
+        found = _ask(policy, [replace(ASK, noise=k) for k in (1, 2**40 + 5, 7)], Sampling(0.7, 64))
+        _ask(policy, [ASK], Sampling(0.7, 64))
     assert [c.text for c in found] == ["look"] * 3 and found[0].written == 5
     assert found[0].error is None
     first = server.requests[0]
@@ -66,9 +77,8 @@ def test_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first["messages"] == [
         {"role": "system", "content": "rules"}, {"role": "user", "content": "what now?"},
     ]  # fmt: skip
-    # Equal questions are to be answered differently, and alike in the next run.
-    seeds = sorted(r["seed"] for r in server.requests)
-    assert seeds == [7 * 1_000_003 + k for k in range(4)]
+    # The server's seed is the answer's noise, as far as servers take it.
+    assert sorted(r["seed"] for r in server.requests) == [0, 1, (2**40 + 5) % 2**31, 7]
     assert server.headers[0]["Authorization"] == "Bearer sk-secret"
     usage = policy.usage.to_json()
     assert (usage["answers"], usage["tokens_in"], usage["tokens_out"]) == (4, 120, 20)
@@ -81,7 +91,7 @@ def test_fields_can_be_taken_out_and_pictures_are_sent() -> None:
     prompt = Prompt((Message("user", "see \ud800", (picture,)),))
     with ChatServer(lambda r: "up") as server:
         policy = _policy(server, options={"seed": None, "temperature": None})
-        policy.generate([prompt], Sampling())
+        _ask(policy, [prompt], Sampling())
     (request,) = server.requests
     assert "seed" not in request and "temperature" not in request
     text, image = request["messages"][0]["content"]
@@ -112,13 +122,13 @@ def test_what_may_pass_is_asked_again(bad: Reply) -> None:
     pauses = Pauses()
     with ChatServer(_in_turn(bad, bad, "look")) as server:
         policy = _policy(server, pauses, timeout=0.3 if bad.silent else 20.0)
-        (found,) = policy.generate([ASK], Sampling())
+        (found,) = _ask(policy, [ASK], Sampling())
     assert found.text == "look" and found.error is None
     assert policy.usage.retries == 2 and policy.usage.failed == 0 and len(server.requests) == 3
     assert 0.5 <= pauses.asked[0] <= 1.0 <= pauses.asked[1] <= 2.0, "growing pauses"
     with ChatServer(lambda r: bad) as server:
         policy = _policy(server, pauses, retries=1, timeout=0.3 if bad.silent else 20.0)
-        (found,) = policy.generate([ASK], Sampling())
+        (found,) = _ask(policy, [ASK], Sampling())
     assert found.text == "" and found.error is not None and "attempt 2" in found.error
     assert policy.usage.failed == 1 and "tester" in found.error
 
@@ -128,10 +138,10 @@ def test_retry_after_is_kept_to() -> None:
     date = {"Retry-After": "Mon, 12 Jan 1970 13:47:10 GMT"}  # 30 s after the clock's beginning
     busy = [Reply("", 429, {"Retry-After": "7.5"}), Reply("", 503, date)]
     with ChatServer(_in_turn(*busy, "look")) as server:
-        (found,) = _policy(server, pauses).generate([ASK], Sampling())
+        (found,) = _ask(_policy(server, pauses), [ASK], Sampling())
     assert found.text == "look" and pauses.asked == [7.5, 22.5]
     with ChatServer(lambda r: Reply("quota", 429, {"Retry-After": "86400"})) as server:
-        (found,) = _policy(server, pauses).generate([ASK], Sampling())
+        (found,) = _ask(_policy(server, pauses), [ASK], Sampling())
     assert found.error is not None and "429" in found.error and "quota" in found.error
     assert len(server.requests) == 1, "nobody waits a day"
 
@@ -140,14 +150,14 @@ def test_what_is_refused_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("HIMAC_TEST_KEY", "sk-secret")
     long = Reply({"error": {"message": "context of sk-secret too long"}}, 400)
     with ChatServer(lambda r: long) as server:
-        (found,) = _policy(server).generate([ASK], Sampling())
+        (found,) = _ask(_policy(server), [ASK], Sampling())
     assert found.error is not None and "too long" in found.error and "sk-secret" not in found.error
     assert len(server.requests) == 1
     for status, hint in ((401, "HIMAC_TEST_KEY"), (403, "HIMAC_TEST_KEY"), (404, "model")):
         with ChatServer(lambda r, s=status: Reply("", s)) as server:  # type: ignore[misc]
             policy = _policy(server)
             with pytest.raises(APIError, match=hint):
-                policy.generate([ASK] * 40, Sampling())
+                _ask(policy, [ASK] * 40, Sampling())
             assert len(server.requests) <= 16, "the rest is not even asked"
 
 
@@ -157,7 +167,7 @@ def test_a_server_that_is_not_there() -> None:
     for retries, waits in ((6, 2), (1, 1), (0, 0)):
         pauses = Pauses()
         with pytest.raises(APIError, match="is the server running"):
-            _policy(server, pauses, retries=retries).generate([ASK], Sampling())
+            _ask(_policy(server, pauses, retries=retries), [ASK], Sampling())
         assert len(pauses.asked) == waits
 
 
@@ -173,23 +183,23 @@ def test_an_address_that_does_not_answer_is_not_a_slow_answer(
         policy = _policy(server)
         monkeypatch.setattr(policy._client, "post", silence)
         with pytest.raises(APIError, match="cannot connect"):
-            policy.generate([ASK], Sampling())
+            _ask(policy, [ASK], Sampling())
         lost = APIPolicy(Endpoint("m", base_url="http://localhost:port/v1"), sleep=Pauses().sleep)
         with pytest.raises(APIError, match="no address"):
-            lost.generate([ASK], Sampling())
+            _ask(lost, [ASK], Sampling())
 
 
 def test_answers_without_words_or_counts() -> None:
     parts = [{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "go"}]
     with ChatServer(_in_turn(chat_reply(None), chat_reply(parts), "12345")) as server:  # type: ignore[arg-type]
         policy = _policy(server)
-        found = [policy.generate([ASK], Sampling())[0] for _ in range(3)]
+        found = [_ask(policy, [ASK], Sampling())[0] for _ in range(3)]
     assert [c.text for c in found] == ["", "go", "12345"] and not any(c.error for c in found)
     assert policy.usage.estimated == 3 and found[2].written == 2
     odd = [{"prompt_tokens": read, "completion_tokens": 1} for read in (-5, True)]
     with ChatServer(_in_turn(*(chat_reply("12345", usage=u) for u in odd))) as server:
         policy = _policy(server)
-        assert [policy.generate([ASK], Sampling())[0].written for _ in odd] == [2, 2]
+        assert [_ask(policy, [ASK], Sampling())[0].written for _ in odd] == [2, 2]
     assert policy.usage.estimated == 2 and policy.usage.tokens_in > 0
 
 
@@ -197,7 +207,7 @@ def test_the_cost_limit_ends_what_is_left() -> None:
     counted = chat_reply("look", usage={"prompt_tokens": 1_000, "completion_tokens": 0})
     with ChatServer(lambda r: counted) as server:
         policy = _policy(server, price_in=1.0, max_cost=0.003)
-        found = [policy.generate([ASK], Sampling())[0] for _ in range(5)]
+        found = [_ask(policy, [ASK], Sampling())[0] for _ in range(5)]
     assert [c.error is None for c in found] == [True] * 3 + [False] * 2
     assert "cost limit of $0.003" in str(found[4].error) and len(server.requests) == 3
     with pytest.raises(ValueError, match="prices"):
@@ -218,7 +228,7 @@ def test_requests_run_at_the_same_time() -> None:
             inner(handler, reply)
 
         server._send = wait  # type: ignore[method-assign]
-        found = _policy(server, concurrency=4).generate([ASK] * 4, Sampling())
+        found = _ask(_policy(server, concurrency=4), [ASK] * 4, Sampling())
     assert [c.text for c in found] == ["look"] * 4
 
 
@@ -251,13 +261,13 @@ def test_a_remote_planner_above_a_local_executor_and_a_failing_episode() -> None
     pool = EnvPool(lambda: gym.make("HiMAC-ALFWorld-v0", data="generated"), 6)
     ids = list(pool.task_ids("valid")[:6])
     pool[0].reset(options={"task_id": ids[2]})
-    broken = str(pool[0].task._goal())  # type: ignore[attr-defined]
+    broken = str(pool[0].unwrapped.task._goal())  # type: ignore[attr-defined]
     prompts = ChatPrompts(benchmark="alfworld")
     with ChatServer(_remote_expert(broken)) as server:
         remote = _policy(server)
-        local = Executor(ScriptedPolicy("oracle", prompts=prompts), prompts)
+        local = Executor(Expert("oracle", prompts=prompts), prompts)
         agent = HiMACAgent(Planner(remote, prompts, Sampling(1.0, 512)), local)
-        result = play(agent, pool, ids, temperature=0.0)
+        result = evaluate_tasks(agent, pool, ids, temperature=0.0)
     assert result.errors == sum(broken in m for m in _goals(ids)) >= 1
     assert result.success == 1 - result.errors / 6
     bad = [r for r in result.records if r.error]
@@ -278,7 +288,7 @@ def test_a_remote_agent_reads_the_rules_and_its_thoughts_are_not_shown_back() ->
     prompts = ChatPrompts(benchmark="alfworld", think=True)
     with ChatServer(_remote_expert()) as server:
         agent = HiMACAgent.shared(_policy(server), prompts)
-        result = play(agent, pool, pool.task_ids("valid")[:2], temperature=0.0)
+        result = evaluate_tasks(agent, pool, pool.task_ids("valid")[:2], temperature=0.0)
     assert result.success == 0 and result.env_steps == 6 and result.errors == 0
     assert len(server.requests) == 8
     acting = [r for r in server.requests if "Achieve the sub-goal" in r["messages"][0]["content"]]

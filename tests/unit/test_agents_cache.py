@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from himac_agents.policies import noise
 from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch, narrow
 from himac_agents.policies.generation.cache import SlotCache
 from himac_agents.policies.tiny import TinyPolicy, TinySize
@@ -75,7 +76,7 @@ def test_choices_bind_the_answer_and_the_training_sees_the_same_distribution(
     commands = ["go to cabinet 4", "go to shelf 1", "take mug 2 from cabinet 4", "<sub_done>"]
     choices = [policy.encode_reply(command) for command in commands]
     talk = policy.encode([Message("user", TEXTS[1])])
-    prompts = [Prompt((), talk, slot=i, choices=choices) for i in range(64)]
+    prompts = [Prompt((), talk, slot=i, choices=choices, noise=i) for i in range(64)]
     answers = policy.generate(prompts, Sampling(1.0, 16))
     assert {a.text for a in answers} <= set(commands) and len({a.text for a in answers}) > 1
     total = 0.0
@@ -106,7 +107,7 @@ def test_sampling_follows_the_models_distribution(policy: TinyPolicy) -> None:
     assert allowed is not None
     chance = float(np.exp(sum(_uncached(policy, talk, first, allowed))))
     answers = policy.generate(
-        [Prompt((), talk, i, choices=choices) for i in range(2000)], Sampling()
+        [Prompt((), talk, i, choices=choices, noise=noise.key(i)) for i in range(2000)], Sampling()
     )
     policy.forget()
     share = np.mean([a.token_ids == first for a in answers])

@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 
 from himac_agents.agents.agent import Executor, HiMACAgent, Planner
-from himac_agents.agents.expert import ScriptedPolicy
-from himac_agents.evaluation.evaluate import EvalResult, evaluate, paired_difference, play, spread
+from himac_agents.agents.expert import Expert
+from himac_agents.evaluation.evaluate import (
+    EvalResult,
+    evaluate,
+    evaluate_tasks,
+    paired_difference,
+    spread,
+)
 from himac_agents.evaluation.metrics import Record, success_of, summarise, wilson
 from himac_agents.rollouts.pool import EnvPool
 
@@ -42,7 +48,7 @@ def test_spread() -> None:
 
 def test_evaluation_of_the_oracle_and_of_chance() -> None:
     def agent(expert: str) -> HiMACAgent:
-        policy = ScriptedPolicy(expert, seed=1)  # type: ignore[arg-type]
+        policy = Expert(expert, seed=1)  # type: ignore[arg-type]
         return HiMACAgent(Planner(policy), Executor(policy))
 
     found = evaluate(agent("oracle"), "HiMAC-ALFWorld-v0", "valid", 12, data="generated")
@@ -56,7 +62,7 @@ def test_evaluation_of_the_oracle_and_of_chance() -> None:
     assert told["steps"] == pytest.approx(found.env_steps / 12, abs=1e-3)
     assert found.to_json()["ci95"][0] > 0.7 and found.to_json()["episodes"] == 12
     pool = EnvPool(lambda: gym.make("HiMAC-ALFWorld-v0", data="generated", max_steps=10), 8)
-    chance = play(agent("random"), pool, pool.task_ids("valid")[:8], seeds=(0, 1))
+    chance = evaluate_tasks(agent("random"), pool, pool.task_ids("valid")[:8], seeds=(0, 1))
     assert chance.success < 0.3 and len(chance.successes) == 16 and chance.seeds == (0, 1)
     assert chance.env_steps >= 100
 

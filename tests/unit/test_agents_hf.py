@@ -26,7 +26,7 @@ from himac_agents.policies.lora import WEIGHTS, Lora
 from himac_agents.prompts import ChatPrompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Episode, Task
+from himac_agents.rollouts.types import Episode, EpisodeRequest
 
 LORA = Lora(rank=4, alpha=8)
 
@@ -57,7 +57,7 @@ def _play(policy: HFPolicy, *, bound: bool = False) -> list[Episode]:
     assert agent.planner is not None
     agent.planner.sampling = Sampling(1.0, 8)
     agent.executor.sampling = Sampling(1.0, 40 if bound else 8)
-    episodes = collect(agent, pool, [Task(t) for t in pool.task_ids("train")[:3]])
+    episodes = collect(agent, pool, [EpisodeRequest(t) for t in pool.task_ids("train")[:3]])
     assert all(e.error is None for e in episodes)
     return episodes
 

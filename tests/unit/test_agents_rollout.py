@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from himac_agents.agents.agent import Executor, HiMACAgent, Planner
-from himac_agents.agents.expert import ScriptedPolicy
+from himac_agents.agents.expert import Expert
 from himac_agents.algorithms.batching import segments_of, token_batch
 from himac_agents.policies.base import Sampling
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import CompactPrompts
 from himac_agents.rollouts.collect import collect, distinct, propose
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Task
+from himac_agents.rollouts.types import EpisodeRequest
 from himac_agents.training.demonstrations import demonstrate, texts_of
 from himac_envs.blueprint import Blueprint
 from himac_envs.hierarchy import ExecutorView, PlannerView
@@ -50,7 +50,6 @@ def test_the_oracle_wins_and_the_explorer_mostly_does() -> None:
             assert episode.error is None
             assert sum(o["steps"] for o in episode.options) == episode.steps
             assert sum(o["reward"] for o in episode.options) == episode.reward
-            assert [e.task_id for e in [episode.task]] == [episode.task.task_id]
 
 
 def test_flat_rollouts_are_one_segment_long() -> None:
@@ -62,18 +61,19 @@ def test_flat_rollouts_are_one_segment_long() -> None:
 
 def test_token_in_token_out(pool: EnvPool, policy: TinyPolicy) -> None:
     agent = HiMACAgent.shared(policy)
-    episodes = collect(agent, pool, [Task(t) for t in pool.task_ids("train")[:40]])
-    assert [e.task.task_id for e in episodes] == list(pool.task_ids("train")[:40])
+    episodes = collect(agent, pool, [EpisodeRequest(t) for t in pool.task_ids("train")[:40]])
+    assert [e.request.task_id for e in episodes] == list(pool.task_ids("train")[:40])
     for episode in episodes:
         for segment in episode.segments:
             for before, turn in zip(segment.turns, segment.turns[1:], strict=False):
-                held = before.prompt_ids + before.output_ids
-                assert turn.prompt_ids[: len(held)] == held
+                held = segment.prompt_ids(before) + before.output_ids
+                assert segment.prompt_ids(turn)[: len(held)] == held
             for turn in segment.turns:
                 assert len(turn.output_ids) == len(turn.old_logprobs)
                 end = turn.start + len(turn.output_ids)
                 assert tuple(segment.token_ids[turn.start : end]) == turn.output_ids
-                assert turn.role == segment.role and turn.group_id == episode.task.group
+                assert turn.role == segment.role
+            assert segment.group == episode.request.group
     for role in ("planner", "executor"):
         batch = token_batch(segments_of(episodes, role))  # type: ignore[arg-type]
         logp = policy.logprobs(batch).detach().numpy()
@@ -84,9 +84,8 @@ def test_token_in_token_out(pool: EnvPool, policy: TinyPolicy) -> None:
 def test_the_same_seed_gives_the_same_rollout(pool: EnvPool, policy: TinyPolicy) -> None:
     def once() -> list[list[int]]:
         policy.forget()
-        policy.generator.manual_seed(7)
-        tasks = [Task(t) for t in pool.task_ids("train")[:8]]
-        episodes = collect(HiMACAgent.shared(policy), pool, tasks)
+        tasks = [EpisodeRequest(t) for t in pool.task_ids("train")[:8]]
+        episodes = collect(HiMACAgent.shared(policy), pool, tasks, seed=7)
         return [s.token_ids for e in episodes for s in e.segments]
 
     assert once() == once()
@@ -95,7 +94,9 @@ def test_the_same_seed_gives_the_same_rollout(pool: EnvPool, policy: TinyPolicy)
 def test_a_given_blueprint_is_executed_without_asking(pool: EnvPool, policy: TinyPolicy) -> None:
     blueprint = Blueprint.of(["find and take a mug", "put the mug in/on the shelf"])
     (episode,) = collect(
-        HiMACAgent.shared(policy), pool, [Task(pool.task_ids("train")[0], 3, blueprint)]
+        HiMACAgent.shared(policy),
+        pool,
+        [EpisodeRequest(pool.task_ids("train")[0], 3, blueprint=blueprint)],
     )
     assert episode.blueprint == blueprint
     assert all(s.role == "executor" and s.group == 3 for s in episode.segments)
@@ -104,7 +105,7 @@ def test_a_given_blueprint_is_executed_without_asking(pool: EnvPool, policy: Tin
 def test_bound_executors_send_admissible_commands_only(pool: EnvPool, policy: TinyPolicy) -> None:
     agent = HiMACAgent.shared(policy)
     agent.executor.constrained = True
-    episodes = collect(agent, pool, [Task(t) for t in pool.task_ids("train")[:16]])
+    episodes = collect(agent, pool, [EpisodeRequest(t) for t in pool.task_ids("train")[:16]])
     for episode in episodes:
         for turn in episode.turns():
             # After the last sub-goal's end, <sub_done> is still offered and costs a step.
@@ -134,10 +135,10 @@ class Crashing(gym.Wrapper):  # type: ignore[type-arg]
 def test_a_crash_costs_one_episode(policy: TinyPolicy) -> None:
     Crashing.made, pool = 0, EnvPool(Crashing, 2)
     ids = [t for t in pool.task_ids("train")[:26] if t.endswith(("2", "3", "4"))]
-    episodes = collect(HiMACAgent.shared(policy), pool, [Task(t) for t in ids])
+    episodes = collect(HiMACAgent.shared(policy), pool, [EpisodeRequest(t) for t in ids])
     assert len(episodes) == len(ids)
     for episode in episodes:
-        if episode.task.task_id.endswith("3"):
+        if episode.request.task_id.endswith("3"):
             assert episode.error is not None and "damaged" in episode.error
         else:
             assert episode.error is None and episode.steps > 0
@@ -151,9 +152,9 @@ def test_a_crash_costs_one_episode(policy: TinyPolicy) -> None:
 def test_an_unknown_task_is_an_error_of_its_episode(pool: EnvPool, policy: TinyPolicy) -> None:
     agent = HiMACAgent.shared(policy)
     good = pool.task_ids("train")[0]
-    bad, fine = collect(agent, pool, [Task("no such task"), Task(good)])
+    bad, fine = collect(agent, pool, [EpisodeRequest("no such task"), EpisodeRequest(good)])
     assert bad.error is not None and "no such task" in bad.error and fine.error is None
-    bad, fine = propose(agent, pool, [Task("no such task"), Task(good)])
+    bad, fine = propose(agent, pool, [EpisodeRequest("no such task"), EpisodeRequest(good)])
     assert bad.error is not None and fine.error is None and fine.blueprint is not None
 
 
@@ -163,7 +164,7 @@ def test_proposals_equal_what_an_episode_would_have_asked(
     agent = HiMACAgent.shared(policy)
     agent.planner.sampling = Sampling(0.0, 64)
     agent.executor.sampling = Sampling(0.0, 16)
-    tasks = [Task(t) for t in pool.task_ids("train")[:10]]
+    tasks = [EpisodeRequest(t) for t in pool.task_ids("train")[:10]]
     proposed, played = propose(agent, pool, tasks), collect(agent, pool, tasks)
     for a, b in zip(proposed, played, strict=True):
         assert a.blueprint == b.blueprint and a.segments[0].token_ids == b.segments[0].token_ids
@@ -171,7 +172,8 @@ def test_proposals_equal_what_an_episode_would_have_asked(
 
 def test_distinct() -> None:
     one, two = Blueprint.of(["a"]), Blueprint.of(["b"])
-    tasks = [Task("x", 0, one), Task("x", 1, two), Task("x", 2, one), Task("y", 0, one)]
+    asked = (("x", 0, one), ("x", 1, two), ("x", 2, one), ("y", 0, one))
+    tasks = [EpisodeRequest(t, group, blueprint=z) for t, group, z in asked]
     kept, where = distinct(tasks)
     assert kept == [tasks[0], tasks[1], tasks[3]] and where == [0, 1, 0, 2]
 
@@ -182,7 +184,7 @@ def test_callables_play_in_the_views_as_the_rollout_does(pool: EnvPool, policy: 
     planner = Planner(**how, sampling=Sampling(0.0, 64))
     executor = Executor(**how, sampling=Sampling(0.0, 16))
     for task_id in pool.task_ids("train")[:5]:
-        (episode,) = collect(HiMACAgent(planner, executor), pool, [Task(task_id)])
+        (episode,) = collect(HiMACAgent(planner, executor), pool, [EpisodeRequest(task_id)])
         view = PlannerView(make(max_steps=15), executor)
         observation, info = view.reset(options={"task_id": task_id})
         _, total, _, _, info = view.step(planner(observation, info))
@@ -192,12 +194,13 @@ def test_callables_play_in_the_views_as_the_rollout_does(pool: EnvPool, policy: 
 
 def test_scripted_players_serve_views_of_other_agents() -> None:
     env = make()
-    blueprint = ScriptedPolicy("oracle")
+    blueprint = Expert("oracle")
     agent = HiMACAgent(Planner(blueprint), Executor(blueprint))
-    (episode,) = collect(agent, EnvPool(lambda: env, 1), [Task(env.unwrapped.task_ids()[5])])
+    request = EpisodeRequest(env.unwrapped.task_ids()[5])
+    (episode,) = collect(agent, EnvPool(lambda: env, 1), [request])
     assert episode.success
     view = ExecutorView(env, lambda o, i: episode.blueprint.render())
-    observation, _ = view.reset(options={"task_id": episode.task.task_id})
+    observation, _ = view.reset(options={"task_id": episode.request.task_id})
     assert observation["subgoal"] == episode.blueprint.texts()[0]
 
 
@@ -211,10 +214,10 @@ def test_noise_makes_mistakes_and_the_expert_recovers() -> None:
 
 
 def test_an_agent_without_a_planner_is_told_so(pool: EnvPool, policy: TinyPolicy) -> None:
-    (episode,) = collect(HiMACAgent.flat(policy), pool, [Task(pool.task_ids("train")[0])])
-    assert episode.error is not None and "needs an agent with a planner" in episode.error
+    with pytest.raises(ValueError, match="needs an agent with a planner"):
+        collect(HiMACAgent.flat(policy), pool, [EpisodeRequest(pool.task_ids("train")[0])])
 
 
 def test_iterating_an_empty_list(pool: EnvPool, policy: TinyPolicy) -> None:
-    nothing: Iterator[Task] = iter(())
+    nothing: Iterator[EpisodeRequest] = iter(())
     assert collect(HiMACAgent.shared(policy), pool, nothing) == []

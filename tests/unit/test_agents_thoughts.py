@@ -17,7 +17,7 @@ from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import CompactPrompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Episode, Segment, Task, Turn
+from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment, Turn
 from himac_agents.training.demonstrations import demonstrate, texts_of
 from himac_envs.blueprint import Blueprint
 
@@ -53,7 +53,7 @@ class Thinker:
             )
             assert one.token_ids == reply
             segment = Segment("executor", 0, token_ids=[*prompt.token_ids, *reply])
-            segment.turns.append(Turn(segment, len(prompt.token_ids), reply, (), "", ""))
+            segment.turns.append(Turn("executor", len(prompt.token_ids), reply, (), "", ""))
             with torch.no_grad():
                 logp = self.policy.logprobs(token_batch([segment]))[0, len(prompt.token_ids) :]
             found.append(Completion(thought + "look", reply, tuple(logp.tolist())))
@@ -75,7 +75,7 @@ def tiny(pool: EnvPool) -> TinyPolicy:
 def _play(pool: EnvPool, tiny: TinyPolicy, keep: bool) -> tuple[Episode, Thinker]:
     thinker = Thinker(tiny)
     agent = HiMACAgent(None, Executor(thinker, PROMPTS, Sampling(1.0, 32), keep_thoughts=keep))
-    (episode,) = collect(agent, pool, [Task(pool.task_ids("train")[0], 0, PLAN)])
+    (episode,) = collect(agent, pool, [EpisodeRequest(pool.task_ids("train")[0], blueprint=PLAN)])
     assert episode.error is None and len(list(episode.turns())) == 5
     return episode, thinker
 
@@ -106,4 +106,4 @@ def test_a_thinking_turn_is_a_sequence_of_its_own(pool: EnvPool, tiny: TinyPolic
         logp = tiny.logprobs(batch).numpy()
     assert np.abs(logp - batch.old_logprobs).max() < 1e-4, "each as it was when it was sampled"
     for turn, text in zip(episode.turns(), thinker.read, strict=True):
-        assert tiny.decode(turn.prompt_ids) == text
+        assert tiny.decode(segments[0].prompt_ids(turn)) == text

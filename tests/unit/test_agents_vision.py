@@ -24,7 +24,7 @@ from himac_agents.policies.vision import VisionPolicy
 from himac_agents.prompts import ChatPrompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Episode, Task
+from himac_agents.rollouts.types import Episode, EpisodeRequest
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def _play(policy: HFPolicy) -> list[Episode]:
     agent = HiMACAgent.shared(policy, ChatPrompts())
     assert agent.planner is not None
     agent.planner.sampling = agent.executor.sampling = Sampling(1.0, 8)
-    episodes = collect(agent, pool, [Task(t) for t in pool.task_ids("train")[:6]])
+    episodes = collect(agent, pool, [EpisodeRequest(t) for t in pool.task_ids("train")[:6]])
     assert all(e.error is None for e in episodes)
     return episodes
 

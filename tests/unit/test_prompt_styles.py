@@ -10,13 +10,13 @@ import gymnasium as gym
 import pytest
 
 from himac_agents.agents.agent import Executor, HiMACAgent, Planner
-from himac_agents.agents.expert import ScriptedPolicy
+from himac_agents.agents.expert import Expert
 from himac_agents.policies.base import Sampling
 from himac_agents.prompts import ChatPrompts, Prompts, VerlAgentPrompts, make, visible
 from himac_agents.prompts.wording import wording
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Task
+from himac_agents.rollouts.types import EpisodeRequest
 from himac_envs.alfworld.subgoals import parse_aim
 from himac_envs.blueprint import SUB_DONE
 
@@ -24,11 +24,11 @@ BENCHMARKS = {"alfworld": "ALFWorld", "webshop": "WebShop", "sokoban": "Sokoban"
 
 
 def _play(prompts: Prompts, name: str, flat: bool = False, **executor: Any) -> Any:
-    policy = ScriptedPolicy("oracle", prompts=prompts)
+    policy = Expert("oracle", prompts=prompts)
     planner = None if flat else Planner(policy, prompts)
     agent = HiMACAgent(planner, Executor(policy, prompts, **executor))
     pool = EnvPool(lambda: gym.make(f"HiMAC-{name}-{'Flat-' * flat}v0", data="generated"), 1)
-    (episode,) = collect(agent, pool, [Task(pool.task_ids("train")[5])])
+    (episode,) = collect(agent, pool, [EpisodeRequest(pool.task_ids("train")[5])])
     assert episode.success and episode.error is None
     return episode
 
@@ -102,7 +102,7 @@ def test_rollout_and_training_agree_where_the_executor_sees_the_episode() -> Non
     tasks = []
     for task_id in pool.task_ids("train")[:3]:
         observation, _ = pool[0].reset(options={"task_id": task_id})
-        tasks.append(Task(task_id, blueprint=pool[0].oracle_blueprint()))  # type: ignore[attr-defined]
+        tasks.append(EpisodeRequest(task_id, blueprint=pool[0].unwrapped.oracle_blueprint()))  # type: ignore[attr-defined]
     texts = [str(observation["text"]), "go to take from open move mug 1 2 3 <sub_done> " * 9]
     policy = TinyPolicy.build(texts, TinySize(32, 2, 2, 64), seed=0)
     how = Sampling(1.0, 6)

@@ -15,14 +15,14 @@ import numpy as np
 from toy import FruitEnv
 
 from himac_agents.agents.agent import HiMACAgent
-from himac_agents.agents.expert import ScriptedPolicy
+from himac_agents.agents.expert import Expert
 from himac_agents.config import TrainConfig
 from himac_agents.reports.page import render
 from himac_agents.reports.runs import read_run
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.trace import MAX_EPISODE, MAX_TEXT, Sample, describe, picture, png_uri
-from himac_agents.rollouts.types import Episode, Segment, Task, Turn
+from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment, Turn
 from himac_agents.training.run import Run
 from himac_envs.hierarchy import HierarchicalEnv
 
@@ -35,7 +35,7 @@ def _episode(observations: list[str], frames: list[Any] | None = None) -> Episod
         turn.observation = text
         turn.frame = None if frames is None else frames[k]
         segment.turns.append(turn)
-    return Episode(Task("t", 3), [segment], goal="find it", first="a room")
+    return Episode(EpisodeRequest("t", 3), [segment], goal="find it", first="a room")
 
 
 def test_a_record_holds_what_was_read_written_and_credited() -> None:
@@ -84,8 +84,8 @@ def test_images_become_small_pngs() -> None:
 
 def test_sokoban_is_kept_as_boards() -> None:
     pool = EnvPool(lambda: gym.make("HiMAC-Sokoban-v0", split="test"), 2)
-    agent = HiMACAgent.shared(ScriptedPolicy("oracle"))
-    tasks = [Task(t) for t in pool.task_ids("test")[:2]]
+    agent = HiMACAgent.shared(Expert("oracle"))
+    tasks = [EpisodeRequest(t) for t in pool.task_ids("test")[:2]]
     for episode in collect(agent, pool, tasks):
         found = describe(episode, "evaluation/final", 0)
         boards = [found["frame"]]
@@ -110,11 +110,11 @@ def test_a_player_on_a_target_is_drawn_as_such() -> None:
 
 def test_candidates_belong_to_their_group_and_one_is_chosen() -> None:
     pool = EnvPool(lambda: HierarchicalEnv(FruitEnv(max_steps=12)), 4)
-    agent = HiMACAgent.shared(ScriptedPolicy("oracle"))
+    agent = HiMACAgent.shared(Expert("oracle"))
     ids = list(pool.task_ids("train"))[:2]
-    plans = collect(agent, pool, [Task(ids[g], g) for g in (0, 0, 1)])
+    plans = collect(agent, pool, [EpisodeRequest(ids[g], g) for g in (0, 0, 1)])
     offered = [(plan, 1.0, 0.5) for plan in plans]
-    run = collect(agent, pool, [Task(ids[0], 0, plans[0].blueprint)])[0]
+    run = collect(agent, pool, [EpisodeRequest(ids[0], blueprint=plans[0].blueprint)])[0]
     found = describe(run, "train", 1, offered)["candidates"]
     assert [c["chosen"] for c in found] == [True, False]
     assert found[0]["subgoals"] == plans[0].blueprint.texts() and found[0]["advantage"] == 0.5
@@ -124,10 +124,10 @@ def test_candidates_belong_to_their_group_and_one_is_chosen() -> None:
 def test_a_sample_keeps_a_few_of_either_kind() -> None:
     sample = Sample(2)
     for k in range(9):
-        episode = Episode(Task(str(k)))
+        episode = Episode(EpisodeRequest(str(k)))
         episode.success = k % 3 == 2
         sample(episode)
-    assert [e.task.task_id for e in sample.episodes] == ["0", "1", "2", "5"]
+    assert [e.request.task_id for e in sample.episodes] == ["0", "1", "2", "5"]
 
 
 def test_resuming_cuts_the_logs_back_and_mends_a_torn_line(tmp_path: Path) -> None:

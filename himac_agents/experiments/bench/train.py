@@ -39,7 +39,7 @@ from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import CompactPrompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Task
+from himac_agents.rollouts.types import EpisodeRequest
 from himac_envs.machine import processor
 from himac_envs.task import MissingDependencyError
 
@@ -141,9 +141,9 @@ class Ours:
             None, Executor(self.policy, CompactPrompts(), Sampling(1.0, shape.written))
         )
         self.tasks = [
-            Task(task, group)
+            EpisodeRequest(task, group, number)
             for group, task in enumerate(self.pool.task_ids())
-            for _ in range(shape.generations)
+            for number in range(shape.generations)
         ]
         self.rng = np.random.default_rng(0)
 
@@ -152,7 +152,7 @@ class Ours:
         began = time.process_time()
         episodes = collect(self.agent, self.pool, self.tasks)
         rolled = time.process_time()
-        credit = group_relative([e.reward for e in episodes], [e.task.group for e in episodes])
+        credit = group_relative([e.reward for e in episodes], [e.request.group for e in episodes])
         segments = [e.segments[0] for e in episodes]
         metrics = self.learner.reinforce(segments, credit.tolist(), self.rng)
         ended = time.process_time()
