@@ -92,6 +92,7 @@ def run(
     max_command_tokens: int | None = None,
     max_blueprint_tokens: int | None = None,
     lanes: int = 128,
+    threads: int = 0,
     output: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     records: Path | None = None,
     resume: bool = False,
@@ -102,7 +103,8 @@ def run(
 
     Args:
         env: A registered id: a hierarchical agent needs a hierarchical one. A preset names its own.
-        agent: A run's folder, a saved model's folder, oracle, explorer, random or api.
+        agent: A run's folder, a checkpoint's or RUN/best, a saved model's folder, oracle,
+            explorer, random or api.
         planner: Who plans, where it is not the agent.
         executor: Who acts, where it is not the agent.
         policy: "api" is short for --agent api.
@@ -121,6 +123,8 @@ def run(
         max_command_tokens: The longest command that a model may write, thoughts included.
         max_blueprint_tokens: The longest blueprint, likewise.
         lanes: Environments that play at the same time.
+        threads: CPU threads of a local model; 0: one for a tiny model, and for a larger one as many
+            as this process has cores.
         output: Also write the result to this file.
         records: Also write what each episode was like to this file, one JSON object a line.
         resume: Go on with the evaluation that --records holds: its episodes are not played again,
@@ -132,6 +136,7 @@ def run(
     from himac_agents.evaluation.loading import Players, trained_with
     from himac_agents.evaluation.metrics import RecordFile
     from himac_agents.files import write_atomically
+    from himac_agents.policies.threads import set_threads
 
     if policy == "api":
         agent = "api"
@@ -164,6 +169,10 @@ def run(
         settings={key: value for key, value in own.items() if value is not None},
         pixels=bool(kwargs.get("image")),
     ).make(agent, planner, executor)
+    if threads < 0:
+        raise ValueError(f"threads={threads}: must be at least 0")
+    if chosen := set_threads(threads, made.policies()):
+        print(chosen, file=sys.stderr)
     for name in dict.fromkeys((planner or agent, executor or agent)):
         if note := _foreign(name, env_id):
             print(note, file=sys.stderr)

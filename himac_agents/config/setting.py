@@ -189,7 +189,10 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         inner = get_args(hint)[0]
         return tuple(_typed(name, one, inner) for one in value)
     kinds = list(_kinds(hint))
-    if hint is float and type(value) is int:
+    if value is None and types.NoneType in kinds:
+        return None
+    kinds = [kind for kind in kinds if kind is not types.NoneType]
+    if float in kinds and int not in kinds and type(value) is int:
         return float(value)
     if not any(value in k if isinstance(k, tuple) else type(value) is k for k in kinds):
         choices = [str(one) for kind in kinds if isinstance(kind, tuple) for one in kind]

@@ -114,8 +114,10 @@ class TrainConfig(
         for one in _SECTIONS:
             lines = [f"# {str(one.__doc__).rstrip('.')}\n"]
             lines += [
-                values.write_line(item.name, getattr(self, item.name))
+                values.write_line(item.name, value)
                 for item in dataclasses.fields(one)
+                # What is left to others to choose has no value yet.
+                if (value := getattr(self, item.name)) is not None
             ]
             parts.append("".join(lines))
         return "\n".join(parts)
@@ -149,6 +151,12 @@ LEARNING_FIELDS = changing(TrainConfig, "learning", "extent", "speed", "record")
 #: Settings in which repetitions of one experiment may differ: the seed, how far a run goes, on
 #: what machine, and what is kept of it.
 INCIDENTAL = changing(TrainConfig, "extent", "sample", "speed", "record")
+
+#: Settings that a run keeps from its beginning.
+KEPT = changing(TrainConfig, "start", "learning", "sample")
+
+#: Settings of how far a run goes.
+EXTENT = changing(TrainConfig, "extent")
 
 
 def _replaced(found: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,8 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
     Returns:
         `warm_start` and `final` (success at temperature 1, with `greedy` inside), `baselines` by
         name, `gain` (paired differences with 95% bootstrap intervals over tasks) and `work`; with
-        `eval_at_tokens` also `at_tokens`, the same at that budget, if the run has reached it.
+        `eval_at_tokens` also `at_tokens`, the same at that budget, if the run has reached it; of a
+        run that was extended `former`, its ends before; with `eval_every` `panel`, what was seen.
     """
     found = at["evaluations"]
     warm, final = found["warm_start"], found["final"]
@@ -50,6 +51,7 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
         "warm_start": warm,
         "final": final,
         **({"at_tokens": found["at_tokens"]} if "at_tokens" in found else {}),
+        **({"former": at["former"]} if at.get("former") else {}),
         "baselines": baselines,
         "gain": gains,
         "work": {
@@ -63,6 +65,7 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
             "learning_seconds": round(at["learn_seconds"], 1),
             "learning_cpu_seconds": round(at["learn_cpu_seconds"], 3),
         },
+        **({"panel": at["looks"]} if at.get("looks") else {}),
         "note": config.note,
     }
 
