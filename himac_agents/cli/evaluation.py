@@ -92,6 +92,7 @@ def run(
     max_command_tokens: int | None = None,
     max_blueprint_tokens: int | None = None,
     lanes: int = 128,
+    threads: int = 0,
     output: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     records: Path | None = None,
     transcripts: bool = True,
@@ -105,7 +106,8 @@ def run(
     Args:
         env: An id (himac list shows them), a benchmark's name (alfworld, webshop, sokoban) or
             module:Id-v0: a hierarchical agent needs a hierarchical one. A preset names its own.
-        agent: A run's folder, a saved model's folder, oracle, explorer, random or api.
+        agent: A run's folder, a checkpoint's or RUN/best, a saved model's folder, oracle,
+            explorer, random or api.
         planner: Who plans, where it is not the agent.
         executor: Who acts, where it is not the agent.
         policy: "api" is short for --agent api.
@@ -121,6 +123,8 @@ def run(
         max_command_tokens: The longest command that a model may write, thoughts included.
         max_blueprint_tokens: The longest blueprint, likewise.
         lanes: Environments that play at the same time.
+        threads: CPU threads of a local model; 0: one for a tiny model, and for a larger one as many
+            as this process has cores.
         output: Also write the result to this file.
         records: Also write each episode to this file, one JSON object a line: what it was like, and
             every prompt, answer, command and reward, for himac report FILE. Tiny models' prompts
@@ -136,6 +140,7 @@ def run(
     from himac_agents.evaluation.loading import Players, trained_hierarchy, trained_with
     from himac_agents.evaluation.records import RecordFile
     from himac_agents.files import write_atomically
+    from himac_agents.policies.threads import set_threads
 
     if policy == "api":
         agent = "api"
@@ -171,6 +176,10 @@ def run(
         settings={key: value for key, value in own.items() if value is not None},
         pixels=bool(kwargs.get("image")),
     ).make(agent, planner, executor)
+    if threads < 0:
+        raise ValueError(f"threads={threads}: must be at least 0")
+    if chosen := set_threads(threads, made.policies()):
+        print(chosen, file=sys.stderr)
     for name in dict.fromkeys((planner or agent, executor or agent)):
         for note in (_foreign(name, played), _stand_in(name, played, whole)):
             if note:

@@ -145,7 +145,7 @@ def make_prompts(config: TrainConfig, *, sub_done: bool = True) -> Prompts:
     """The style of prompts that a run's model reads."""
     return make(
         config.prompt,
-        config.env,
+        config.env or config.flat_env,
         tiny=config.policy == "tiny",
         think=config.think,
         pixels=bool(config.env_kwargs.get("image")),
