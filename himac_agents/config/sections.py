@@ -76,9 +76,9 @@ class PolicySettings:
 
     policy: str = setting(
         "tiny",
-        '"tiny" (built from scratch) or "hf" (a local transformers model).',
+        '"tiny" (built from scratch), "hf" (a local transformers model), or a kind that is '
+        "registered from outside: see himac_agents.policies.loading.",
         "start",
-        choices=("tiny", "hf"),
     )
     model: str = setting("", 'Name or folder of the model; policy = "hf" needs one.', "start")
     share_parameters: bool = setting(
