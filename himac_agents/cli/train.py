@@ -74,7 +74,7 @@ def _in_environment(options: Options) -> TrainConfig:
         return config
     return config.replace(
         env=registry.find_id(config.env),
-        flat_env=registry.find_id(config.flat_env),
+        flat_env=config.flat_env and registry.find_id(config.flat_env),
         env_kwargs={**config.env_kwargs, **named(options.data, options.max_steps)},
     )
 

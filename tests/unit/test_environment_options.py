@@ -143,3 +143,13 @@ def test_benchmarks_are_measured_by_any_of_their_names(
     monkeypatch.setattr(bench, "run", lambda quick: {"measured": 1})
     assert main(["bench", "HiMAC-Sokoban-v0"]) == 0
     assert main(["bench", "CartPole-v1"]) == 1 and "choose one of" in capsys.readouterr().err
+
+
+def test_batches_take_the_same_names() -> None:
+    from himac_envs.vector import make
+
+    envs = make("Sokoban", 2)
+    assert envs.reset(seed=0)[0]["phase"].tolist() == [0, 0]
+    envs.close()
+    with pytest.raises(UnknownEnvError, match="Did you mean"):
+        make("sokobann", 2)
