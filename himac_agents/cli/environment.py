@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from himac_agents.pairs import Pairs
+from himac_agents.config.pairs import Pairs
 from himac_envs import data, registry
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from himac_agents.evaluation.metrics import Record
     from himac_agents.evaluation.protocols import Protocol
     from himac_agents.policies.remote import Endpoint
+    from himac_agents.rollouts.types import Episode
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,10 @@ def run(
     max_command_tokens: int | None = None,
     max_blueprint_tokens: int | None = None,
     lanes: int = 128,
+    threads: int = 0,
     output: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     records: Path | None = None,
+    transcripts: bool = True,
     resume: bool = False,
     record: Path | None = None,
     environment: Annotated[EnvOptions, tyro.conf.arg(name="")] = AS_NAMED,
@@ -103,7 +106,8 @@ def run(
     Args:
         env: An id (himac list shows them), a benchmark's name (alfworld, webshop, sokoban) or
             module:Id-v0: a hierarchical agent needs a hierarchical one. A preset names its own.
-        agent: A run's folder, a saved model's folder, oracle, explorer, random or api.
+        agent: A run's folder, a checkpoint's or RUN/best, a saved model's folder, oracle,
+            explorer, random or api.
         planner: Who plans, where it is not the agent.
         executor: Who acts, where it is not the agent.
         policy: "api" is short for --agent api.
@@ -119,8 +123,13 @@ def run(
         max_command_tokens: The longest command that a model may write, thoughts included.
         max_blueprint_tokens: The longest blueprint, likewise.
         lanes: Environments that play at the same time.
+        threads: CPU threads of a local model; 0: one for a tiny model, and for a larger one as many
+            as this process has cores.
         output: Also write the result to this file.
-        records: Also write what each episode was like to this file, one JSON object a line.
+        records: Also write each episode to this file, one JSON object a line: what it was like, and
+            every prompt, answer, command and reward, for himac report FILE. Tiny models' prompts
+            take 5 to 50 KB an episode, a large model's with listed commands 100 KB to 1 MB.
+        transcripts: --no-transcripts leaves prompts and answers out of --records.
         resume: Go on with the evaluation that --records holds: its episodes are not played again,
             except those that ended in an error.
         record: Also film the split's first task, as .gif or .mp4 (environments with pictures).
@@ -129,8 +138,9 @@ def run(
     """
     from himac_agents.evaluation.evaluate import evaluate
     from himac_agents.evaluation.loading import Players, trained_hierarchy, trained_with
-    from himac_agents.evaluation.metrics import RecordFile
+    from himac_agents.evaluation.records import RecordFile
     from himac_agents.files import write_atomically
+    from himac_agents.policies.threads import set_threads
 
     if policy == "api":
         agent = "api"
@@ -166,6 +176,10 @@ def run(
         settings={key: value for key, value in own.items() if value is not None},
         pixels=bool(kwargs.get("image")),
     ).make(agent, planner, executor)
+    if threads < 0:
+        raise ValueError(f"threads={threads}: must be at least 0")
+    if chosen := set_threads(threads, made.policies()):
+        print(chosen, file=sys.stderr)
     for name in dict.fromkeys((planner or agent, executor or agent)):
         for note in (_foreign(name, played), _stand_in(name, played, whole)):
             if note:
@@ -181,12 +195,12 @@ def run(
         how = {"think": think or None, "executor_history": executor_history}
         asked = {"model": remote.model or None, "base_url": remote.base_url or None}
         about = _about(protocol, env_id, kwargs, **told, **how, **asked)
-        file = RecordFile(records, about, resume=resume)
+        file = RecordFile(records, about, resume=resume, transcripts=transcripts)
     with _progress(made, protocol.episodes * len(protocol.seeds)) as tick:
 
-        def ended(record: Record) -> None:
+        def ended(record: Record, episode: Episode) -> None:
             if file is not None:
-                file.add(record)
+                file.add(record, episode)
             tick()
 
         result = evaluate(
@@ -339,7 +353,7 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
     who = " + ".join(apart) if planner or executor else found["agent"]
     title = f"{who} on {found['env']} ({found['split']})"
     table = Table(title=title, title_justify="left", box=None)
-    for heading in ("tasks", "episodes", "success", "95% interval", "score"):
+    for heading in ("tasks", "episodes", "success", "95% interval over tasks", "score"):
         table.add_column(heading, justify="right" if heading != "tasks" else "left")
     kinds = found.get("by_type", {})
     for name, row in [*kinds.items(), ("all", found)]:
@@ -351,7 +365,18 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
     rest = Table(box=None, show_header=False)
     rest.add_column()
     rest.add_column(justify="right")
-    shown = ("by_type", "success", "ci95", "score", "episodes", "env", "split", "agent", "usage")
+    shown = (
+        "by_type",
+        "success",
+        "ci95",
+        "over",
+        "score",
+        "episodes",
+        "env",
+        "split",
+        "agent",
+        "usage",
+    )
     for key, value in found.items():
         if key not in shown:
             rest.add_row(key.replace("_", " "), _value(value))

@@ -1,4 +1,4 @@
-"""``himac report RUN [RUN ...]``: one offline HTML file with the curves and episodes of runs."""
+"""``himac report RUN|FILE ...``: one offline HTML file about runs and evaluations."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from himac_envs.task import MissingDependencyError
 
 
 def run(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")],
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE ...")],
     *,
     out: Path | None = None,
     episodes: int = 40,
     open: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> int:
-    """Write one HTML file about training runs: results, curves, episodes, settings.
+    """Write one HTML file about training runs and evaluations: results, curves, episodes, settings.
 
     It needs no network and no server. Runs that differ in their seed only are drawn as one line
-    with a band; a run that is not finished is shown as far as it has come.
+    with a band; a run that is not finished is shown as far as it has come. Of an evaluation
+    (himac eval --records FILE) it shows success by kind of task and its episodes, failures first.
 
     Args:
-        runs: Folders of runs, or folders that hold such folders.
-        out: Where the file goes (one run: report.html in its folder; several: ./report.html).
-        episodes: Episodes that are shown of each run.
+        runs: Folders of runs, files of evaluations, or folders that hold either.
+        out: Where the file goes (one run: report.html in its folder; one evaluation: beside its
+            file; several: ./report.html).
+        episodes: Episodes that are shown of each.
         open: Open the file in the web browser.
     """
     try:
@@ -38,14 +40,27 @@ def run(
         raise ValueError("which runs? For example: himac report runs/quickstart-seed0")
     if episodes < 0:
         raise ValueError(f"--episodes {episodes}: must be 0 or more")
-    alone = len(runs) == 1 and (runs[0] / "config.toml").is_file()
-    target = out or (runs[0] / "report.html" if alone else Path("report.html"))
-    path, found = write_report(runs, target, episodes=episodes)
+    target = out or _target(runs)
+    path, found, evaluations = write_report(runs, target, episodes=episodes)
     size = path.stat().st_size
     unfinished = sum(not one.finished for one in found)
-    said = f"{len(found)} run{'s' if len(found) != 1 else ''}"
-    said += f" ({unfinished} unfinished)" if unfinished else ""
+    parts = []
+    if found:
+        said = f"{len(found)} run{'s' if len(found) != 1 else ''}"
+        parts.append(said + (f" ({unfinished} unfinished)" if unfinished else ""))
+    if evaluations:
+        parts.append(f"{len(evaluations)} evaluation{'s' if len(evaluations) != 1 else ''}")
+    said = ", ".join(parts)
     Console().print(f"{path}: {said}, {size / 1e6:.1f} MB", highlight=False, soft_wrap=True)
     if open:
         webbrowser.open(path.resolve().as_uri())
     return 0
+
+
+def _target(paths: tuple[Path, ...]) -> Path:
+    """Where a report goes unless told otherwise."""
+    if len(paths) == 1 and (paths[0] / "config.toml").is_file():
+        return paths[0] / "report.html"
+    if len(paths) == 1 and paths[0].is_file():
+        return paths[0].with_suffix(".html")
+    return Path("report.html")

@@ -110,5 +110,5 @@ def _recorded(study: Study, folder: Path) -> list[Recorded]:
 
     others = (name for name in registry.names("studies") if name != study.name)
     studies = [study, *map(Study.load, others)]
-    studies.sort(key=lambda s: (len(s.jobs()), s.name))
+    studies.sort(key=lambda s: (s.size, s.name))
     return [(s, results.read_all(folder, s.name)) for s in studies]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from himac_agents.agents.agent import HiMACAgent, at_temperature
 from himac_agents.distributed import team
-from himac_agents.evaluation.metrics import Record, summarise, wilson
+from himac_agents.evaluation.intervals import wilson
+from himac_agents.evaluation.metrics import Record, summarise
 from himac_agents.policies import noise
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
@@ -78,13 +79,14 @@ class EvalResult:
         return wilson(self.success * tasks, tasks)
 
     def to_json(self) -> dict[str, Any]:
-        """The form that `himac eval --json` writes; see also `measure.summarise`."""
+        """The form that `himac eval --json` writes; see also `metrics.summarise`."""
         low, high = self.ci95
         found = {
             "success": round(self.success, 6),
             "episodes": len(self.successes),
             "seeds": list(self.seeds),
             "ci95": [round(low, 6), round(high, 6)],
+            "over": "tasks",
             "return": round(float(self.returns.mean()), 6) if len(self.returns) else 0.0,
             "env_steps": self.env_steps,
             "tokens": self.tokens,
@@ -96,27 +98,6 @@ class EvalResult:
         if self.usage:
             found["usage"] = dict(self.usage)
         return found
-
-
-def paired_difference(
-    before: NDArray[np.float64], after: NDArray[np.float64], *, draws: int = 10_000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean of `after - before` on the same tasks, with its 95% bootstrap interval over tasks.
-
-    Raises:
-        ValueError: The two are not of the same length.
-    """
-    if len(before) != len(after):
-        raise ValueError(f"{len(before)} against {len(after)} episodes: not the same tasks")
-    delta = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for start in range(0, draws, 500):
-        stop = min(draws, start + 500)
-        index = rng.integers(len(delta), size=(stop - start, len(delta)))
-        means[start:stop] = delta[index].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(delta.mean()), float(low), float(high)
 
 
 def spread(ids: Sequence[str], count: int) -> list[str]:
@@ -134,7 +115,7 @@ def evaluate_tasks(
     temperature: float = 1.0,
     seeds: Sequence[int] = (0,),
     on_episode: Callable[[Episode], None] | None = None,
-    on_record: Callable[[Record], None] | None = None,
+    on_record: Callable[[Record, Episode], None] | None = None,
 ) -> EvalResult:
     """Plays each task once a seed and sums up.
 
@@ -147,7 +128,7 @@ def evaluate_tasks(
         temperature: 0 is greedy.
         seeds: Each task is played once a seed. An episode depends on its task and seed alone.
         on_episode: Called with each finished episode, in the order in which they end.
-        on_record: Called with what each finished episode amounts to.
+        on_record: Called with what each finished episode amounts to, and the episode.
     """
     player, together = at_temperature(agent, temperature), team()
     records: list[Record] = []
@@ -158,7 +139,7 @@ def evaluate_tasks(
             if on_episode is not None:
                 on_episode(episode)
             if on_record is not None:
-                on_record(Record.of(episode, seed))
+                on_record(Record.of(episode, seed), episode)
 
         key = noise.key("evaluation", seed)
         played = collect(player, pool, together.share(requests), seed=key, on_episode=told)
@@ -183,7 +164,7 @@ def evaluate(
     temperature: float = 1.0,
     lanes: int = 128,
     known: Sequence[Record] = (),
-    on_record: Callable[[Record], None] | None = None,
+    on_record: Callable[[Record, Episode], None] | None = None,
     **env_kwargs: Any,
 ) -> EvalResult:
     """Evaluates an agent on an environment's split.
@@ -197,7 +178,7 @@ def evaluate(
         temperature: 0 is greedy.
         lanes: Environments that play at the same time.
         known: Episodes of an interrupted evaluation: they are not played again.
-        on_record: Called with each episode that is played, once it has ended.
+        on_record: Called with what each episode amounts to, once it has ended, and the episode.
         **env_kwargs: For the environment.
     """
     pool = EnvPool(lambda: registry.make(env_id, split=split, **env_kwargs), lanes)

@@ -1,42 +1,21 @@
 """What an episode of an evaluation amounts to, and what many amount to: counts, shares, intervals.
 
-Intervals are Wilson's 95% score intervals. Where each task is played with several seeds, episodes
-of the same task are not independent; the interval is then taken over tasks: the mean success, with
-as many trials as there are tasks. That is right where seeds of a task agree, and too wide
-elsewhere: it never claims more than the tasks can show.
+Intervals are over tasks: Wilson's 95% score intervals. Where each task is played with several
+seeds of sampling, episodes of the same task are not independent; there are then as many trials as
+tasks, the mean success of each its success. That is right where seeds of a task agree, and too wide
+elsewhere: it never claims more than the tasks can show. What training again would give is another
+question: see `himac_agents.evaluation.intervals`.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from himac_agents.files import write_atomically
+from himac_agents.evaluation.intervals import wilson
 from himac_agents.rollouts.types import Episode
-
-#: The two-sided 95% quantile of the normal distribution.
-Z95 = 1.959963984540054
-
-
-def wilson(successes: float, trials: float) -> tuple[float, float]:
-    """Wilson's 95% score interval of a proportion; (0, 1) with no trials.
-
-    Args:
-        successes: How many, or a sum of means.
-        trials: Out of how many.
-    """
-    if trials <= 0:
-        return 0.0, 1.0
-    p = successes / trials
-    z2 = Z95 * Z95
-    centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z95 / (1 + z2 / trials) * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials * trials))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,63 +111,6 @@ class Record:
         )
 
 
-class RecordFile:
-    """Records of an evaluation, one JSON object a line, written as episodes end.
-
-    Args:
-        path: The file.
-        about: Who plays what and how, as JSON values; written into each line as "evaluation".
-        resume: Go on with it: whole lines of episodes without an error are kept as `known`;
-            the others are played again.
-
-    Raises:
-        FileExistsError: It exists, and `resume` is not asked for.
-        ValueError: It holds something else, or episodes of another evaluation.
-    """
-
-    def __init__(self, path: Path, about: Mapping[str, Any], *, resume: bool = False) -> None:
-        if path.exists() and not resume:
-            raise FileExistsError(
-                f"{path} exists: --resume goes on with the evaluation that it holds, or choose "
-                "another --records"
-            )
-        self.path = path
-        self.about = json.loads(json.dumps(about, default=str))
-        self.known = _read(path, self.about) if path.exists() else []
-        write_atomically(path, "".join(map(self._line, self.known)))
-
-    def add(self, record: Record) -> None:
-        """Appends a record."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(self._line(record))
-
-    def _line(self, record: Record) -> str:
-        return json.dumps({**record.to_json(), "evaluation": self.about}) + "\n"
-
-
-def _read(path: Path, about: Mapping[str, Any]) -> list[Record]:
-    """The records of a file that need not be played again; a torn last line is none."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            values = json.loads(line)
-            record, theirs = Record.from_json(values), dict(values["evaluation"])
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                break
-            raise ValueError(f"{path}, line {number}: not a record of an episode") from error
-        apart = [k for k in {**about, **theirs} if about.get(k) != theirs.get(k)]
-        if apart:
-            differences = ", ".join(f"{k} {theirs.get(k)!r}, not {about.get(k)!r}" for k in apart)
-            raise ValueError(
-                f"{path} holds another evaluation ({differences}): choose another --records"
-            )
-        if record.error is None:
-            found.append(record)
-    return found
-
-
 def success_of(records: Sequence[Record]) -> dict[str, Any]:
     """Success of some episodes with its interval over tasks, and their score."""
     tasks = len({r.task_id for r in records})
@@ -199,6 +121,7 @@ def success_of(records: Sequence[Record]) -> dict[str, Any]:
         "tasks": tasks,
         "success": round(success, 6),
         "ci95": [round(low, 6), round(high, 6)],
+        "over": "tasks",
         "score": round(_mean(r.score for r in records), 6),
     }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from himac_agents.config import check_seeds
-from himac_agents.prompts import STYLES
+from himac_agents.prompts import resolve
 from himac_envs import registry
 
 FOLDER = "presets/eval"
@@ -57,8 +57,7 @@ class Protocol:
     def __post_init__(self) -> None:
         for name in filter(None, (self.env, self.flat_env)):
             registry.find_id(name)
-        if self.prompt not in STYLES:
-            raise ValueError(f"prompt={self.prompt!r}: choose one of {', '.join(STYLES)}")
+        resolve(self.prompt)
         if self.episodes < 1:
             raise ValueError(f"episodes={self.episodes}: must be at least 1")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):

@@ -49,6 +49,7 @@ class Mark:
         high: Upper end.
         colour: Index into the palette.
         hollow: Drawn as a ring rather than a disc.
+        parts: The values of which it is the mean (the seeds'), drawn as small dots.
     """
 
     label: str
@@ -58,6 +59,7 @@ class Mark:
     high: float | None = None
     colour: int = 0
     hollow: bool = False
+    parts: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,7 @@ class Frame:
                 f'<path class="hc-whisker hc-s{colour}" d="M{x:.1f},{low:.1f}V{high:.1f}'
                 f'M{x - 4:.1f},{low:.1f}h8M{x - 4:.1f},{high:.1f}h8"/>'
             )
+        self.parts += [_dot(x, self.y(part), colour) for part in scales.finite(mark.parts)]
         self.parts.append(self._point(x, self.y(mark.y), mark))
         self.parts.append("</g>")
 
@@ -214,6 +217,9 @@ class Frame:
                 f'<path class="hc-whisker hc-s{colour}" d="M{low:.1f},{y:.1f}H{high:.1f}'
                 f'M{low:.1f},{y - 3:.1f}v6M{high:.1f},{y - 3:.1f}v6"/>'
             )
+        if seeds := scales.finite(mark.parts):
+            text += f"; seeds {', '.join(write(part, form) for part in seeds)}"
+            self.parts += [_dot(scale(part), y, colour) for part in seeds]
         self.parts.append(self._point(scale(mark.y), y, mark))
         self.parts.append(f"<title>{escape(f'{mark.label}: {text}')}</title></g>")
 
@@ -285,3 +291,7 @@ def clip(text: str, width: float) -> str:
 def stroke(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     """A straight line."""
     return f'<path class="hc-{kind}" d="M{x1:.1f},{y1:.1f}L{x2:.1f},{y2:.1f}"/>'
+
+
+def _dot(x: float, y: float, colour: int) -> str:
+    return f'<circle class="hc-seed hc-f{colour}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>'

@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from himac_agents.evaluation.metrics import wilson
+from himac_agents.config import INCIDENTAL
+from himac_agents.evaluation.intervals import (
+    Z95,
+    Interval,
+    difference_from_means,
+    difference_over_seeds,
+    success_from_means,
+    success_over_seeds,
+)
 from himac_agents.reports.charts import Series
+from himac_agents.reports.copies import without_copies
 from himac_agents.reports.runs import Evaluation, RunData
-
-#: Settings in which runs of one group may differ: the seed, how far a run goes and on what machine.
-INCIDENTAL = frozenset(
-    {
-        "seed", "iterations", "max_env_steps", "max_tokens", "eval_episodes", "baselines", "note",
-        "threads", "lanes", "micro_tokens", "checkpoint_every",
-    }
-)  # fmt: skip
 
 #: Curves of more points than this are drawn as running means.
 SMOOTH_FROM = 60
@@ -32,13 +33,15 @@ class Group:
     Attributes:
         label: The method's title, with the settings that set it apart where there are several
             groups of the method.
-        runs: By seed.
+        runs: By seed, without copies.
         colour: Index into the palette.
+        copies: (copy, the run that is counted in its place).
     """
 
     label: str
     runs: tuple[RunData, ...]
     colour: int
+    copies: tuple[tuple[RunData, RunData], ...] = ()
 
     @property
     def finished(self) -> int:
@@ -46,19 +49,32 @@ class Group:
         return sum(run.finished for run in self.runs)
 
     def pooled(self, name: str) -> Evaluation | None:
-        """An evaluation over all seeds: the mean, with Wilson's interval over tasks.
+        """An evaluation over the seeds that have it (`runs` tells how many); None if none has."""
+        known = [e for r in self.runs for e in r.evaluations if e.name == name]
+        return pool(known) if known else None
+
+    def gain(self, kind: str = "temperature_1") -> Interval | None:
+        """The rise from warm start to end over the seeds that have both, paired by task and seed.
+
+        Args:
+            kind: "temperature_1" or "greedy".
 
         Returns:
-            None where not every run has it.
+            None where no run has come to its end.
         """
-        found = [next((e for e in r.evaluations if e.name == name), None) for r in self.runs]
-        known = [e for e in found if e is not None]
-        return pool(known) if known and len(known) == len(found) else None
-
-    def spread(self, name: str) -> tuple[float, float] | None:
-        """Lowest and highest success of the seeds in an evaluation at temperature 1."""
-        found = [e.success for r in self.runs for e in r.evaluations if e.name == name]
-        return (min(found), max(found)) if found else None
+        ended = [run for run in self.runs if run.gain(kind) is not None]
+        if not ended:
+            return None
+        found = [{e.name: e for e in run.evaluations} for run in ended]
+        key = "outcomes" if kind == "temperature_1" else "greedy_outcomes"
+        before = [getattr(e.get("warm_start"), key, ()) for e in found]
+        after = [getattr(e.get("final"), key, ()) for e in found]
+        if len({len(row) for row in (*before, *after)}) == 1 and before[0]:
+            return difference_over_seeds(np.asarray(before), np.asarray(after))
+        stated = [gain for run in ended if (gain := run.gain(kind)) is not None]
+        widths = [(high - low) if low is not None and high is not None else 0.0
+                  for _, low, high in stated]  # fmt: skip
+        return difference_from_means([g[0] for g in stated], [w / 2 / Z95 for w in widths])
 
     def evaluation_names(self) -> list[str]:
         """The evaluations of the runs, in order."""
@@ -87,30 +103,39 @@ class Family:
 
 
 def pool(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Several evaluations as one: means, and Wilson's interval over tasks.
+    """Several seeds' evaluations as one: means, with intervals over seeds and tasks.
 
-    All seeds play the same tasks: there are as many trials as tasks (see `evaluation.metrics`).
+    Of a single one: itself, with its interval over tasks. Evaluations without greedy play leave
+    the whole without it.
     """
-    trials = min(e.episodes for e in evaluations)
-    success = float(np.mean([e.success for e in evaluations]))
+    if len(evaluations) == 1:
+        return evaluations[0]
     greedy = [e.greedy for e in evaluations if e.greedy is not None]
-    mean = float(np.mean(greedy)) if len(greedy) == len(evaluations) else None
+    plain = _over_seeds(evaluations, [e.success for e in evaluations], "outcomes")
+    whole = len(greedy) == len(evaluations)
+    greedily = _over_seeds(evaluations, greedy, "greedy_outcomes") if whole else None
     return Evaluation(
         evaluations[0].name,
         float(np.mean([e.env_steps for e in evaluations])),
         float(np.mean([e.tokens for e in evaluations])),
-        success,
-        evaluations[0].ci95 if len(evaluations) == 1 else wilson(success * trials, trials),
-        mean,
-        (
-            None
-            if mean is None
-            else evaluations[0].greedy_ci95
-            if len(evaluations) == 1
-            else wilson(mean * trials, trials)
-        ),
+        plain.mean,
+        plain.ci95,
+        None if greedily is None else greedily.mean,
+        None if greedily is None else greedily.ci95,
         sum(e.episodes for e in evaluations),
+        seeds=tuple(e.success for e in evaluations),
+        greedy_seeds=tuple(greedy) if whole else (),
+        over=plain.over,
     )
+
+
+def _over_seeds(
+    evaluations: Sequence[Evaluation], means: Sequence[float], outcomes: str
+) -> Interval:
+    table = [getattr(e, outcomes) for e in evaluations]
+    if table[0] and len({len(row) for row in table}) == 1:
+        return success_over_seeds(np.asarray(table))
+    return success_from_means(means, min(e.episodes for e in evaluations))
 
 
 def families(runs: Sequence[RunData]) -> list[Family]:
@@ -125,7 +150,8 @@ def families(runs: Sequence[RunData]) -> list[Family]:
         by_group: dict[str, list[RunData]] = {}
         for run in members:
             by_group.setdefault(_group_key(run), []).append(run)
-        grouped = [sorted(g, key=lambda r: r.seed) for g in by_group.values()]
+        sorted_out = [without_copies(group) for group in by_group.values()]
+        grouped = [sorted(kept, key=lambda r: r.seed) for kept, _ in sorted_out]
         labels = _labels(grouped)
         arguments = members[0].settings.get("env_kwargs") or {}
         plain = ", ".join(f"{k}={_short(v, 60)}" for k, v in arguments.items())
@@ -133,8 +159,10 @@ def families(runs: Sequence[RunData]) -> list[Family]:
         if titles.count(title) > 1 and arguments:
             title += f" ({', '.join(_argument(k, v) for k, v in arguments.items())})"
         groups = tuple(
-            Group(label, tuple(group), colour)
-            for colour, (label, group) in enumerate(zip(labels, grouped, strict=True))
+            Group(label, tuple(group), colour, tuple(copies))
+            for colour, (label, group, (_, copies)) in enumerate(
+                zip(labels, grouped, sorted_out, strict=True)
+            )
         )
         found.append(Family(title, name, ids + (f" · {plain}" if plain else ""), groups))
     return found

@@ -16,9 +16,11 @@ from markupsafe import Markup
 
 from himac_agents.files import write_atomically
 from himac_agents.reports import theme
+from himac_agents.reports.copies import twins
+from himac_agents.reports.evaluations import EvaluationData, find_all, read_evaluation
 from himac_agents.reports.groups import SMOOTH_FROM, Family, Group, differing, families
 from himac_agents.reports.panels import AXES, panel
-from himac_agents.reports.runs import RunData, find_runs, read_run
+from himac_agents.reports.runs import RunData, read_run
 from himac_agents.reports.scales import write
 from himac_envs import __version__
 
@@ -31,31 +33,42 @@ MAX_DATA = 24_000_000
 
 def write_report(
     paths: Sequence[Path], out: Path, *, episodes: int = EPISODES
-) -> tuple[Path, list[RunData]]:
-    """Makes the report of some run folders.
+) -> tuple[Path, list[RunData], list[EvaluationData]]:
+    """Makes the report of some runs and evaluations.
 
     Args:
-        paths: Run folders, or folders of runs.
+        paths: Folders of runs, files of `himac eval --records`, or folders that hold either.
         out: The file to write; replaced if there.
-        episodes: How many episodes of each run are shown.
+        episodes: How many episodes of each are shown.
 
     Returns:
-        The file, and the runs in it.
+        The file, and the runs and evaluations in it.
 
     Raises:
-        RunError: A folder holds no run, or a file in it cannot be read.
+        RunError: A path holds neither, or a file in it cannot be read.
     """
-    runs = [read_run(path) for path in find_runs(paths)]
-    html = render(runs, episodes=episodes)
+    folders, files = find_all(paths)
+    runs = [read_run(path) for path in folders]
+    evaluations = [read_evaluation(path) for path in files]
+    html = render(runs, evaluations, episodes=episodes)
     # What is no valid Unicode (a lone surrogate in a model's answer) becomes a question mark.
     write_atomically(out, html.encode("utf-8", "replace").decode("utf-8"))
-    return out, runs
+    return out, runs, evaluations
 
 
-def render(runs: Sequence[RunData], *, episodes: int = EPISODES) -> str:
+def render(
+    runs: Sequence[RunData],
+    evaluations: Sequence[EvaluationData] = (),
+    *,
+    episodes: int = EPISODES,
+) -> str:
     """The report's HTML."""
     sorted_out = families(runs)
     names = dict(zip((id(r) for r in runs), distinct_names(runs), strict=True))
+    counted = {id(run) for family in sorted_out for group in family.groups for run in group.runs}
+    notes = [(names[id(run)], note) for run in runs for note in run.notes]
+    notes += _repeated(sorted_out, names)
+    runs = [run for run in runs if id(run) in counted]
     script = (_PARTS / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     environment = jinja2.Environment(
@@ -71,14 +84,21 @@ def render(runs: Sequence[RunData], *, episodes: int = EPISODES) -> str:
         "points": _points,
         "direction": _direction,
         "svg": Markup,
+        "shown": _shown,
     }
-    data = [
-        {**entry, "label": _run_label(sorted_out, runs[entry["run"]], names)}
-        for entry in _episode_data(runs, episodes)
-    ]
-    notes = [(names[id(run)], note) for run in runs for note in run.notes]
+    labels = [f"{one.title} ({one.path.name})" for one in evaluations]
+    labels += [_run_label(sorted_out, run, names) for run in runs]
+    chosen = [one.shown(episodes) for one in evaluations]
+    # Of a run the newest episodes are worth most; of an evaluation the first, which are failures.
+    chosen += [_spread(run.episodes, episodes)[::-1] for run in runs]
+    counts = [len(one.records) for one in evaluations] + [len(run.episodes) for run in runs]
+    data = _episode_data(chosen, counts, labels)
+    for entry in data[len(evaluations) :]:
+        entry["episodes"].reverse()
     return environment.get_template("report.html.j2").render(
-        title=_headline(sorted_out),
+        title=_headline(sorted_out, evaluations),
+        lead=_lead(runs, evaluations),
+        evaluations=evaluations,
         version=__version__,
         css=Markup((_PARTS / "report.css").read_text(encoding="utf-8")),
         chart_css=Markup(theme.stylesheet()),
@@ -110,7 +130,7 @@ def distinct_names(runs: Sequence[RunData]) -> list[str]:
     """Short names of runs, no two alike: as much of each path's end as that takes."""
     parts = [run.path.parts for run in runs]
     depth = 1
-    while depth < max(len(p) for p in parts):
+    while depth < max((len(p) for p in parts), default=0):
         found = ["/".join(p[-depth:]) for p in parts]
         if len(set(found)) == len(found):
             return found
@@ -149,19 +169,17 @@ def _table(family: Family, names: dict[int, str]) -> dict[str, Any]:
 
 
 def _group_line(group: Group) -> Line:
-    gains = [g for run in group.runs if (g := run.gain()) is not None]
-    greedy_gains = [g for run in group.runs if (g := run.gain("greedy")) is not None]
     work = [run.work for run in group.runs]
     cells = {
         "warm": group.pooled("warm_start"),
         "final": group.pooled("final"),
-        "gain": _mean_gain(gains, len(group.runs)),
-        "greedy_gain": _mean_gain(greedy_gains, len(group.runs)),
+        "gain": _group_gain(group, "temperature_1"),
+        "greedy_gain": _group_gain(group, "greedy"),
         "env_steps": sum(w.get("env_steps", 0) for w in work) / len(work),
         "tokens": sum(w.get("tokens", 0) for w in work) / len(work),
         "seconds": _mean(w.get("learning_seconds") for w in work),
         "seed": f"{len(group.runs)} seeds",
-        "range": group.spread("final") if len(group.runs) > 1 else None,
+        "runs": len(group.runs),
     }
     unfinished = len(group.runs) - group.finished
     state = "" if not unfinished else f"{unfinished} of {len(group.runs)} unfinished"
@@ -181,20 +199,37 @@ def _run_line(group: Group, run: RunData, name: str) -> Line:
         "tokens": run.work.get("tokens", 0),
         "seconds": run.work.get("learning_seconds"),
         "seed": f"seed {run.seed}",
-        "range": None,
+        "runs": 1,
     }
     return Line(name, group.colour, False, "" if run.finished else "unfinished", cells)
 
 
-def _mean_gain(
-    gains: Sequence[tuple[float, float | None, float | None]], runs: int
-) -> tuple[float, float | None, float | None] | None:
-    """The mean gain; the paired interval only where it is one run's own."""
-    if not gains or len(gains) != runs:
-        return None
-    if runs == 1:
-        return gains[0]
-    return sum(g[0] for g in gains) / runs, None, None
+def _group_gain(group: Group, kind: str) -> tuple[float, float | None, float | None] | None:
+    """The gain of the seeds that have one, with its interval; of a single run its own."""
+    if len(group.runs) == 1:
+        return group.runs[0].gain(kind)
+    found = group.gain(kind)
+    return None if found is None else (found.mean, found.low, found.high)
+
+
+def _repeated(sorted_out: Sequence[Family], names: dict[int, str]) -> list[tuple[str, str]]:
+    """Notes on runs of one seed: copies, which are not counted, and others, which are."""
+    found = []
+    for group in (group for family in sorted_out for group in family.groups):
+        for copy, of in group.copies:
+            found.append(
+                (names[id(copy)], f"tells what {names[id(of)]} tells (seed {of.seed}): not counted")
+            )
+        for first, *others in twins(group.runs):
+            listed = _listed([names[id(run)] for run in others])
+            found.append(
+                (
+                    names[id(first)],
+                    f"of the same seed ({first.seed}) as {listed}, with other figures: all are "
+                    "counted, as if they were different seeds",
+                )
+            )
+    return found
 
 
 def _settings(sorted_out: Sequence[Family], names: dict[int, str]) -> dict[str, Any]:
@@ -217,22 +252,28 @@ def _settings(sorted_out: Sequence[Family], names: dict[int, str]) -> dict[str, 
     return {"heads": heads, "rows": rows}
 
 
-def _episode_data(runs: Sequence[RunData], most: int) -> list[dict[str, Any]]:
-    """The episodes for the viewer, a run at a time, within `MAX_DATA` characters."""
-    found = []
+def _episode_data(
+    chosen: Sequence[Sequence[dict[str, Any]]], counts: Sequence[int], labels: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The episodes for the viewer, one source after the other, within `MAX_DATA` characters.
+
+    Args:
+        chosen: Of each run or evaluation the episodes to show, the most telling first.
+        counts: How many it has in all.
+        labels: What it is called.
+    """
+    found: list[dict[str, Any]] = []
     left = MAX_DATA
-    for number, run in enumerate(runs):
-        chosen = _spread(run.episodes, most)
+    for number, (episodes, count, label) in enumerate(zip(chosen, counts, labels, strict=True)):
         kept: list[dict[str, Any]] = []
-        for episode in reversed(chosen):  # the newest are worth most
+        for episode in episodes:
             size = len(script_json(episode))
             if size > left:
                 break
             left -= size
             kept.append(episode)
-        kept.reverse()
-        hidden = len(run.episodes) - len(kept)
-        found.append({"run": number, "episodes": kept, "hidden": hidden})
+        hidden = count - len(kept)
+        found.append({"run": number, "episodes": kept, "hidden": hidden, "label": label})
     return found
 
 
@@ -253,11 +294,27 @@ def _run_label(sorted_out: Sequence[Family], run: RunData, names: dict[int, str]
     return names[id(run)]
 
 
-def _headline(sorted_out: Sequence[Family]) -> str:
+def _headline(sorted_out: Sequence[Family], evaluations: Sequence[EvaluationData]) -> str:
     methods = list(dict.fromkeys(g.label for family in sorted_out for g in family.groups))
     tasks = list(dict.fromkeys(family.name for family in sorted_out))
-    shown = f"{len(methods)} methods" if len(methods) > 3 else _listed(methods)
+    if not methods:
+        methods = list(dict.fromkeys(one.agent for one in evaluations))
+        tasks = list(dict.fromkeys(one.env for one in evaluations))
+    kind = "methods" if sorted_out else "agents"
+    shown = f"{len(methods)} {kind}" if len(methods) > 3 else _listed(methods)
     return f"{shown} on {_listed(tasks)}"
+
+
+def _lead(runs: Sequence[RunData], evaluations: Sequence[EvaluationData]) -> str:
+    """How many runs and evaluations there are: "3 runs, 1 of them unfinished"."""
+    parts = []
+    if runs:
+        unfinished = sum(not run.finished for run in runs)
+        said = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
+        parts.append(said + (f", {unfinished} of them unfinished" if unfinished else ""))
+    if evaluations:
+        parts.append(f"{len(evaluations)} evaluation{'s' if len(evaluations) != 1 else ''}")
+    return "; ".join(parts)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -277,10 +334,9 @@ def _finite(value: Any) -> Any:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    known = list(values)
-    if not known or any(v is None for v in known):
-        return None
-    return sum(v for v in known if v is not None) / len(known)
+    """The mean of those that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _shown(value: Any) -> str:

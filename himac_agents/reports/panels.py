@@ -110,8 +110,9 @@ def learning_curve(family: Family) -> Card:
         )
     hint = (
         "Lines: success of the episodes that were learned from (mean of the seeds; the band runs "
-        "from the lowest to the highest). Points: held-out tasks with 95% Wilson intervals; "
-        "filled at temperature 1, rings greedy."
+        "from the lowest to the highest). Points: held-out tasks with 95% intervals, over seeds "
+        "and tasks where there are several seeds (small dots), else over tasks; filled at "
+        "temperature 1, rings greedy."
     )
     return Card("Success", hint, drawn)
 
@@ -123,13 +124,13 @@ def evaluations(family: Family) -> Card:
     for group in family.groups:
         rows.append(Row(_seeds(group), heading=True))
         for name in group.evaluation_names():
-            found = [e for run in group.runs for e in run.evaluations if e.name == name]
-            rows.append(Row(_spoken(name), _points(pool(found), group.colour)))
+            found = pool([e for run in group.runs for e in run.evaluations if e.name == name])
+            rows.append(Row(_counted(name, found, group), _points(found, group.colour)))
         # A baseline whose own run is in the report has a heading of its own.
         beside = [e for run in group.runs for e in run.baselines if e.name not in methods]
         for name in dict.fromkeys(e.name for e in beside):
             pooled = pool([e for e in beside if e.name == name])
-            rows.append(Row(_spoken(name), _points(pooled, 7)))
+            rows.append(Row(_counted(name, pooled, group), _points(pooled, 7)))
     svg = interval_chart(
         rows,
         title=f"Held-out success on {family.title}",
@@ -138,8 +139,9 @@ def evaluations(family: Family) -> Card:
         row_height=27,
     )
     hint = (
-        "Success on tasks that were never learned on, all seeds together; whiskers are 95% Wilson "
-        "intervals. Filled: temperature 1; rings: greedy. Grey: measured beside the run."
+        "Success on tasks that were never learned on; small dots are seeds, whiskers 95% intervals "
+        "over seeds and tasks, of one seed over tasks. Filled: temperature 1; rings: greedy. Grey: "
+        "measured beside the run."
     )
     return Card("Evaluation", hint, {"": svg})
 
@@ -250,25 +252,35 @@ def _marks(group: Group, axis: Axis) -> list[Mark]:
     for name in group.evaluation_names():
         pooled = pool([e for r in group.runs for e in r.evaluations if e.name == name])
         x = pooled.env_steps if axis == "env_steps" else pooled.tokens
-        label = f"{group.label}, {_spoken(name)}"
+        label = f"{group.label}, {_counted(name, pooled, group)}"
         if pooled.greedy is not None:
             low, high = pooled.greedy_ci95 or (None, None)
             text = f"{label}, greedy"
-            found.append(Mark(text, x, pooled.greedy, low, high, group.colour, hollow=True))
-        found.append(Mark(label, x, pooled.success, *pooled.ci95, group.colour))
+            parts = pooled.greedy_seeds
+            found.append(Mark(text, x, pooled.greedy, low, high, group.colour, True, parts))
+        found.append(Mark(label, x, pooled.success, *pooled.ci95, group.colour, parts=pooled.seeds))
     return found
 
 
 def _points(found: Evaluation, colour: int) -> list[Mark]:
-    points = [Mark("temperature 1", 0, found.success, *found.ci95, colour)]
+    points = [Mark("temperature 1", 0, found.success, *found.ci95, colour, parts=found.seeds)]
     if found.greedy is not None:
         low, high = found.greedy_ci95 or (None, None)
-        points.append(Mark("greedy", 0, found.greedy, low, high, colour, hollow=True))
+        parts = found.greedy_seeds
+        points.append(Mark("greedy", 0, found.greedy, low, high, colour, True, parts))
     return points
 
 
 def _spoken(name: str) -> str:
     return NAMES.get(name, name.replace("_", " "))
+
+
+def _counted(name: str, found: Evaluation, group: Group) -> str:
+    """An evaluation's name, with the number of seeds that have it where some have not."""
+    spoken = _spoken(name)
+    if found.runs == len(group.runs):
+        return spoken
+    return f"{spoken}, {found.runs} of {len(group.runs)} seeds"
 
 
 def _seeds(group: Group) -> str:

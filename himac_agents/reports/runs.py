@@ -11,15 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from himac_agents.algorithms.methods import METHODS, Method
-from himac_agents.evaluation.metrics import wilson
+from himac_agents.algorithms.methods import METHODS
+from himac_agents.evaluation.intervals import Over, wilson
 from himac_envs.task import HiMACError
 
 #: How deep below a given folder runs are looked for, and where not: warm starts that a study's
 #: runs were forked from are no runs of their own.
 DEPTH = 4
 SKIPPED = frozenset({"warm", "warm_start", "checkpoints"})
-_TRAITS: dict[str, Method] = {str(name): method for name, method in METHODS.items()}
 
 
 class RunError(HiMACError):
@@ -28,17 +27,22 @@ class RunError(HiMACError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of a run on its held-out tasks.
+    """One evaluation of a run on its held-out tasks, or of several runs (see `groups.pool`).
 
     Attributes:
         name: "warm_start", "final", or a baseline's name.
         env_steps: Environment steps learned from until then.
         tokens: Tokens written until then.
         success: At temperature 1.
-        ci95: Wilson's interval of it.
+        ci95: Its 95% interval.
         greedy: At temperature 0; None where it was not measured.
-        greedy_ci95: Wilson's interval of that.
+        greedy_ci95: The interval of that.
         episodes: How many tasks.
+        outcomes: Each task's, where they were kept.
+        greedy_outcomes: The same, greedily.
+        seeds: Of several runs: the success of each.
+        greedy_seeds: The same, greedily.
+        over: What the intervals are over.
     """
 
     name: str
@@ -49,6 +53,16 @@ class Evaluation:
     greedy: float | None = None
     greedy_ci95: tuple[float, float] | None = None
     episodes: int = 0
+    outcomes: tuple[float, ...] = ()
+    greedy_outcomes: tuple[float, ...] = ()
+    seeds: tuple[float, ...] = ()
+    greedy_seeds: tuple[float, ...] = ()
+    over: Over = "tasks"
+
+    @property
+    def runs(self) -> int:
+        """How many runs it is made of."""
+        return max(1, len(self.seeds))
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,7 @@ class RunData:
     @property
     def title(self) -> str:
         """The method's name for readers."""
-        traits = _TRAITS.get(self.method)
+        traits = METHODS.get(self.method)
         title = self.method if traits is None else traits.title
         return title[:1].upper() + title[1:]
 
@@ -94,7 +108,7 @@ class RunData:
         """The id of the environment that was played."""
         if self.result is not None and "env" in self.result:
             return str(self.result["env"])
-        traits = _TRAITS.get(self.method)
+        traits = METHODS.get(self.method)
         key = "env" if traits is None or traits.hierarchical else "flat_env"
         return str(self.settings.get(key, self.settings.get("env", "?")))
 
@@ -176,7 +190,7 @@ class RunData:
         ]
 
     def gain(self, kind: str = "temperature_1") -> tuple[float, float | None, float | None] | None:
-        """The rise from warm start to end: mean and its paired 95% interval, where known."""
+        """The rise from warm start to end: mean and its paired 95% interval over tasks."""
         stated = ((self.result or {}).get("gain") or {}).get(kind)
         if isinstance(stated, dict) and _number(stated.get("mean")):
             low, high = stated.get("ci95", (None, None))
@@ -227,6 +241,8 @@ class RunData:
             None if greedy is None else float(greedy["success"]),
             None if greedy is None else _interval(greedy),
             int(entry.get("episodes", 0)),
+            _outcomes(entry),
+            () if greedy is None else _outcomes(greedy),
         )
 
 
@@ -242,7 +258,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
-            raise RunError(f"{path}: no such folder; `himac report` takes folders of runs")
+            raise RunError(f"{path}: no such folder; `himac report` takes runs and evaluations")
         inner = sorted(
             settings.parent
             for depth in range(DEPTH)
@@ -252,7 +268,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         if not inner:
             raise RunError(
                 f"{path}: no run: neither it nor a folder below it holds a config.toml "
-                "(`himac train` makes runs)"
+                "(`himac train` makes runs), nor an evaluation (`himac eval --records FILE`)"
             )
         found += inner
     unique: dict[Path, Path] = {}
@@ -318,6 +334,11 @@ def _lines(path: Path, needed: Sequence[str], notes: list[str]) -> list[dict[str
 
 def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _outcomes(entry: dict[str, Any]) -> tuple[float, ...]:
+    found = entry.get("outcomes")
+    return tuple(map(float, found)) if isinstance(found, list) and all(map(_number, found)) else ()
 
 
 def _interval(entry: dict[str, Any]) -> tuple[float, float]:

@@ -34,6 +34,7 @@ def stylesheet(*, standalone: bool = False) -> str:
         ".hc-band{stroke:none;opacity:.16}.hc-stack{stroke:var(--hc-paper);opacity:.85}",
         ".hc-whisker{fill:none;stroke-width:1.6}.hc-ring{fill:var(--hc-paper);stroke-width:2.2}",
         ".hc-disc{stroke:var(--hc-paper);stroke-width:1.5}",
+        ".hc-seed{stroke:var(--hc-paper);stroke-width:.8;opacity:.75}",
     ]
     for k in range(len(PALETTE)):
         rules.append(f".hc-s{k}{{stroke:var(--hc-{k})}}.hc-f{k}{{fill:var(--hc-{k})}}")

@@ -55,7 +55,7 @@ def make_pool(config: TrainConfig, *, flat: bool, sub_done: bool = True) -> EnvP
             need; see `himac_envs.registry.find_env`.
     """
     arguments = config.env_arguments()
-    found = registry.find_env(config.flat_env if flat else config.env, **arguments)
+    found = registry.find_env(config.env_id(flat=flat), **arguments)
     if not (found.flat if flat else found.hierarchical):
         setting, wanted = ("flat_env", "flat") if flat else ("env", "hierarchical")
         raise ValueError(

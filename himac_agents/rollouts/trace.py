@@ -1,7 +1,8 @@
 """Episodes as JSON values, to be looked at: what was read, written, done and paid.
 
-The record is bounded: single texts are cut, and where an episode's observations and pictures
-together exceed a budget the later ones are left out. Whatever was left out is counted in `cut`.
+A training run's record is bounded: single texts are cut, and where an episode's observations and
+pictures together exceed a budget the later ones are left out. Whatever was left out is counted in
+`cut`. An evaluation's is whole, with the messages that the models read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from himac_agents.policies.base import Message
 from himac_agents.rollouts.types import Episode, Segment, Turn
 from himac_envs.blueprint import Blueprint
 
@@ -66,6 +68,8 @@ def describe(
     phase: str,
     step: int,
     candidates: Sequence[tuple[Episode, float, float]] = (),
+    *,
+    whole: bool = False,
 ) -> dict[str, Any]:
     """An episode as JSON values.
 
@@ -75,12 +79,14 @@ def describe(
         step: The iteration.
         candidates: Blueprints proposed in this iteration (episode, return, advantage), of any
             task; those of this episode's group are listed with it.
+        whole: Cut nothing, and add `messages` to each segment: the conversation as the model read
+            it, answers included. What a turn answered is all that stands before its own answer.
 
     Returns:
         The form of a line of `episodes.jsonl`. Keys `advantage`, `logprob` and `frame` are there
         where they are known.
     """
-    budget = _Budget()
+    budget = _Budget(whole)
     executed = None if episode.blueprint is None else episode.blueprint.texts()
     found: dict[str, Any] = {
         "phase": phase,
@@ -107,7 +113,7 @@ def describe(
 
 
 def _segment(segment: Segment, budget: _Budget) -> dict[str, Any]:
-    return {
+    found = {
         "role": segment.role,
         "subgoal": segment.subgoal,
         "index": segment.index,
@@ -115,6 +121,16 @@ def _segment(segment: Segment, budget: _Budget) -> dict[str, Any]:
         "option": segment.option,
         "turns": [_turn(turn, budget) for turn in segment.turns],
     }
+    if budget.whole:
+        found["messages"] = [_message(message) for message in segment.messages]
+    return found
+
+
+def _message(message: Message) -> dict[str, Any]:
+    found: dict[str, Any] = {"role": message.role, "content": message.text}
+    if message.images:
+        found["images"] = len(message.images)
+    return found
 
 
 def _turn(turn: Turn, budget: _Budget) -> dict[str, Any]:
@@ -172,15 +188,18 @@ def _render(blueprint: Blueprint | None) -> str:
 
 
 class _Budget:
-    """What may still be written of an episode, and what could not."""
+    """What may still be written of an episode, and what could not; all of it where `whole`."""
 
-    def __init__(self) -> None:
+    def __init__(self, whole: bool = False) -> None:
+        self.whole = whole
         self.left = MAX_EPISODE
         self.left_out = 0
         self.shortened = 0
 
     def text(self, text: str) -> str:
         """A text, cut to its own bound and to what is left."""
+        if self.whole:
+            return text
         if len(text) > MAX_TEXT:
             self.shortened += 1
             text = f"{text[:MAX_TEXT]} … [{len(text) - MAX_TEXT:,} more characters]"
@@ -195,6 +214,8 @@ class _Budget:
         if frame is None:
             return None
         shown = frame if isinstance(frame, str) else png_uri(frame)
+        if self.whole:
+            return shown
         if len(shown) > self.left:
             self.left_out += 1
             return None

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from himac_agents.algorithms.methods import METHODS, method_of
 from himac_agents.config import TrainConfig
-from himac_agents.evaluation.evaluate import EvalResult, paired_difference
+from himac_agents.evaluation.evaluate import EvalResult
+from himac_agents.evaluation.intervals import Interval, paired_difference
 
 
 def record(result: EvalResult) -> dict[str, Any]:
@@ -28,7 +29,8 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
     Returns:
         `warm_start` and `final` (success at temperature 1, with `greedy` inside), `baselines` by
         name, `gain` (paired differences with 95% bootstrap intervals over tasks) and `work`; with
-        `eval_at_tokens` also `at_tokens`, the same at that budget, if the run has reached it.
+        `eval_at_tokens` also `at_tokens`, the same at that budget, if the run has reached it; of a
+        run that was extended `former`, its ends before; with `eval_every` `panel`, what was seen.
     """
     found = at["evaluations"]
     warm, final = found["warm_start"], found["final"]
@@ -44,12 +46,13 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
         gains["over_flat_grpo"] = difference(baselines["grpo"]["final"], final)
     return {
         "method": config.method,
-        "env": config.env if method_of(config).hierarchical else config.flat_env,
+        "env": config.env_id(flat=not method_of(config).hierarchical),
         "split": config.eval_split,
         "seed": config.seed,
         "warm_start": warm,
         "final": final,
         **({"at_tokens": found["at_tokens"]} if "at_tokens" in found else {}),
+        **({"former": at["former"]} if at.get("former") else {}),
         "baselines": baselines,
         "gain": gains,
         "work": {
@@ -63,6 +66,7 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
             "learning_seconds": round(at["learn_seconds"], 1),
             "learning_cpu_seconds": round(at["learn_cpu_seconds"], 3),
         },
+        **({"panel": at["looks"]} if at.get("looks") else {}),
         "note": config.note,
     }
 
@@ -73,14 +77,14 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
         np.asarray(before["outcomes"], dtype=np.float64),
         np.asarray(after["outcomes"], dtype=np.float64),
     )
-    return {"mean": round(mean, 6), "ci95": [round(low, 6), round(high, 6)]}
+    return Interval(mean, low, high, "tasks").to_json()
 
 
 def table(result: Mapping[str, Any]) -> Table:
-    """The result as a table: who, success at temperature 1 with its interval, greedy, work."""
+    """The result as a table: who, success at temperature 1 with its interval over tasks, greedy."""
     warm, final, beside = result["warm_start"], result["final"], result["baselines"]
     shown = Table(title=f"{result['env']}, {warm['episodes']} held-out tasks ({result['split']})")
-    for heading in ("agent", "success, temperature 1", "95% interval", "greedy"):
+    for heading in ("agent", "success, temperature 1", "95% interval over tasks", "greedy"):
         shown.add_column(heading, justify="left" if heading == "agent" else "right")
     name = METHODS[result["method"]].title
     _row(shown, "warm start", warm)
@@ -100,8 +104,8 @@ def table(result: Mapping[str, Any]) -> Table:
     gain = result["gain"]["temperature_1"]
     low, high = gain["ci95"]
     shown.caption = (
-        f"gain at temperature 1: {100 * gain['mean']:+.1f} points, paired 95% interval "
-        f"{100 * low:+.1f} to {100 * high:+.1f}; greedy "
+        f"gain at temperature 1: {100 * gain['mean']:+.1f} points, paired 95% interval over "
+        f"tasks {100 * low:+.1f} to {100 * high:+.1f} (one seed says nothing of others); greedy "
         f"{100 * result['gain']['greedy']['mean']:+.1f}; {result['work']['env_steps']:,} "
         f"environment steps, {result['work']['tokens']:,} tokens; warm start "
         f"{result['work']['warm_start_seconds']:.0f} s, learning "

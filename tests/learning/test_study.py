@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import fruit_runs
+import numpy as np
 import pytest
 
 from himac_agents.cli import study as command
-from himac_agents.experiments.study import page, readme, results
+from himac_agents.evaluation.intervals import difference_over_seeds, unpack
+from himac_agents.experiments.study import page, provenance, readme, results, summary
 from himac_agents.experiments.study.driver import Driver
 from himac_agents.experiments.study.plan import Job, Study
 
@@ -132,6 +134,12 @@ def test_a_study_runs_resumes_after_a_kill_and_reports(card: Path, tmp_path: Pat
     for key in ("version", "machine", "torch"):
         assert rows["grpo"][key]
     assert {row["against"] for row in recorded["paired"]} == {"himac-joint", "grpo"}
+    assert {row["base"] for row in recorded["paired"]} == {recorded["base"]} == {"himac"}
+    # Each task's outcome is kept, in a few digits, at temperature 1 and greedily.
+    for name, kept in (("final", found["final"]), ("supervised", found["baselines"]["supervised"])):
+        score, tasks = rows["himac"][name], recorded["episodes"]
+        assert unpack(score["outcomes"], tasks).tolist() == kept["outcomes"]
+        assert unpack(score["greedy_outcomes"], tasks).tolist() == kept["greedy"]["outcomes"]
     # Measured once more at equal tokens, in the run that was killed as in the others.
     for row in rows.values():
         assert 60 <= row["at_tokens"]["tokens"] < row["work"]["tokens"]
@@ -201,7 +209,8 @@ def test_results_survive_the_way_to_a_file_and_back(tmp_path: Path) -> None:
     }  # fmt: skip
     content = {
         "study": "toy", "cell": "fruit", "preset": "p", "env": 'An "env"', "split": "test",
-        "episodes": 8, "max_env_steps": 5, "command": "himac", "missing": ["fruit-grpo-seed0"],
+        "base": "himac", "episodes": 8, "max_env_steps": 5, "command": "himac",
+        "missing": ["fruit-grpo-seed0"],
         "runs": [row, {**row, "seed": 1}], "paired": [],
     }  # fmt: skip
     results.write(tmp_path, content)
@@ -209,7 +218,7 @@ def test_results_survive_the_way_to_a_file_and_back(tmp_path: Path) -> None:
     assert results.read_all(tmp_path, "other") == {}
     # Another day, without the runs' folders: what is recorded stays, and need not be run again.
     other = {**row, "method": "grpo", "seed": 0, "final": {**score, "success": 0.75}}
-    beside = {"against": "grpo", "seed": 0, "difference": difference,
+    beside = {"base": "himac", "against": "grpo", "seed": 0, "difference": difference,
               "greedy_difference": difference}  # fmt: skip
     results.write(tmp_path, {**content, "runs": [other], "missing": ["fruit-himac-seed0"],
                              "paired": [beside]})  # fmt: skip
@@ -218,8 +227,8 @@ def test_results_survive_the_way_to_a_file_and_back(tmp_path: Path) -> None:
     assert merged["paired"] == [beside]
     text = page.section(content, "f.svg")
     assert "Not finished yet:** fruit-grpo-seed0" in text
-    assert "50.0 [21.5, 78.5]" in text, "the seeds' mean over their 8 tasks, by Wilson"
-    assert results.pooled([score, score], 8)[0] == 0.5
+    assert "50.0 [12.5, 87.5]**<br>50.0 · 50.0" in text, "two seeds alike: what 8 tasks can show"
+    assert "without the outcomes of single tasks" in text
     with pytest.raises(ValueError, match="is no result"):
         results.to_toml({"x": float("nan")})
 
@@ -234,7 +243,7 @@ def test_the_page_lists_what_nobody_has_run(tmp_path: Path) -> None:
              "greedy_gain": gain, "work": {}} for m in methods
         ]  # fmt: skip
         return {"cell": name, "env": "E", "preset": "p", "split": "test", "episodes": 8,
-                "max_env_steps": 5, "command": "himac", "runs": runs}  # fmt: skip
+                "base": "himac", "max_env_steps": 5, "command": "himac", "runs": runs}  # fmt: skip
 
     small, full = Study.load("small"), Study.load("full")
     recorded = [
@@ -244,9 +253,68 @@ def test_the_page_lists_what_nobody_has_run(tmp_path: Path) -> None:
     text = page.write_page(tmp_path / "results.md", recorded).read_text(encoding="utf-8")
     lines = text.split("Of the full study not run")[1]
     left = dict(re.findall(r"^- ([a-z-]+): (.*)$", lines, re.MULTILINE))
-    assert "sokoban" not in left and left["alfworld-trajectory"] == "HiMAC"
-    assert left["alfworld"].startswith("flat RLOO; flat GiGPO; HiMAC, no co-evolution")
-    assert left["webshop"] == "HiMAC; flat GRPO; flat RLOO; flat GiGPO"
+    assert "sokoban" not in left and left["alfworld-trajectory"] == page.titled("himac")
+    assert left["alfworld"].startswith(f"{page.titled('himac-option')}; flat RLOO; flat GiGPO")
+    assert left["webshop"].endswith("flat GRPO; flat RLOO; flat GiGPO")
+    assert "50.0 [21.5, 78.5]** (over tasks)" in text, "one seed is labelled as what it is"
+
+
+def test_methods_are_compared_by_task_and_seed_whatever_their_names() -> None:
+    def run(method: str, seed: int, outcomes: str, bare: bool = False) -> dict[str, Any]:
+        bits = unpack(outcomes, 16)
+        final = {"success": float(bits.mean()), "ci95": [0.0, 1.0], "outcomes": outcomes}
+        if bare:
+            del final["outcomes"]
+        warm = {"success": 0.0, "ci95": [0.0, 0.2], "outcomes": "0000"}
+        scores = {name: {**value, "greedy": value["success"], "greedy_ci95": [0.0, 1.0],
+                         "greedy_outcomes": outcomes if name == "final" else "0000"}
+                  for name, value in (("warm_start", warm), ("final", final))}  # fmt: skip
+        difference = {"mean": float(bits.mean()), "ci95": [0.0, 0.5]}
+        return {"method": method, "seed": seed, **scores, "gain": difference,
+                "greedy_gain": difference, "work": {"env_steps": 5}}  # fmt: skip
+
+    base, other = ("ff0f", "f0ff", "00ff"), ("000f", "f0f0", "ff00")
+    runs = [run("ours", s, base[s]) for s in range(3)] + [
+        run("theirs", s, other[s]) for s in (2, 1, 0)
+    ]
+    row = {"mean": 0.1, "ci95": [-0.1, 0.3]}
+    pairs = [{"base": "ours", "against": "theirs", "seed": s, "difference": row,
+              "greedy_difference": row} for s in range(3)]  # fmt: skip
+    cell = {"cell": "c", "env": "E", "preset": "p", "split": "test", "episodes": 16, "base": "ours",
+            "max_env_steps": 5, "command": "x", "runs": runs, "paired": pairs}  # fmt: skip
+    tables = [np.stack([unpack(text, 16) for text in texts]) for texts in (other, base)]
+    found = summary.paired(cell, pairs, "difference")
+    assert found == difference_over_seeds(*tables) and found.over == "seeds and tasks"
+    text = page.section(cell, "f.svg")
+    assert "ours minus the other method" in text and "without the outcomes" not in text
+    assert f"| **theirs** | **all seeds** | {100 * found.mean:+.1f} [" in text
+    assert "| theirs, seed 0 |" in text and "| **ours, all seeds** |" in text
+    # The seeds stand in the order of their numbers, in the table and as dots in the figure.
+    shown = " · ".join(f"{100 * unpack(text, 16).mean():.1f}" for text in other)
+    assert shown in text and shown in readme.table([(Study.load("small"), {"c": cell})])
+    assert page.draw(cell).count('class="hc-seed') == 2 * 2 * 3
+    # Where outcomes were not kept, what was recorded of each seed is used instead.
+    old = {**cell, "runs": [run("ours", s, base[s], bare=True) for s in range(3)] + runs[3:]}
+    assert summary.paired(old, pairs, "difference").counted
+    assert summary.paired(old, pairs, "difference").mean == pytest.approx(0.1)
+    assert "without the outcomes of single tasks" in page.section(old, "f.svg")
+
+
+def test_records_of_the_registry_are_as_they_would_be_written() -> None:
+    folder = Path(__file__).resolve().parents[2] / "registry" / "results"
+    files = sorted(folder.glob("*.toml"))
+    assert len(files) >= 6
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+        assert results.HEADER + results.to_toml(content) == text
+        methods = {run["method"] for run in content["runs"]}
+        assert content["base"] in methods or not content["paired"]
+        assert all(row["base"] == content["base"] for row in content["paired"])
+        # What was learned with option-level credit is not called by the paper's name.
+        assert ("himac" in methods) == (content["cell"] == "alfworld-trajectory")
+    note = tomllib.loads((folder / "full-alfworld-trajectory.toml").read_text())["note"]
+    assert "no KL" in note and "0.28" in note
 
 
 def test_readme_holds_the_table_that_the_results_give(tmp_path: Path) -> None:
@@ -264,16 +332,18 @@ def test_readme_holds_the_table_that_the_results_give(tmp_path: Path) -> None:
     study = dataclasses.replace(Study.load("small"), seeds=(0, 1))
     fewer = {**cell, "runs": cell["runs"][:1]}
     found = readme.table([(study, {"b": fewer, "a": fewer}), (study, {"b": cell})])
+    one = "25.0 → **{}** [{}, {}]<br>one seed, over tasks<br>greedy 75.0 → {}"
+    alone = one.format("50.0", 22, 78, "50.0")
     assert found.splitlines() == [
         "| | a (8 tasks, 5,000 steps) | b (8 tasks, 5,000 steps) |",
         "|---|--:|--:|",
-        "| HiMAC | 25.0 → **50.0** (75.0 → 50.0), 1 of 2 seeds | 25.0 → **62.5** (75.0 → 37.5) |",
+        f"| HiMAC | {alone} | "
+        "25.0 → **62.5** [0, 100]<br>seeds 50.0 · 75.0<br>greedy 75.0 → 37.5 |",
         "| HiMAC's warm start, supervised for the same CPU time | "
-        "25.0 → **37.5** (75.0 → 62.5), 1 of 2 seeds | "
-        "25.0 → **37.5** (75.0 → 62.5), 1 of 2 seeds |",
-        "| HiMAC, no `<sub_done>` |  | 25.0 → **50.0** (75.0 → 50.0), 1 of 2 seeds |",
-        "| flat GRPO |  | 25.0 → **25.0** (75.0 → 75.0), 1 of 2 seeds |",
-    ]
+        + " | ".join([one.format("37.5", 14, 69, "62.5")] * 2) + " |",
+        f"| HiMAC, no `<sub_done>` |  | {alone} |",
+        f"| flat GRPO |  | {one.format('25.0', 7, 59, '75.0')} |",
+    ]  # fmt: skip
     path = tmp_path / "README.md"
     path.write_text("# Ours\n", encoding="utf-8")
     assert not readme.update(path, [(study, {"b": cell})])
@@ -291,6 +361,11 @@ def test_our_own_readme_shows_what_is_recorded() -> None:
         for name in ("small", "full")
     ]
     assert readme.table(recorded) in (root / "README.md").read_text(encoding="utf-8")
+
+
+def test_results_of_a_checkout_are_written_into_it() -> None:
+    assert provenance.checkout() == Path(__file__).resolve().parents[2]
+    assert provenance.provenance()["commit"]
 
 
 def test_every_study_of_the_registry_can_be_run() -> None:

@@ -2,142 +2,24 @@
 
 from __future__ import annotations
 
-import html.parser
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from report_pages import HOSTILE, OLD_EPISODE, data_of, read, write_run
 
 from himac_agents.cli import main
+from himac_agents.evaluation.intervals import difference_over_seeds, success_over_seeds
 from himac_agents.reports import groups, page
 from himac_agents.reports.panels import panel
 from himac_agents.reports.runs import RunError, find_runs, read_run
-
-HOSTILE = (
-    "</script><script>window.broken=1</script><img src=x onerror='window.broken=1'>"
-    "{{7*7}}{% raw %}&lt;\x00\x1b[31m\u202e\u2028\ud800 \"'"
-)
-
-
-def write_run(
-    folder: Path,
-    seed: int = 0,
-    *,
-    method: str = "himac",
-    finished: bool = True,
-    episodes: list[dict[str, Any]] | None = None,
-    **settings: Any,
-) -> Path:
-    """A run folder as a trainer leaves it."""
-    folder.mkdir(parents=True)
-    plain = {
-        "method": method, "env": "HiMAC-ALFWorld-v0", "flat_env": "HiMAC-ALFWorld-Flat-v0",
-        "seed": seed, "eval_episodes": 100, **settings,
-    }  # fmt: skip
-    lines = [f"{k} = {json.dumps(v)}" for k, v in plain.items() if not isinstance(v, dict)]
-    lines += ['env_kwargs = {data = "generated"}']
-    (folder / "config.toml").write_text("\n".join(lines) + "\n")
-    rows: list[dict[str, Any]] = [{"phase": "warm_start", "step": 50, "loss": 2.0 - seed, "lr": 1}]
-    rows += [{"phase": "evaluation/warm_start", "step": 0, "temperature_1": 0.4, "greedy": 0.5}]
-    for k in range(1, 5):
-        work = {"env_steps_total": 1000 * k + 10 * seed, "tokens_total": 5000 * k}
-        if method == "himac":
-            rows.append({"phase": "planner", "step": k, "entropy": 0.1 * k, "clipped": 0.0, **work})
-        rows.append({
-            "phase": "executor" if method == "himac" else "flat", "step": k,
-            "success": 0.1 * k + 0.02 * seed, "entropy": 0.5, "dead_groups": 0.25 * (k % 3),
-            "ended_done": 0.5, "ended_truncated": 0.5, **work,
-        })  # fmt: skip
-    if finished:
-        rows += [{"phase": "evaluation/final", "step": 4, "temperature_1": 0.6, "greedy": 0.7}]
-        warm = {"success": 0.4, "episodes": 100, "ci95": [0.31, 0.5]}
-        final = {"success": 0.6, "episodes": 100, "ci95": [0.5, 0.69]}
-        result = {
-            "method": method,
-            "env": plain["env" if method == "himac" else "flat_env"],
-            "warm_start": {**warm, "greedy": {"success": 0.5, "episodes": 100}},
-            "final": {**final, "greedy": {"success": 0.7, "episodes": 100}},
-            "baselines": {"oracle": {"success": 1.0, "episodes": 100}},
-            "gain": {"temperature_1": {"mean": 0.2, "ci95": [0.1, 0.3]}},
-            "work": {"env_steps": 4000 + 10 * seed, "tokens": 20000, "learning_seconds": 9.0},
-        }
-        (folder / "result.json").write_text(json.dumps(result))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    shown = [OLD_EPISODE] if episodes is None else episodes
-    (folder / "episodes.jsonl").write_text("".join(json.dumps(e) + "\n" for e in shown))
-    return folder
-
-
-#: As runs wrote them before observations were kept.
-OLD_EPISODE: dict[str, Any] = {
-    "phase": "train", "step": 2, "task_id": "t/1", "goal": "put a mug in a sink.",
-    "blueprint": ["take a mug", "put it in the sink"], "success": True, "return": 1.0,
-    "env_steps": 3,
-    "options": [{"index": 0, "subgoal": "take a mug", "steps": 2, "reward": 0.0,
-                 "reason": "done", "achieved": True}],
-    "segments": [{"role": "executor", "subgoal": "take a mug", "turns": [
-        {"action": "take mug 1", "reward": 0.0, "invalid": False},
-        {"action": "<sub_done>", "reward": 0.0, "invalid": False}]}],
-    "error": None,
-}  # fmt: skip
-
-
-class _Reader(html.parser.HTMLParser):
-    """Collects tags, scripts and everything that would be loaded from elsewhere."""
-
-    VOID = frozenset({"meta", "input", "link", "br", "img"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.loads: list[str] = []
-        self.handlers: list[str] = []
-        self.scripts: dict[str, str] = {}
-        self.at = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in self.VOID:
-            self.open.append(tag)
-        for key, value in attrs:
-            outward = key == "href" and not str(value).startswith("#")
-            if key in ("src", "srcset", "action") or outward:
-                self.loads.append(str(value))
-            if key.startswith("on"):
-                self.handlers.append(key)
-        if tag == "script":
-            self.at = dict(attrs).get("type") or "script"
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-        if tag == "script":
-            self.at = ""
-
-    def handle_data(self, data: str) -> None:
-        if self.at:
-            self.scripts[self.at] = self.scripts.get(self.at, "") + data
-
-
-def read(text: str) -> _Reader:
-    reader = _Reader()
-    reader.feed(text)
-    assert reader.open == []
-    return reader
-
-
-def data_of(text: str) -> Any:
-    return json.loads(read(text).scripts["application/json"])
 
 
 def test_seeds_of_a_method_are_one_group_and_methods_share_a_family(tmp_path: Path) -> None:
@@ -191,14 +73,83 @@ def test_long_curves_are_running_means() -> None:
     assert groups.smoothed(x, line)[1] == pytest.approx(line)
 
 
-def test_pooled_evaluations_have_the_interval_of_their_tasks(tmp_path: Path) -> None:
-    runs = [read_run(write_run(tmp_path / str(seed), seed)) for seed in (0, 1, 2)]
-    (family,) = groups.families(runs)
+def test_pooled_evaluations_have_intervals_over_seeds_and_tasks(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / str(seed), seed) for seed in (0, 1, 2)]
+    (family,) = groups.families([read_run(folder) for folder in folders])
     pooled = family.groups[0].pooled("final")
     assert pooled is not None and pooled.episodes == 300 and pooled.success == pytest.approx(0.6)
-    assert pooled.ci95 == pytest.approx((0.5020, 0.6906), abs=1e-3)
-    assert pooled.greedy == pytest.approx(0.7)
+    assert pooled.ci95 == pytest.approx((0.50, 0.695), abs=0.01), "no seed differs: the tasks' part"
+    assert pooled.greedy == pytest.approx(0.7) and pooled.over == "seeds and tasks"
     assert family.groups[0].pooled("nothing") is None
+    # Seeds that lie apart: no interval over tasks is as wide as that.
+    tables: dict[str, list[list[int]]] = {"warm_start": [], "final": []}
+    for seed, folder in enumerate(folders):
+        result = json.loads((folder / "result.json").read_text())
+        for name, share in (("warm_start", 20), ("final", 30 + 20 * seed)):
+            outcomes = [int(k % 100 < share) for k in range(100)]
+            result[name] |= {"success": share / 100, "outcomes": outcomes}
+            tables[name].append(outcomes)
+        (folder / "result.json").write_text(json.dumps(result))
+    runs = [read_run(folder) for folder in folders]
+    (family,) = groups.families(runs)
+    pooled = family.groups[0].pooled("final")
+    before, after = (np.asarray(tables[name], float) for name in ("warm_start", "final"))
+    assert pooled is not None and pooled.ci95 == success_over_seeds(after).ci95
+    assert pooled.ci95[0] < 0.05 and pooled.ci95[1] > 0.95 and pooled.seeds == (0.3, 0.5, 0.7)
+    assert family.groups[0].gain() == difference_over_seeds(before, after)
+    alone = groups.pool(runs[0].evaluations[-1:])
+    assert alone.over == "tasks" and alone.runs == 1
+    text = page.render(runs)
+    assert "over seeds and tasks" in text and "seeds 30%, 50%, 70%" in text
+
+
+def test_one_unfinished_run_does_not_blank_its_group(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        write_run(tmp_path / str(seed), seed, finished=seed != 1)
+    runs = [read_run(path) for path in find_runs([tmp_path])]
+    (family,) = groups.families(runs)
+    (group,) = family.groups
+    pooled = group.pooled("final")
+    assert pooled is not None and pooled.runs == 2 and pooled.success == pytest.approx(0.6)
+    gain = group.gain()
+    assert gain is not None and gain.mean == pytest.approx(0.2)
+    text = page.render(runs)
+    read(text)
+    assert "2 of 3 seeds" in text and "1 of 3 unfinished" in text
+    (line,) = [
+        line for line in page._table(family, {id(r): "r" for r in runs})["lines"] if line.whole
+    ]
+    assert line.cells["final"].success == pytest.approx(0.6) and line.cells["seconds"] == 9.0
+    assert line.cells["gain"][0] == pytest.approx(0.2)
+
+
+def test_copies_of_a_seed_are_counted_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 0)
+    write_run(tmp_path / "b", 1)
+    shutil.copytree(tmp_path / "a", tmp_path / "again")
+    # The same run as it stood before its end, and with other times.
+    early = write_run(tmp_path / "early", 0, finished=False)
+    rows = [json.loads(line) for line in (early / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.dumps({**row, "seconds": 3.5}) + "\n" for row in rows[:4]]
+    (early / "metrics.jsonl").write_text("".join(lines))
+    runs = [read_run(path) for path in find_runs([tmp_path])]
+    (family,) = groups.families(runs)
+    (group,) = family.groups
+    assert sorted(run.path.name for run in group.runs) == ["a", "b"]
+    assert {copy.path.name for copy, of in group.copies} == {"again", "early"}
+    pooled = group.pooled("final")
+    assert pooled is not None and pooled.runs == 2
+    text = page.render(runs)
+    assert text.count("not counted") == 2 and "2 seeds" in text and "4 seeds" not in text
+    assert len(data_of(text)) == 2, "episodes of copies are not shown twice"
+    # The same seed with other figures is another run, and that is said.
+    other = write_run(tmp_path / "other", 0)
+    metrics = (other / "metrics.jsonl").read_text()
+    (other / "metrics.jsonl").write_text(metrics.replace('"entropy": 0.5', '"entropy": 0.4'))
+    runs = [read_run(path) for path in find_runs([tmp_path])]
+    (family,) = groups.families(runs)
+    assert len(family.groups[0].runs) == 3
+    assert "of the same seed (0) as other, with other figures" in page.render(runs)
 
 
 def test_an_unfinished_run_is_shown_as_such(tmp_path: Path) -> None:

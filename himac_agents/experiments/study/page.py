@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any, cast
+from typing import Any
 
-from himac_agents.algorithms.methods import METHODS, MethodName
+from himac_agents.algorithms.methods import METHODS
+from himac_agents.evaluation.intervals import Interval
+from himac_agents.experiments.study import summary
 from himac_agents.experiments.study.plan import Study
-from himac_agents.experiments.study.results import pooled
+from himac_agents.experiments.study.summary import Run
 from himac_agents.files import write_atomically
 from himac_agents.reports.charts import Mark, Row, interval_chart
 
-Run = Mapping[str, Any]
 #: A study with its recorded cells.
 Recorded = tuple[Study, Mapping[str, Mapping[str, Any]]]
 
@@ -85,12 +86,16 @@ How to read it. **Warm start** is supervision on a scripted expert's demonstrati
 a cell that have the same roles share one a seed. Then each method learns until it has taken the
 same number of environment steps; where a table has a column for a number of tokens, each was
 measured once more when it had written so many. **Success** is on held-out tasks, sampled at
-temperature 1 as in training, and greedily beside it. Intervals are Wilson's 95% intervals of
-the seeds' mean, over tasks: as many trials as tasks, since all seeds play the same. The seeds' own
-figures stand in the second table. **Gain** is the
-difference from the warm start on the same tasks, with a 95% bootstrap interval. **Further
-supervision** trains the same warm start on the same demonstrations for as many CPU seconds as HiMAC
-learned.
+temperature 1 as in training, and greedily beside it. **Gain** is the difference from the warm start
+on the same tasks. **Further supervision** trains the same warm start on the same demonstrations for
+as many CPU seconds as the method learned.
+
+**Intervals** are 95% intervals. Those of a method are over training seeds *and* tasks, by a
+hierarchical bootstrap (`himac_agents/evaluation/intervals.py` gives the estimator, its sources, and
+why three seeds make it wide); differences are paired by task and seed. They tell what another
+training on other tasks may give. A row of one seed holds an interval *over tasks* alone: how well
+that one trained agent is known, not what the method gives when it is trained again. Below a mean
+stand its seeds, in the order of their numbers.
 """
 
 
@@ -108,11 +113,20 @@ def section(cell: Mapping[str, Any], figure: str) -> str:
         "",
         f"![Success before and after learning, {cell['cell']}]({figure})",
         "",
+    ]
+    if summary.by_counts(cell):
+        lines += [
+            "Runs here were recorded without the outcomes of single tasks: the seeds' part of an "
+            "interval over seeds and tasks comes from the seeds' means, the tasks' part is drawn "
+            "from counts, rather too wide than too narrow.",
+            "",
+        ]
+    lines += [
         *_methods_table(runs, episodes, int(cell.get("eval_at_tokens", 0))),
         "",
-        *_runs_table(runs),
+        *_runs_table(runs, episodes),
         "",
-        *_paired_lines(cell.get("paired", [])),
+        *_paired_lines(cell),
     ]
     if cell.get("missing"):
         lines += [f"**Not finished yet:** {', '.join(cell['missing'])}.", ""]
@@ -130,14 +144,22 @@ def _origins(runs: Iterable[Run]) -> Iterable[str]:
 
 
 def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by method, in the order of `METHODS`."""
-    found = {name: [r for r in runs if r["method"] == name] for name in METHODS}
-    return {str(name): rows for name, rows in found.items() if rows}
+    """Runs by method, by seed: in the order of `METHODS`, then methods that it does not know."""
+    order = dict.fromkeys([*METHODS, *(str(run["method"]) for run in runs)])
+    found = {name: [run for run in runs if run["method"] == name] for name in order}
+    return {
+        name: sorted(rows, key=lambda r: int(r["seed"])) for name, rows in found.items() if rows
+    }
 
 
 def titled(method: str) -> str:
     """A method's title in Markdown, where a bare `<sub_done>` would be taken for a tag."""
-    return METHODS[cast(MethodName, method)].title.replace("<sub_done>", "`<sub_done>`")
+    return _title(method).replace("<sub_done>", "`<sub_done>`")
+
+
+def _title(method: str) -> str:
+    """A method's title; its name where the register does not know it (any more)."""
+    return METHODS[method].title if method in METHODS else method
 
 
 def _methods_table(runs: Sequence[Run], episodes: int, tokens: int) -> list[str]:
@@ -152,27 +174,30 @@ def _methods_table(runs: Sequence[Run], episodes: int, tokens: int) -> list[str]
         work = [r["work"] for r in rows]
         there = [r["at_tokens"] for r in rows if "at_tokens" in r]
         measured = len(there) == len(rows)
-        at_tokens = f"{_pooled(there, episodes) if measured else ''} | " if tokens else ""
+        at_tokens = f"{_success(there, episodes) if measured else ''} | " if tokens else ""
         lines.append(
-            f"| {titled(method)} | {len(rows)} | {_pooled(warm, episodes)} | "
-            f"{at_tokens}**{_pooled(final, episodes)}** | {_pooled(warm, episodes, 'greedy')} | "
-            f"{_pooled(final, episodes, 'greedy')} | {_mean(work, 'env_steps')} | "
+            f"| {titled(method)} | {len(rows)} | {_success(warm, episodes)} | "
+            f"{at_tokens}{_success(final, episodes, strong=True)} | "
+            f"{_success(warm, episodes, 'greedy')} | "
+            f"{_success(final, episodes, 'greedy')} | {_mean(work, 'env_steps')} | "
             f"{_mean(work, 'tokens')} | {_mean(work, 'learning_cpu_seconds')} |"
         )
         beside = [r["supervised"] for r in rows if "supervised" in r]
         if beside:
             lines.append(
                 f"| {titled(method)}: further supervision instead | {len(beside)} | "
-                f"{_pooled(warm, episodes)} | {'| ' if tokens else ''}"
-                f"{_pooled(beside, episodes)} | "
-                f"{_pooled(warm, episodes, 'greedy')} | {_pooled(beside, episodes, 'greedy')} | "
+                f"{_success(warm, episodes)} | {'| ' if tokens else ''}"
+                f"{_success(beside, episodes)} | "
+                f"{_success(warm, episodes, 'greedy')} | {_success(beside, episodes, 'greedy')} | "
                 f"0 | 0 | {_mean(beside, 'cpu_seconds')} |"
             )
     return lines
 
 
-def _runs_table(runs: Sequence[Run]) -> list[str]:
+def _runs_table(runs: Sequence[Run], episodes: int) -> list[str]:
     lines = [
+        "Each seed, with intervals over tasks; and **all seeds**, over seeds and tasks:",
+        "",
         "| run | warm start | after | gain | greedy gain | further supervision | over it |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
@@ -188,16 +213,39 @@ def _runs_table(runs: Sequence[Run]) -> list[str]:
                 f"{_difference(run['gain'])} | {_difference(run['greedy_gain'])} | "
                 f"{shown} | {over} |"
             )
+        if len(rows) > 1:
+            lines.append(_whole_row(method, rows, episodes))
     return lines
 
 
-def _paired_lines(paired: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not paired:
+def _whole_row(method: str, rows: Sequence[Run], episodes: int) -> str:
+    """All seeds of a method, in the columns of the table of runs."""
+    beside = [run for run in rows if "over_supervised" in run]
+    over = ""
+    if beside:
+        found = summary.change(beside, "supervised", "final", "over_supervised", episodes)
+        over = _points(found)
+    cells = [
+        f"**{titled(method)}, all seeds**",
+        _mean_percent(rows, "warm_start"),
+        _mean_percent(rows, "final"),
+        f"**{_points(summary.change(rows, 'warm_start', 'final', 'gain', episodes))}**",
+        _points(summary.change(rows, "warm_start", "final", "greedy_gain", episodes)),
+        _mean_percent(beside, "supervised"),
+        over,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _paired_lines(cell: Mapping[str, Any]) -> list[str]:
+    pairs = [row for row in cell.get("paired", []) if row["base"] == cell["base"]]
+    if not pairs:
         return []
-    tokens = any("token_difference" in row for row in paired)
+    tokens = any("token_difference" in row for row in pairs)
     lines = [
-        "HiMAC minus the other method on the same tasks, after as many environment steps"
-        + (", and after as many tokens:" if tokens else ":"),
+        f"{titled(cell['base'])} minus the other method on the same tasks, after as many "
+        + ("environment steps, and after as many tokens" if tokens else "environment steps")
+        + " (each seed over tasks; **all seeds** over seeds and tasks):",
         "",
         "| against | seed | temperature 1 | greedy |"
         + (" equal tokens: temperature 1 |" if tokens else ""),
@@ -205,10 +253,19 @@ def _paired_lines(paired: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     kinds = ["difference", "greedy_difference"]
     kinds += ["token_difference"] if tokens else []
-    for row in paired:
-        found = [_difference(row[kind]) if kind in row else "" for kind in kinds]
-        title = titled(row["against"])
-        lines.append(f"| {title} | {row['seed']} | {' | '.join(found)} |")
+    order = by_method([{"method": row["against"], "seed": row["seed"]} for row in pairs])
+    for against in order:
+        rows = sorted((r for r in pairs if r["against"] == against), key=lambda r: int(r["seed"]))
+        for row in rows:
+            found = [_difference(row[kind]) if kind in row else "" for kind in kinds]
+            lines.append(f"| {titled(against)} | {row['seed']} | {' | '.join(found)} |")
+        if len(rows) > 1:
+            whole = []
+            for kind in kinds:
+                having = [row for row in rows if kind in row]
+                known = len(having) == len(rows)
+                whole.append(_points(summary.paired(cell, having, kind)) if known else "")
+            lines.append(f"| **{titled(against)}** | **all seeds** | {' | '.join(whole)} |")
     return [*lines, ""]
 
 
@@ -221,12 +278,12 @@ def draw(cell: Mapping[str, Any]) -> str:
         if beside:
             points.append(_mark("further supervision", beside, episodes, _SUPERVISED, True))
         points.append(_mark("after learning", [r["final"] for r in runs], episodes, _FINAL, False))
-        rows.append(Row(METHODS[method].title, points))  # type: ignore[index]
+        rows.append(Row(_title(method), points))
     return interval_chart(
         rows,
         title=f"{cell['env']}: held-out success at temperature 1",
-        x_label="grey: warm start; orange: further supervision; blue: after learning (95% "
-        "intervals)",
+        x_label="grey: warm start; orange: further supervision; blue: after learning; small dots: "
+        "seeds; 95% over seeds and tasks",
         standalone=True,
         width=720,
     )
@@ -235,13 +292,40 @@ def draw(cell: Mapping[str, Any]) -> str:
 def _mark(
     label: str, scores: Sequence[Mapping[str, Any]], episodes: int, colour: int, hollow: bool
 ) -> Mark:
-    value, low, high = pooled(scores, episodes)
-    return Mark(label, 0.0, value, low, high, colour, hollow)
+    found = summary.success(scores, episodes)
+    seeds = [float(score["success"]) for score in scores]
+    return Mark(
+        label, 0.0, found.mean, *found.ci95, colour, hollow, seeds if len(seeds) > 1 else ()
+    )
 
 
-def _pooled(scores: Sequence[Mapping[str, Any]], episodes: int, key: str = "success") -> str:
-    value, low, high = pooled(scores, episodes, key)
-    return f"{_percent(value)} [{_percent(low)}, {_percent(high)}]"
+def _success(
+    scores: Sequence[Mapping[str, Any]], episodes: int, key: str = "success", strong: bool = False
+) -> str:
+    """A mean with its interval, and the seeds that it is the mean of below it."""
+    found = summary.success(scores, episodes, key)
+    text = f"{_percent(found.mean)} [{_percent(found.low)}, {_percent(found.high)}]"
+    text = f"**{text}**" if strong else text
+    if len(scores) == 1:
+        return f"{text} {_over(found)}"
+    return f"{text}<br>{seeds_of(scores, key)}"
+
+
+def seeds_of(scores: Sequence[Mapping[str, Any]], key: str = "success") -> str:
+    """Every seed's success, in percent."""
+    return " · ".join(_percent(score[key]) for score in scores)
+
+
+def _over(found: Interval) -> str:
+    return f"(over {found.over})"
+
+
+def _points(found: Interval) -> str:
+    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def _mean_percent(runs: Sequence[Run], name: str) -> str:
+    return _percent(mean(run[name]["success"] for run in runs)) if runs else ""
 
 
 def _percent(value: float) -> str:

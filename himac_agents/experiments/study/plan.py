@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from himac_agents.algorithms.methods import METHODS, MethodName, method_of
-from himac_agents.config import TrainConfig
+from himac_agents.algorithms.methods import METHODS, method_of, resolve
+from himac_agents.config import LEARNING_FIELDS, TrainConfig
+from himac_agents.config.values import read_file
 from himac_envs import registry
 
 #: What a run of a method changes in the cell's preset.
@@ -54,7 +55,7 @@ class Job:
 
     kind: Literal["warm", "learn"]
     cell: str
-    method: MethodName
+    method: str
     seed: int
     config: TrainConfig
     needs: str = ""
@@ -89,6 +90,7 @@ class Study:
         seeds: The seeds of every cell and method.
         cells: By name.
         rows: (cell names, methods) in the order in which they are to run.
+        base: The method that the others of a cell are compared with, task by task and seed by seed.
         changes: What single methods change in a preset, by method.
         notes: What was learned on the way and what the figures rest on, for the page of results.
     """
@@ -97,7 +99,8 @@ class Study:
     summary: str
     seeds: tuple[int, ...]
     cells: dict[str, Cell]
-    rows: tuple[tuple[tuple[str, ...], tuple[MethodName, ...]], ...]
+    rows: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    base: str
     changes: dict[str, Changes]
     notes: str = ""
 
@@ -107,7 +110,8 @@ class Study:
 
         Raises:
             FileNotFoundError: There is no such card; the message lists those that exist.
-            ValueError: The card names unknown cells or misses a part.
+            ValueError: The card names unknown cells or misses a part. Unknown methods are refused
+                when they are to be run.
         """
         if name.endswith(".toml"):
             content = _read_file(Path(name))
@@ -124,24 +128,35 @@ class Study:
                 tuple(int(seed) for seed in content["seeds"]),
                 cells,
                 rows,
+                str(content.get("base", rows[0][1][0])),
                 {str(k): dict(v) for k, v in content.get("methods", {}).items()},
                 str(content.get("notes", "")),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{where}: needs `summary`, `seeds`, tables [cells.NAME] with `preset`, and "
                 f"[[runs]] with `cells` and `methods` ({error!r})"
             ) from error
-        for what, named, known in (
-            ("cells", {c for group, _ in rows for c in group}, set(cells)),
-            ("methods", {m for _, group in rows for m in group}, set(METHODS)),
-        ):
-            if unknown := sorted(named - known):
-                raise ValueError(f"{where}: [[runs]] names unknown {what}: {', '.join(unknown)}")
+        if unknown := sorted({c for group, _ in rows for c in group} - set(cells)):
+            raise ValueError(f"{where}: [[runs]] names unknown cells: {', '.join(unknown)}")
         return study
 
-    def config(self, cell: str, method: MethodName, seed: int) -> TrainConfig:
-        """The settings of one run: the cell's preset, the method's changes, the seed."""
+    @property
+    def size(self) -> int:
+        """How many runs it is made of."""
+        return len(self.seeds) * sum(len(cells) * len(methods) for cells, methods in self.rows)
+
+    def config(self, cell: str, method: str, seed: int) -> TrainConfig:
+        """The settings of one run: the cell's preset, the method's changes, the seed.
+
+        Raises:
+            ValueError: There is no such method (what is recorded of one can still be shown).
+        """
+        if method not in METHODS:
+            raise ValueError(
+                f"study {self.name!r}: [[runs]] names an unknown method {method!r}: choose among "
+                f"{', '.join(METHODS)}"
+            )
         card = self.cells[cell]
         preset = card.preset
         if preset.endswith(".toml"):
@@ -151,7 +166,8 @@ class Study:
         roles = card.hierarchical if METHODS[method].hierarchical else card.flat
         changes = {**roles, **self.changes.get(method, {}), "method": method, "seed": seed}
         values = {item.name: getattr(base, item.name) for item in dataclasses.fields(base)}
-        return TrainConfig.from_dict({**values, **changes}, f"study {self.name!r}, cell {cell!r}")
+        found = TrainConfig.from_dict({**values, **changes}, f"study {self.name!r}, cell {cell!r}")
+        return resolve(found)
 
     def jobs(self, cells: Sequence[str] = (), methods: Sequence[str] = ()) -> list[Job]:
         """Every job in order; a warm start stands just before the first run that needs it.
@@ -206,20 +222,6 @@ class Study:
                 )
 
 
-#: Settings that leave a warm start and its evaluation as they are. All others shape it: where they
-#: differ, it cannot be shared.
-LEARNING_FIELDS = frozenset(
-    {
-        "method", "iterations", "max_env_steps", "max_tokens", "eval_at_tokens", "tasks",
-        "blueprints", "executions", "greedy_execution", "planner_every", "executor_updates",
-        "resample_dead", "executor_advantage", "stop_at_failure", "step_cost", "advantage_std",
-        "gigpo_discount", "gigpo_weight", "format_penalty", "lr", "clip", "clip_high", "kl",
-        "loss_mean", "minibatches", "least_minibatch", "epochs", "temperature", "baselines",
-        "checkpoint_every", "note",
-    }
-)  # fmt: skip
-
-
 def _check_shared(first: Job, job: Job) -> None:
     for name in (item.name for item in dataclasses.fields(TrainConfig)):
         if name in LEARNING_FIELDS:
@@ -232,11 +234,6 @@ def _check_shared(first: Job, job: Job) -> None:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    import tomllib
-
     if not path.is_file():
         raise FileNotFoundError(f"there is no study {path}")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: not valid TOML: {error}") from error
+    return read_file(path)

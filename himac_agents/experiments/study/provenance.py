@@ -12,16 +12,11 @@ from typing import Any
 from himac_envs import __version__, registry
 from himac_envs.machine import processor
 
-_ROOT = Path(__file__).resolve().parents[2]
-
 
 def checkout() -> Path | None:
     """The source checkout that this code runs from; None in an installed wheel."""
-    return _ROOT if (_ROOT / "pyproject.toml").is_file() and _in_checkout() else None
-
-
-def _in_checkout() -> bool:
-    return registry.root() == _ROOT / "registry"
+    root = registry.root().parent
+    return root if (root / "pyproject.toml").is_file() else None
 
 
 def provenance() -> dict[str, Any]:
@@ -38,11 +33,12 @@ def provenance() -> dict[str, Any]:
 
 def commit() -> str:
     """The checkout's commit, with "+" behind it where tracked files differ; "" without one."""
-    if checkout() is None:
+    root = checkout()
+    if root is None:
         return ""
     try:
-        head = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "himac_agents",
+        head = _git(root, "rev-parse", "--short=12", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "himac_agents",
                        "himac_envs", "registry/presets", "registry/studies")  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         return ""
@@ -54,9 +50,9 @@ def machine() -> str:
     return f"{processor()}, {os.cpu_count()} cores"
 
 
-def _git(*args: str) -> str:
+def _git(root: Path, *args: str) -> str:
     done = subprocess.run(
-        ["git", "-C", str(_ROOT), *args], capture_output=True, text=True, check=True
+        ["git", "-C", str(root), *args], capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
 

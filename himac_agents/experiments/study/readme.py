@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from himac_agents.algorithms.methods import METHODS
-from himac_agents.experiments.study.page import Recorded, Run, by_method, titled
-from himac_agents.experiments.study.results import pooled
+from himac_agents.experiments.study import summary
+from himac_agents.experiments.study.page import Recorded, by_method, seeds_of, titled
+from himac_agents.experiments.study.summary import Run
 from himac_agents.files import write_atomically
 
 #: The table stands between these two lines; all else in the file is left as it is.
@@ -38,7 +38,7 @@ def update(path: Path, studies: Sequence[Recorded]) -> bool:
 
 
 def table(studies: Sequence[Recorded]) -> str:
-    """Success of every method in every cell, warm start and end, all seeds together."""
+    """Success of every method in every cell, warm start and end: all seeds, and each."""
     every = [(name, cell, study) for study, found in studies for name, cell in found.items()]
     # The last of a name wins: the one with the most runs.
     every.sort(key=lambda item: (item[0], len(item[1]["runs"])))
@@ -48,7 +48,8 @@ def table(studies: Sequence[Recorded]) -> str:
         for name, (cell, _) in cells.items()
     ]
     lines = ["| | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(cells)]
-    for method in METHODS:
+    every_run = [run for cell, _ in cells.values() for run in cell["runs"]]
+    for method in by_method(every_run):
         for title, end in (
             (titled(method), "final"),
             (f"{titled(method)}'s warm start, supervised for the same CPU time", "supervised"),
@@ -63,16 +64,21 @@ def table(studies: Sequence[Recorded]) -> str:
 
 
 def _cell(runs: Sequence[Run], end: str, episodes: int, seeds: int) -> str:
-    """`before -> after (greedy before -> after)`, in percent; how many seeds, where not all."""
+    """Before -> after with its interval in whole points; each seed's end; the same greedily."""
     if not runs:
         return ""
     before, after = [run["warm_start"] for run in runs], [run[end] for run in runs]
 
     def percent(scores: Sequence[Mapping[str, Any]], key: str) -> str:
-        return f"{100 * pooled(scores, episodes, key)[0]:.1f}"
+        return f"{100 * sum(score[key] for score in scores) / len(scores):.1f}"
 
-    return (
+    found = summary.success(after, episodes)
+    lines = [
         f"{percent(before, 'success')} → **{percent(after, 'success')}** "
-        f"({percent(before, 'greedy')} → {percent(after, 'greedy')})"
-        + (f", {len(runs)} of {seeds} seeds" if len(runs) < seeds else "")
-    )
+        f"[{100 * found.low:.0f}, {100 * found.high:.0f}]",
+        f"seeds {seeds_of(after)}" if len(runs) > 1 else "one seed, over tasks",
+        f"greedy {percent(before, 'greedy')} → {percent(after, 'greedy')}",
+    ]
+    if 1 < len(runs) < seeds:
+        lines.append(f"{len(runs)} of {seeds} seeds")
+    return "<br>".join(lines)

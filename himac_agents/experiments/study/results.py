@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from himac_agents.evaluation.metrics import wilson
+from himac_agents.evaluation.intervals import pack
 from himac_agents.experiments.study.plan import Job, Study
 from himac_agents.files import write_atomically
 from himac_agents.training.result import difference
@@ -40,6 +40,7 @@ def collect_results(study: Study, out: Path, jobs: Sequence[Job] = ()) -> dict[s
             "study": study.name,
             "cell": cell,
             "preset": study.cells[cell].preset,
+            "base": study.base,
             "env": first.config.env,
             "flat_env": first.config.flat_env,
             "split": first.config.eval_split,
@@ -52,7 +53,7 @@ def collect_results(study: Study, out: Path, jobs: Sequence[Job] = ()) -> dict[s
                 job.name.removeprefix("runs/") for job in mine if not _result(job, out).is_file()
             ],
             "runs": rows,
-            "paired": _paired(finished),
+            "paired": _paired(finished, study.base),
         }
     return found
 
@@ -83,16 +84,24 @@ def _row(job: Job, result: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def score(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Success at temperature 1 and greedy, with Wilson's 95% intervals."""
+    """Success at temperature 1 and greedy, with intervals over tasks, and each task's outcome.
+
+    Outcomes are packed into hexadecimal digits (see `intervals.pack`), in the order of the tasks,
+    which is the same in all runs of a cell.
+    """
     found: dict[str, Any] = {"success": entry["success"], "ci95": entry["ci95"]}
+    if "outcomes" in entry:
+        found["outcomes"] = pack(entry["outcomes"])
     if "greedy" in entry:
         found["greedy"] = entry["greedy"]["success"]
         found["greedy_ci95"] = entry["greedy"]["ci95"]
+        if "outcomes" in entry["greedy"]:
+            found["greedy_outcomes"] = pack(entry["greedy"]["outcomes"])
     return found
 
 
-def _paired(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """HiMAC against each other method on the same tasks, a row a seed.
+def _paired(finished: Sequence[tuple[Job, Mapping[str, Any]]], base: str) -> list[dict[str, Any]]:
+    """One method against each other on the same tasks, a row a seed, with intervals over tasks.
 
     At the end, where both have taken as many environment steps, and where both were measured there
     after as many tokens.
@@ -100,28 +109,16 @@ def _paired(finished: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[dict[str,
     rows: list[dict[str, Any]] = []
     by_run = {(job.method, job.seed): result for job, result in finished}
     for (method, seed), theirs in by_run.items():
-        ours = by_run.get(("himac", seed))
-        if method == "himac" or ours is None:
+        ours = by_run.get((base, seed))
+        if method == base or ours is None:
             continue
-        row: dict[str, Any] = {"against": method, "seed": seed}
+        row: dict[str, Any] = {"base": base, "against": method, "seed": seed}
         row["difference"] = difference(theirs["final"], ours["final"])
         row["greedy_difference"] = difference(theirs["final"]["greedy"], ours["final"]["greedy"])
         if "at_tokens" in theirs and "at_tokens" in ours:
             row["token_difference"] = difference(theirs["at_tokens"], ours["at_tokens"])
         rows.append(row)
     return rows
-
-
-def pooled(scores: Sequence[Mapping[str, Any]], episodes: int, key: str = "success") -> tuple[
-    float, float, float
-]:  # fmt: skip
-    """Mean success of several seeds' evaluations, with Wilson's 95% interval over tasks.
-
-    All seeds play the same tasks: there are as many trials as tasks (see `evaluation.metrics`).
-    How far the seeds lie apart is told beside it.
-    """
-    mean = sum(s[key] for s in scores) / len(scores)
-    return mean, *wilson(mean * episodes, episodes)
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -133,15 +130,19 @@ def keep(recorded: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, A
     So a study can be finished on another day, or another machine, from what it has recorded.
     """
 
-    def both(kind: str, key: str) -> list[dict[str, Any]]:
-        found = {(row[key], row["seed"]): row for row in recorded.get(kind, [])}
-        found |= {(row[key], row["seed"]): row for row in content[kind]}
-        return list(found.values())
+    def both(kind: str, *keys: str) -> list[dict[str, Any]]:
+        rows = [*recorded.get(kind, []), *content[kind]]
+        return list({tuple(row[key] for key in keys): row for row in rows}.values())
 
-    runs = both("runs", "method")
+    runs = both("runs", "method", "seed")
     names = {f"{content['cell']}-{row['method']}-seed{row['seed']}" for row in runs}
     missing = [name for name in content["missing"] if name not in names]
-    return {**content, "missing": missing, "runs": runs, "paired": both("paired", "against")}
+    return {
+        **content,
+        "missing": missing,
+        "runs": runs,
+        "paired": both("paired", "base", "against", "seed"),
+    }
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> Path:

@@ -143,7 +143,7 @@
       (outcome === "all" || Boolean(entry.episode.success) === (outcome === "solved")) &&
       words.every((word) => entry.text.includes(word)));
     const hidden = runs.reduce((sum, r, i) => sum + (run === "" || Number(run) === i ? r.hidden : 0), 0);
-    $("f-count").textContent = `${state.shown.length} of ${all.length} episodes` + (hidden ? `; ${hidden} more in the run folders` : "");
+    $("f-count").textContent = `${state.shown.length} of ${all.length} episodes` + (hidden ? `; ${hidden} more in the files` : "");
     const list = $("list");
     list.replaceChildren();
     for (const entry of state.shown) list.append(row(entry));
@@ -312,6 +312,15 @@
       box.append(frames);
     }
     if (seen !== undefined) section(box, "What it saw", observed(seen, turn.action));
+    const read = promptOf(segment, turn);
+    if (read.length) {
+      const whole = el("details", "prompt");
+      whole.append(el("summary", "", `The whole prompt, ${read.length} message${read.length > 1 ? "s" : ""}`));
+      for (const message of read) {
+        whole.append(el("h6", "", message.role + (message.images ? `, ${message.images} pictures` : "")), el("pre", "text", message.content));
+      }
+      box.append(whole);
+    }
     if (turn.text !== undefined && turn.text !== turn.action) {
       const two = el("div", "two");
       two.append(section(el("div"), "What it wrote", el("pre", "text wrote", turn.text)), section(el("div"), "What was sent", el("pre", "text sent", turn.action)));
@@ -319,6 +328,14 @@
     } else section(box, "What it wrote and what was sent", el("pre", "text wrote", turn.action));
     if (turn.observation !== undefined) section(box, "What came back", observed(turn.observation));
     if (seen === undefined && turn.observation === undefined) box.append(el("p", "fine", "Observations were not kept in this run."));
+  };
+
+  // What a turn answered: the messages before its own answer, where an evaluation kept them.
+  const promptOf = (segment, turn) => {
+    const messages = segment.messages || [];
+    const answers = messages.map((m, i) => (m.role === "assistant" ? i : -1)).filter((i) => i >= 0);
+    const place = answers.length - segment.turns.length + segment.turns.indexOf(turn);
+    return place >= 0 && place < answers.length ? messages.slice(0, answers[place]) : [];
   };
 
   // A web shop's page, whose parts are joined by [SEP], is laid out; what was clicked is marked.

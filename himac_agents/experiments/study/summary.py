@@ -1,0 +1,111 @@
+"""Several seeds as one figure: intervals of recorded cells, over seeds and tasks.
+
+Every figure is computed from what is recorded when it is shown. New recordings hold the outcome of
+every task; of older ones only each seed's mean is known and how sure it is over tasks, and what is
+made of them is marked as `counted` (see `himac_agents.evaluation.intervals`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from himac_agents.evaluation.intervals import (
+    Z95,
+    Floats,
+    Interval,
+    difference_from_means,
+    difference_over_seeds,
+    success_from_means,
+    success_over_seeds,
+    unpack,
+)
+
+Run = Mapping[str, Any]
+Cell = Mapping[str, Any]
+#: Under which key of a recorded evaluation the outcomes of a figure stand.
+OUTCOMES = {"success": "outcomes", "greedy": "greedy_outcomes"}
+
+
+def success(scores: Sequence[Mapping[str, Any]], episodes: int, key: str = "success") -> Interval:
+    """The success of several seeds' evaluations on the same tasks.
+
+    Args:
+        scores: Recorded evaluations, one a seed (see `results.score`).
+        episodes: How many tasks they played.
+        key: "success" (at temperature 1) or "greedy".
+    """
+    table = _outcomes(scores, episodes, key)
+    if table is None:
+        return success_from_means([float(s[key]) for s in scores], episodes)
+    return success_over_seeds(table)
+
+
+def difference(
+    before: Sequence[Mapping[str, Any]],
+    after: Sequence[Mapping[str, Any]],
+    recorded: Sequence[Mapping[str, Any]],
+    episodes: int,
+    key: str = "success",
+) -> Interval:
+    """`after` minus `before`, paired by task and seed.
+
+    Args:
+        before: Recorded evaluations, one a seed.
+        after: Others of the same seeds, in the same order.
+        recorded: What was recorded of each seed's difference (mean and `ci95` over tasks): it is
+            used where outcomes were not kept.
+        episodes: How many tasks they played.
+        key: "success" or "greedy".
+    """
+    first, second = _outcomes(before, episodes, key), _outcomes(after, episodes, key)
+    if first is not None and second is not None:
+        return difference_over_seeds(first, second)
+    widths = [row["ci95"][1] - row["ci95"][0] for row in recorded]
+    return difference_from_means([row["mean"] for row in recorded], [w / 2 / Z95 for w in widths])
+
+
+def change(runs: Sequence[Run], begin: str, end: str, recorded: str, episodes: int) -> Interval:
+    """How far the seeds of one method came between two of their evaluations.
+
+    Args:
+        runs: Recorded runs that have both.
+        begin: Where they are counted from: "warm_start", "supervised".
+        end: Where they came to: "final".
+        recorded: The key of the recorded difference: "gain", "greedy_gain", "over_supervised".
+        episodes: How many tasks they played.
+    """
+    key = "greedy" if recorded.startswith("greedy") else "success"
+    before, after = [r[begin] for r in runs], [r[end] for r in runs]
+    return difference(before, after, [r[recorded] for r in runs], episodes, key)
+
+
+def paired(cell: Cell, rows: Sequence[Mapping[str, Any]], kind: str) -> Interval:
+    """A cell's base minus another method, over the seeds that both have.
+
+    Args:
+        cell: The recorded cell.
+        rows: Its recorded pairs of the two, one a seed, each with this kind.
+        kind: "difference", "greedy_difference" (at the end) or "token_difference" (after as many
+            tokens).
+    """
+    runs = {(run["method"], run["seed"]): run for run in cell["runs"]}
+    where = "at_tokens" if kind == "token_difference" else "final"
+    key = "greedy" if kind == "greedy_difference" else "success"
+    base = [runs.get((row["base"], row["seed"]), {}).get(where, {}) for row in rows]
+    others = [runs.get((row["against"], row["seed"]), {}).get(where, {}) for row in rows]
+    return difference(others, base, [row[kind] for row in rows], int(cell["episodes"]), key)
+
+
+def by_counts(cell: Cell) -> bool:
+    """Whether outcomes of single tasks are missing in some of a cell's runs."""
+    return any(OUTCOMES["success"] not in run["final"] for run in cell["runs"])
+
+
+def _outcomes(scores: Sequence[Mapping[str, Any]], episodes: int, key: str) -> Floats | None:
+    """[seeds, tasks] outcomes; None where one of the evaluations holds none."""
+    if not all(OUTCOMES[key] in score for score in scores):
+        return None
+    return np.stack([unpack(score[OUTCOMES[key]], episodes) for score in scores])
