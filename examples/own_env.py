@@ -1,10 +1,16 @@
-"""Your own task behind the same hierarchy: subclass TaskEnv, and check it.
+"""Your own task behind the same hierarchy: subclass TaskEnv, check it, and register it.
 
 The rules: a counter starts at 0; "up" and "down" change it; reach the goal's number.
+
+Once registered it is like any other: `himac play own_env:Counter-v0`, and eval, demos and
+`himac train --env own_env:Counter-v0`. A package of yours is found without "own_env:" where its
+pyproject.toml names the module: [project.entry-points."himac.envs"] counter = "own_env"
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+import gymnasium as gym
 
 from himac_envs import Blueprint, HierarchicalEnv, OracleExecutor, Outcome, PlannerView, TaskEnv
 from himac_envs.task import UnknownSplitError, UnknownTaskError
@@ -68,9 +74,14 @@ class CounterEnv(TaskEnv):
         return int(word) if word.isdigit() else None
 
 
-check_task_env(CounterEnv())
-env = HierarchicalEnv(CounterEnv())
-view = PlannerView(env, OracleExecutor(env))
-view.reset(seed=0)
-_, reward, *_, info = view.step("1. reach 1\n2. " + f"reach {env.task_id[6:]}")
-print(f"reward {reward}, options {[o['steps'] for o in info['options']]}")
+OVER = "himac_envs.hierarchy:make_hierarchical"
+gym.register("Counter-v0", OVER, kwargs={"task": "own_env:CounterEnv"})
+gym.register("Counter-Flat-v0", "own_env:CounterEnv")
+
+if __name__ == "__main__":
+    check_task_env(CounterEnv())
+    env = HierarchicalEnv(CounterEnv())
+    view = PlannerView(env, OracleExecutor(env))
+    view.reset(seed=0)
+    _, reward, *_, info = view.step("1. reach 1\n2. " + f"reach {env.task_id[6:]}")
+    print(f"reward {reward}, options {[o['steps'] for o in info['options']]}")

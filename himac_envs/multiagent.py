@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 from gymnasium import spaces
 
+from himac_envs import registry
 from himac_envs.hierarchy import PLAN, HierarchicalEnv, hierarchical
 from himac_envs.task import FreeText, MissingDependencyError
 
@@ -30,8 +31,8 @@ class HierarchicalAEC(AECEnv):  # type: ignore[misc]
     observe the same dictionary, both get the task's reward, and both end with the episode.
 
     Args:
-        env: A hierarchical environment, or the id of one.
-        **kwargs: For ``gym.make`` where ``env`` is an id.
+        env: A hierarchical environment, or a name of one (`himac_envs.registry.find_id`).
+        **kwargs: For the environment where ``env`` is a name.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -42,7 +43,7 @@ class HierarchicalAEC(AECEnv):  # type: ignore[misc]
 
     def __init__(self, env: gym.Env[Any, Any] | str, **kwargs: Any) -> None:
         super().__init__()
-        made = gym.make(env, **kwargs) if isinstance(env, str) else env
+        made = registry.make(env, **kwargs) if isinstance(env, str) else env
         self.env: HierarchicalEnv = hierarchical(made)
         self.render_mode = self.env.render_mode
         self.possible_agents = [PLANNER, EXECUTOR]

@@ -26,7 +26,7 @@ def make(
     tasks of your own that are slow.
 
     Args:
-        env_id: A registered id.
+        env_id: A registered id, or another name of `himac_envs.registry.find_id`.
         num_envs: How many.
         workers: One process an environment (never with shared memory, which cannot hold text).
         autoreset: When a finished environment begins anew.
@@ -34,6 +34,7 @@ def make(
     """
     if num_envs < 1:
         raise ValueError(f"num_envs={num_envs}: a batch needs at least one environment")
+    env_id = himac_envs.registry.find_id(env_id)
     if workers:
         make_one = partial(gym.make, env_id, **kwargs)
         return AsyncVectorEnv([make_one] * num_envs, shared_memory=False, autoreset_mode=autoreset)

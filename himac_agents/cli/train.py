@@ -68,21 +68,11 @@ def main(args: Sequence[str]) -> int:
         if options.preset != first:
             # It stands behind options: what they replace is known only now.
             options = _parse(args, options.preset)
-        return run(replace(options, config=_in_environment(options)))
+        short = named(options.data, options.max_steps)
+        kwargs = {**options.config.env_kwargs, **short}
+        return run(replace(options, config=options.config.replace(env_kwargs=kwargs)))
     except ValueError as error:
         raise ValueError(_with_option(str(error))) from error
-
-
-def _in_environment(options: Options) -> TrainConfig:
-    """The settings with the environment's name and arguments as the other commands take them."""
-    config = options.config
-    if options.resume is not None:
-        return config
-    return config.replace(
-        env=registry.find_id(config.env),
-        flat_env=registry.find_id(config.flat_env),
-        env_kwargs={**config.env_kwargs, **named(options.data, options.max_steps)},
-    )
 
 
 def _parse(args: Sequence[str], preset: str) -> Options:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 
-import gymnasium as gym
-
 from himac_envs import registry
-from himac_envs.registry import EnvCard
+from himac_envs.registry import EnvCard, UnknownEnvError
 
 #: Played where no environment is named.
 DEFAULT = "HiMAC-ALFWorld-v0"
@@ -97,10 +94,11 @@ def _named(name: str, kind: str) -> str:
 
 
 def _registered(name: str) -> bool:
-    module, _, rest = name.rpartition(":")
-    if module:
-        importlib.import_module(module)
-    return rest in gym.registry
+    try:
+        registry.find_id(name)
+    except UnknownEnvError:
+        return False
+    return True
 
 
 def _task(card: EnvCard) -> tuple[str, str]:

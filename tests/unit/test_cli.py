@@ -120,7 +120,8 @@ def test_errors_are_one_message_that_teaches(
     assert main(args) == 1
     assert not list(tmp_path.rglob("config.toml")), "what cannot be begun leaves no run behind"
     error = capsys.readouterr().err
-    assert error.startswith("himac:") and says in error and "Traceback" not in error
+    # Stages that were begun are told before it.
+    assert "\nhimac: " in f"\n{error}" and says in error and "Traceback" not in error
 
 
 def _session(lines: list[str], env_id: str = "HiMAC-ALFWorld-v0") -> tuple[Session, io.StringIO]:

@@ -81,6 +81,7 @@ def test_train_takes_names_and_data_like_the_others(
     from himac_agents.cli import train
 
     taken: list[Any] = []
+    kept = train.run
     monkeypatch.setattr(train, "run", lambda options: taken.append(options.config) or 0)
     names = ["--env", "Sokoban", "--flat-env", "HiMAC-Sokoban-Flat-v0"]
     assert main(["train", *names, "--data", "generated", "--max-steps", "9"]) == 0
@@ -90,7 +91,9 @@ def test_train_takes_names_and_data_like_the_others(
     assert taken[1].env_arguments()["data"] == "generated"
     assert main(["train", "sokoban"]) == 1
     assert "himac train --env sokoban" in capsys.readouterr().err
-    assert main(["train", "--env", "sokobann"]) == 1
+    monkeypatch.setattr(train, "run", kept)
+    run = str(tmp_path / "run")
+    assert main(["train", "--env", "sokobann", "--out", run]) == 1
     assert "Did you mean sokoban" in capsys.readouterr().err
 
 
@@ -143,3 +146,13 @@ def test_benchmarks_are_measured_by_any_of_their_names(
     monkeypatch.setattr(bench, "run", lambda quick: {"measured": 1})
     assert main(["bench", "HiMAC-Sokoban-v0"]) == 0
     assert main(["bench", "CartPole-v1"]) == 1 and "choose one of" in capsys.readouterr().err
+
+
+def test_batches_take_the_same_names() -> None:
+    from himac_envs.vector import make
+
+    envs = make("Sokoban", 2)
+    assert envs.reset(seed=0)[0]["phase"].tolist() == [0, 0]
+    envs.close()
+    with pytest.raises(UnknownEnvError, match="Did you mean"):
+        make("sokobann", 2)

@@ -162,6 +162,15 @@ def test_a_module_in_this_folder_plays_in_every_command(himac: Any, tmp_path: Pa
     assert found["errors"] == 0 and found["env_steps"] <= 14, "its own arguments are kept"
 
 
+def test_the_example_is_such_a_module(himac: Any, tmp_path: Path) -> None:
+    out, _ = himac("play", "own_env:Counter-v0", "--expert", path=str(ROOT / "examples"))
+    assert "reach" in out and "not won" not in out
+    words = ["--flat", "--agent", "oracle", "--episodes", "2", "--json", "a.json"]
+    himac("eval", "own_env:Counter-v0", *words, path=str(ROOT / "examples"))
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["env"] == "own_env:Counter-Flat-v0" and found["success"] == 1.0
+
+
 def test_wrappers_of_the_registration_are_kept(himac: Any, tmp_path: Path) -> None:
     (tmp_path / "garden.py").write_text(_MODULE.replace("NAME", "garden"))
     out, _ = himac("play", "garden:Loud-v0", "--expert")
