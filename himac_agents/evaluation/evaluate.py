@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents.agents.agent import HiMACAgent, at_temperature
+from himac_agents.config import check_seeds
 from himac_agents.distributed import team
 from himac_agents.evaluation.metrics import Record, summarise, wilson
 from himac_agents.rollouts.collect import collect
@@ -149,6 +150,7 @@ def play(
         on_episode: Called with each finished episode.
         on_record: Called with what each finished episode amounts to.
     """
+    check_seeds(*seeds)
     player, together = at_temperature(agent, temperature), team()
     records: list[Record] = []
     generators = [p.generator for p in agent.policies() if hasattr(p, "generator")]
@@ -158,7 +160,7 @@ def play(
         for policy in seeded:
             policy.reseed(seed)
         for generator in generators:
-            generator.manual_seed(1_000_003 * (seed + 1) + together.rank)
+            generator.manual_seed((1_000_003 * (seed + 1) + together.rank) % 2**63)
         tasks = [Task(task_id, i) for i, task_id in enumerate(task_ids)]
         mine: list[Record] = []
 
