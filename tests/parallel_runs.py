@@ -1,6 +1,7 @@
 """What two processes do in `test_agents_parallel.py`: run with a launcher's environment variables.
 
-python parallel_runs.py update FOLDER METHOD
+python parallel_runs.py FOLDER MEAN          an update of each kind
+python parallel_runs.py FOLDER MEAN broken   a run in which one process meets a NaN
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import fruit_runs
 import numpy as np
 import torch
 from crediting import credited
@@ -19,12 +21,15 @@ from himac_agents.agents.agent import HiMACAgent
 from himac_agents.algorithms.batching import segments_of
 from himac_agents.algorithms.learner import Learner
 from himac_agents.config import TrainConfig
+from himac_agents.policies.base import TokenBatch
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import CompactPrompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.types import EpisodeRequest
 from himac_agents.training.demonstrations import Supervision, demonstrate, texts_of
+from himac_agents.training.stopping import StoppedError
+from himac_agents.training.trainer import Trainer
 from himac_envs.hierarchy import HierarchicalEnv
 
 
@@ -67,6 +72,30 @@ def update(folder: Path, mean: str) -> None:
     distributed.leave()
 
 
+def broken(folder: Path, _: str) -> None:
+    """A run whose last process meets a gradient that is none: every process is to stop."""
+    team = distributed.join()
+    config = fruit_runs.CONFIG.replace(
+        warm_steps=6, iterations=2, tasks=4, stop_at_failure=False, least_minibatch=1
+    )
+    trainer = Trainer(config, folder / "run", console=fruit_runs.QUIET)
+    policy = trainer.policies["policy"]
+    real, asked = policy.logprobs_and_entropy, []
+
+    def spoiled(batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append(len(batch))
+        logp, entropy = real(batch)
+        last = team.rank == team.size - 1
+        return (logp * float("nan") if last and len(asked) == 4 else logp), entropy
+
+    policy.logprobs_and_entropy = spoiled
+    try:
+        trainer.run()
+    except StoppedError as error:
+        (folder / f"rank{team.rank}.txt").write_text(str(error))
+    distributed.leave()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    update(Path(sys.argv[1]), sys.argv[2])
+    (broken if sys.argv[3:] else update)(Path(sys.argv[1]), sys.argv[2])

@@ -55,6 +55,12 @@ class Credit:
         groups = {segment.group for segment in self.segments}
         return groups - {s.group for s in self.segments if any(t.advantage for t in s.turns)}
 
+    def summary(self) -> dict[str, float]:
+        """The metrics; where the method has not counted its dead groups, they are counted here."""
+        groups = {segment.group for segment in self.segments}
+        dead = len(self.dead()) / len(groups) if groups else 0.0
+        return {"dead_groups": dead, **self.metrics}
+
     def only(self, role: Role) -> Credit:
         """The same for one level's sequences."""
         return Credit([s for s in self.segments if s.role == role], self.metrics)

@@ -87,7 +87,7 @@ class CoEvolution:
             for proposals in drawn
             for plan, value in zip(proposals.plans, proposals.returns, strict=True)
         ]
-        done.metrics["planner"] = {**metrics, **credit.metrics, **proposals_summary(drawn)}
+        done.metrics["planner"] = {**metrics, **credit.summary(), **proposals_summary(drawn)}
         return self.choose(at, drawn[0])
 
     def choose(self, at: Setting, proposals: Proposals) -> list[EpisodeRequest]:

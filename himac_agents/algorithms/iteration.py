@@ -181,7 +181,7 @@ def update(
 ) -> None:
     """Moves a policy by its credit, and notes what the episodes were like."""
     metrics = learner.reinforce(credit.segments, at.rng, phase)
-    done.metrics[phase] = {**metrics, **credit.metrics, **summary(episodes)}
+    done.metrics[phase] = {**metrics, **credit.summary(), **summary(episodes)}
     done.episodes = episodes
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himac_agents.agents.agent import HiMACAgent, at_temperature
+from himac_agents.config import check_seeds
 from himac_agents.distributed import team
 from himac_agents.evaluation.intervals import wilson
 from himac_agents.evaluation.metrics import Record, summarise
@@ -130,6 +131,7 @@ def evaluate_tasks(
         on_episode: Called with each finished episode, in the order in which they end.
         on_record: Called with what each finished episode amounts to, and the episode.
     """
+    check_seeds(*seeds)
     player, together = at_temperature(agent, temperature), team()
     records: list[Record] = []
     for seed in seeds:

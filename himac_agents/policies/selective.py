@@ -129,12 +129,15 @@ class _Selective(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         logits, chosen = ctx.saved_tensors
-        found = torch.empty_like(logits)
-        for rows in _chunks(logits):
+        chunks = _chunks(logits)
+        found = torch.empty_like(logits) if len(chunks) != 1 else None
+        for rows in chunks:
             piece = _log_softmax(logits, rows, ctx.temperature, ctx.barred, ctx.only)
             weight = gradient[rows, None] / ctx.temperature
             piece.exp_().mul_(-weight)
             piece.scatter_add_(-1, chosen[rows, None], weight)
+            if found is None:  # one chunk is the whole, and needs no second place
+                return piece.to(logits.dtype), None, None, None, None
             found[rows] = piece
         return found, None, None, None, None
 

@@ -26,7 +26,7 @@ from himac_envs.blueprint import SUB_DONE
 
 CONFIG = fruit_runs.CONFIG.replace(
     warm_steps=10, layers=1, tasks=4, iterations=1, eval_episodes=4, checkpoint_every=1,
-    least_minibatch=8, stop_at_failure=False,
+    least_minibatch=8, stop_at_failure=False, kl=0.0,
 )  # fmt: skip
 
 #: Generated ALFWorld, as small as it goes. Free writing and a price on nonsense, so that returns

@@ -247,8 +247,8 @@ def test_the_page_lists_what_nobody_has_run(tmp_path: Path) -> None:
 
     small, full = Study.load("small"), Study.load("full")
     recorded = [
-        (small, {"alfworld": cell("alfworld", "himac", "grpo")}),
-        (full, {"sokoban": cell("sokoban", "himac", "grpo", "gigpo", "rloo")}),
+        (small, {"alfworld": cell("alfworld", "himac-option", "grpo")}),
+        (full, {"sokoban": cell("sokoban", "himac-option", "grpo", "gigpo", "rloo")}),
     ]
     text = page.write_page(tmp_path / "results.md", recorded).read_text(encoding="utf-8")
     lines = text.split("Of the full study not run")[1]

@@ -138,3 +138,41 @@ def test_bad_input_is_named() -> None:
         advantages.group_relative([1.0, math.nan])
     with pytest.raises(ValueError, match="2 returns but 1 groups"):
         advantages.group_relative([1, 2], ["a"])
+
+
+ROUNDED = [-1.5, -1.5000000000000002, -1.5, -1.4999999999999998]
+
+
+def test_returns_that_differ_by_rounding_are_equal() -> None:
+    """In every estimator, and where dead groups are counted: the same rewards, added up twice."""
+    assert len(set(ROUNDED)) == 3
+    groups = [0] * 4
+    assert sum([0.1] * 3) != 0.3 and advantages.group_relative([sum([0.1] * 3), 0.3]).any() == 0
+    for std in (True, False):
+        assert not advantages.group_relative(ROUNDED, groups, std=std).any()
+        assert not advantages.option_level(ROUNDED, groups, std=std).any()
+        steps = advantages.gigpo(ROUNDED, groups, [[r] for r in ROUNDED], ["x"] * 4, std=std)
+        assert not np.concatenate(steps).any()
+    assert not advantages.rloo(ROUNDED, groups).any()
+    assert advantages.dead_groups(ROUNDED, groups) == 1.0
+    assert advantages.dead_groups([*ROUNDED, 1.0, 0.0], [*groups, 1, 1]) == 0.5
+    large = [1e6 * r for r in ROUNDED]
+    assert not advantages.rloo(large).any() and advantages.dead_groups(large) == 1.0
+
+
+def test_small_differences_that_are_real_stay() -> None:
+    assert advantages.group_relative([0.0, 1e-6]).tolist() == pytest.approx([-1 / 3, 1 / 3])
+    assert advantages.rloo([0.0, 1e-6]).tolist() == pytest.approx([-1e-6, 1e-6])
+    assert advantages.dead_groups([0.0, 1e-6]) == 0.0
+
+
+def test_an_advantage_that_is_nothing_but_rounding_is_none() -> None:
+    """The middle one of 0.1, 0.2, 0.3 is at the mean: it is no evidence."""
+    values = [0.1, 0.2, 0.3]
+    assert np.asarray(values)[1] - np.mean(values) != 0
+    for found in (advantages.group_relative(values), advantages.rloo(values)):
+        assert found[1] == 0.0 and found[0] < 0 < found[2]
+
+
+def test_of_equal_returns_the_first_is_the_best() -> None:
+    assert advantages.best(ROUNDED) == 0 and advantages.best([0.0, 2.0, 2.0]) == 1

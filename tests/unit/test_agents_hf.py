@@ -22,7 +22,7 @@ from himac_agents.config import TrainConfig
 from himac_agents.config.pairs import read_pairs, write_pairs
 from himac_agents.evaluation.loading import load_agent
 from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch
-from himac_agents.policies.hf import HFPolicy
+from himac_agents.policies.hf import HFPolicy, Loading
 from himac_agents.policies.lora import WEIGHTS, Lora
 from himac_agents.prompts import ChatPrompts
 from himac_agents.rollouts.collect import collect
@@ -274,3 +274,20 @@ def test_errors_teach(tmp_path: Path) -> None:
         TrainConfig(separate_adapters=True)
     with pytest.raises(ValueError, match="needs policy='hf'"):
         TrainConfig(lora_rank=4)
+
+
+def test_precision_is_that_of_the_models_own_device(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model on the CPU of a machine with a GPU computes as it does anywhere else."""
+    loaded = HFPolicy.load(folder, device="cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert Loading().where() == "cuda"
+    made = HFPolicy(loaded.model, loaded.tokenizer)
+    assert made._autocast is None and loaded._autocast is None
+    ids = made.encode([Message("user", "go to cabinet 1")])
+    one, other = (p.generate([Prompt((), ids)], Sampling(0.0, 4))[0] for p in (made, loaded))
+    assert one.logprobs == other.logprobs
+    assert Loading().precision("cpu") == torch.float32
+    assert Loading().precision(torch.device("cuda", 1)) == torch.bfloat16
+    assert Loading(dtype="bfloat16").precision("cpu") == torch.bfloat16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import fruit_runs
 import numpy as np
 import pytest
 import torch
@@ -12,8 +13,12 @@ from launching import ROOT, launch
 from safetensors.torch import load_file
 
 from himac_agents.algorithms.batching import join
+from himac_agents.config import TrainConfig
 from himac_agents.distributed import Team, team
+from himac_agents.files import latest_checkpoint
 from himac_agents.policies.base import TokenBatch
+from himac_agents.training import checkpoint
+from himac_agents.training.trainer import Trainer
 
 
 def test_two_processes_make_the_update_of_one(tmp_path: Path) -> None:
@@ -29,6 +34,19 @@ def test_two_processes_make_the_update_of_one(tmp_path: Path) -> None:
             assert (value - first[key]).abs().max() < 1e-5, key
         else:
             assert torch.allclose(value, first[key], rtol=1e-3, atol=1e-5), key
+
+
+def test_a_number_that_is_none_in_one_process_stops_both(tmp_path: Path) -> None:
+    """None waits for the other; the checkpoint is of before the step, and goes on."""
+    launch(2, str(ROOT / "tests" / "parallel_runs.py"), str(tmp_path), "sequence", "broken")
+    told = [(tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1)]
+    assert told[0] == told[1]
+    assert "supervised step 4, warm start, policy 'policy': a log-probability" in told[0]
+    newest = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert checkpoint.read_state(newest)["state"]["warm"] == 3
+    config = TrainConfig.from_toml(tmp_path / "run" / "config.toml")
+    again = Trainer(config, tmp_path / "run", resume=True, console=fruit_runs.QUIET)
+    assert again.run()["work"]["iterations"] == 2
 
 
 def test_a_run_of_two_processes_is_one_run(tmp_path: Path) -> None:
