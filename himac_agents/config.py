@@ -28,8 +28,9 @@ class TrainConfig:
 
     # -- what is learned -------------------------------------------------------------------------
 
-    # "himac" and its ablations (a planner above an executor), or one flat agent ("grpo", "rloo",
-    # "gigpo"); see himac_agents/methods.py.
+    # "himac" is the paper's (its formulas are reconstructed), "himac-option" this project's; then
+    # there are ablations of the paper's, flat agents ("grpo", "rloo", "gigpo"), and what was
+    # registered from outside: see himac_agents/algorithms/methods.py.
     method: str = "himac"
     # The hierarchical environment.
     env: str = "HiMAC-ALFWorld-v0"
@@ -164,10 +165,11 @@ class TrainConfig:
     # tasks; what they cost counts as work.
     resample_dead: int = 0
     # The executor's credit: "trajectory" (the paper's), "option" (a sub-goal at a time) or "both".
-    executor_advantage: Literal["trajectory", "option", "both"] = "option"
+    # None: the method's own.
+    executor_advantage: Literal["trajectory", "option", "both"] | None = None
     # While learning, end an execution with its first failed sub-goal, as not solved: what follows
-    # is seldom worth its time. Evaluation always plays to the end.
-    stop_at_failure: bool = True
+    # is seldom worth its time. Evaluation always plays to the end. None: the method's own.
+    stop_at_failure: bool | None = None
     # What a step takes off an achieved sub-goal's value, for the option-level advantage. Above 0,
     # search luck looks like skill wherever all executions succeed and the deviation is divided by.
     step_cost: float = 0.0
@@ -181,17 +183,21 @@ class TrainConfig:
     format_penalty: float = 0.1
     # Learning rate.
     lr: float = 5e-4
-    # Lower clip of the probability ratio.
-    clip: float = 0.2
-    # Upper clip of the probability ratio.
-    clip_high: float = 0.28
-    # Weight of the KL penalty to the warm start; 0 keeps no reference model.
-    kl: float = 0.0
+    # Lower clip of the probability ratio. None: the method's own.
+    clip: float | None = None
+    # Upper clip of the probability ratio. None: the method's own.
+    clip_high: float | None = None
+    # Weight of the KL penalty to the warm start; 0 keeps no reference model. None: the method's.
+    kl: float | None = None
     # Whose mean the loss is: every "sequence" weighs the same, every "token" does, or "constant".
     loss_mean: Literal["sequence", "token", "constant"] = "sequence"
+    # With loss_mean = "constant": what the sum over a sequence's tokens is divided by.
+    loss_constant: float = 512.0
     # Optimiser steps a phase, at most.
     minibatches: int = 2
-    # A mini-batch holds at least so many sequences that carry an advantage.
+    # A phase is cut into mini-batches of at least so many sequences that carry an advantage. One
+    # with fewer makes a single step, which is as much smaller as that mini-batch is less full than
+    # those of a phase in which all carry one.
     least_minibatch: int = 32
     # Passes over a phase's samples.
     epochs: int = 1
@@ -243,6 +249,9 @@ class TrainConfig:
             default = getattr(defaults, key)
             if key == "history" and isinstance(value, int) and not isinstance(value, bool):
                 continue
+            if default is None:
+                _own(key, value, where)
+                continue
             if isinstance(default, float) and isinstance(value, int):
                 continue
             if isinstance(default, tuple) and isinstance(value, list):
@@ -286,7 +295,9 @@ class TrainConfig:
         """The settings as TOML; `from_toml` reads them back."""
         lines = []
         for item in dataclasses.fields(self):
-            lines.append(f"{item.name} = {_toml(getattr(self, item.name))}")
+            # What is left to the method has no value yet.
+            if (value := getattr(self, item.name)) is not None:
+                lines.append(f"{item.name} = {_toml(value)}")
         return "\n".join(lines) + "\n"
 
     def env_arguments(self) -> dict[str, Any]:
@@ -301,6 +312,16 @@ class TrainConfig:
                 value = _official(value.removeprefix("$HIMAC_DATA").strip("/"))
             found[key] = value
         return found
+
+
+def _own(key: str, value: Any, where: str) -> None:
+    """Refuses a value of another type where None stands for the method's own."""
+    kind = next(k for k in get_args(get_type_hints(TrainConfig)[key]) if k is not type(None))
+    kind = str if get_origin(kind) is Literal else kind
+    allowed = (int, float) if kind is float else kind
+    right = isinstance(value, allowed) and isinstance(value, bool) == (kind is bool)
+    if value is not None and not right:
+        raise ValueError(f"{where}: {key}={value!r} should be of type {kind.__name__}")
 
 
 def _official(name: str) -> str:
@@ -342,7 +363,7 @@ _AT_LEAST_0 = (
     "iterations", "warm_steps", "flat_warm_steps", "demos", "threads", "lr", "warm_lr", "kl",
     "clip", "clip_high", "format_penalty", "step_cost", "gigpo_weight", "lora_rank",
 )  # fmt: skip
-_ABOVE_0 = ("temperature", "max_grad_norm", "lora_alpha")
+_ABOVE_0 = ("temperature", "max_grad_norm", "lora_alpha", "loss_constant")
 _SHARES = ("demo_noise", "plan_noise", "warm_planner_share", "gigpo_discount")
 
 
@@ -357,7 +378,7 @@ def check(config: TrainConfig) -> None:
     for names, least in ((_AT_LEAST_1, 1), (_AT_LEAST_0, 0)):
         for name in names:
             value = getattr(config, name)
-            if not (value >= least and math.isfinite(value)):
+            if value is not None and not (value >= least and math.isfinite(value)):
                 raise ValueError(f"{name}={value}: must be at least {least}")
     for name in _ABOVE_0:
         value = getattr(config, name)
@@ -397,7 +418,10 @@ def _choices() -> dict[str, tuple[Any, ...]]:
     for name, hint in get_type_hints(TrainConfig).items():
         if get_origin(hint) is tuple:
             hint = get_args(hint)[0]
-        if get_origin(hint) is Literal:
+        own = [k for k in get_args(hint) if k is not type(None)]
+        if type(None) in get_args(hint) and get_origin(own[0]) is Literal:
+            found[name] = (*get_args(own[0]), None)  # None: the method's own
+        elif get_origin(hint) is Literal:
             found[name] = get_args(hint)
     return found
 

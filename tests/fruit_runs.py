@@ -18,6 +18,7 @@ from himac_envs.hierarchy import HierarchicalEnv
 QUIET = Console(quiet=True)
 
 CONFIG = TrainConfig(
+    method="himac-option",
     env="fruit_runs:Fruit-v0", flat_env="fruit_runs:Fruit-Flat-v0", expert="oracle", demos=8,
     warm_steps=30, warm_tokens=256, hidden=32, layers=2, heads=2, feedforward=64, tasks=3,
     blueprints=3, executions=4, iterations=4, eval_episodes=5, lanes=16, checkpoint_every=2,

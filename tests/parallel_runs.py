@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from crediting import credited
 from safetensors.torch import save_file
 from toy import FruitEnv
 
@@ -53,11 +54,11 @@ def update(folder: Path, mean: str) -> None:
     mine = team.share(list(zip(episodes, advantages, strict=True)))
     segments = [s for e, _ in mine for s in segments_of([e], "executor")]
     credit = [a for e, a in mine for _ in segments_of([e], "executor")]
-    metrics = learner.reinforce(segments, credit, np.random.default_rng(team.rank))
+    metrics = learner.reinforce(credited(segments, credit), np.random.default_rng(team.rank))
     # A phase in which one process has nothing to learn from, and one in which none has.
     few = segments if team.leads else []
-    learner.reinforce(few[:6], credit[: len(few[:6])], np.random.default_rng(5))
-    assert learner.reinforce([], [], np.random.default_rng(6))["updates"] == 0
+    learner.reinforce(few[:6], np.random.default_rng(5))
+    assert learner.reinforce([], np.random.default_rng(6))["updates"] == 0
     found = {k: v.detach().clone() for k, v in policy.model.named_parameters()}
     found |= {f"metric.{k}": torch.tensor(v) for k, v in metrics.items()}
     found["losses"] = torch.tensor(losses)

@@ -3,7 +3,8 @@
 None of them needs a critic: a sample is compared with the other samples of its group. Every
 function takes a flat array of returns and, where there are several groups, an array of group
 numbers of the same length; a group whose returns are all equal ("dead") gets 0 throughout, never a
-NaN.
+NaN. Returns are equal that differ by rounding only (`TOLERANCE`): added up in another order, the
+same rewards give -1.5 and -1.5000000000000002.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 
 #: Added to the standard deviation; the value is this project's choice.
 EPSILON = 1e-6
+
+#: Numbers that are no further apart than this, for numbers above 1 as a share of them, are equal:
+#: far more than what sums of rewards err by, and far less than any reward.
+TOLERANCE = 1e-9
 
 Floats = NDArray[np.float64]
 
@@ -45,9 +50,9 @@ def group_relative(
     for members in _members(groups, len(values)):
         own = values[members]
         # Comparing instead of testing std == 0: the mean of equal floats may be off by one ulp.
-        if np.all(own == own[0]):
+        if _alike(own):
             continue
-        centred = own - own.mean()
+        centred = _settled(own - own.mean(), own)
         advantages[members] = centred / (own.std() + EPSILON) if std else centred
     return advantages
 
@@ -62,8 +67,8 @@ def rloo(returns: ArrayLike, groups: Sequence[Hashable] | None = None) -> Floats
     advantages = np.zeros_like(values)
     for members in _members(groups, len(values)):
         own = values[members]
-        if len(own) > 1 and not np.all(own == own[0]):
-            advantages[members] = own - (own.sum() - own) / (len(own) - 1)
+        if not _alike(own):
+            advantages[members] = _settled(own - (own.sum() - own) / (len(own) - 1), own)
     return advantages
 
 
@@ -171,7 +176,29 @@ def dead_groups(returns: ArrayLike, groups: Sequence[Hashable] | None = None) ->
     found = _members(groups, len(values))
     if not found:
         return 0.0
-    return float(np.mean([bool(np.all(values[m] == values[m][0])) for m in found]))
+    return float(np.mean([_alike(values[m]) for m in found]))
+
+
+def best(returns: ArrayLike) -> int:
+    """The place of the highest return; of equal ones the first."""
+    values = np.asarray(returns, dtype=np.float64)
+    top = values.max()
+    return int(np.flatnonzero(values >= top - _rounding(values))[0])
+
+
+def _rounding(values: Floats) -> float:
+    """How far apart equal numbers among these may be."""
+    return TOLERANCE * max(1.0, float(np.abs(values).max()))
+
+
+def _alike(values: Floats) -> bool:
+    """Whether numbers are equal but for rounding."""
+    return bool(np.ptp(values) <= _rounding(values))
+
+
+def _settled(advantages: Floats, returns: Floats) -> Floats:
+    """Advantages that are nothing but rounding set to 0: they would pass for evidence."""
+    return np.where(np.abs(advantages) <= _rounding(returns), 0.0, advantages)
 
 
 def _values(returns: ArrayLike, groups: Sequence[Hashable] | None) -> Floats:

@@ -1,12 +1,12 @@
 """From episodes to training batches: which tokens carry which advantage.
 
 This is the one place where tokens and credit meet, for every method: a method is a choice of
-segments (whose tokens carry loss) and of an advantage for each of their turns.
+segments (whose tokens carry loss) and of an advantage for each of their turns (`turn.advantage`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +30,12 @@ def segments_of(episodes: Sequence[Episode], role: Role) -> list[Segment]:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One training sequence: where it comes from, its ids, the turns in it."""
+    """One training sequence: where it comes from, its ids, the turns in it, and their numbers."""
 
     segment: int
     token_ids: Sequence[int]
     turns: list[Turn]
+    numbers: list[int]
 
 
 def _training_rows(segments: Sequence[Segment]) -> list[_Row]:
@@ -42,53 +43,65 @@ def _training_rows(segments: Sequence[Segment]) -> list[_Row]:
     found: list[_Row] = []
     for number, segment in enumerate(segments):
         own: dict[int, _Row] = {}
-        for turn in segment.turns:
+        for place, turn in enumerate(segment.turns):
             ids = segment.token_ids if turn.sequence is None else turn.sequence
-            own.setdefault(id(ids), _Row(number, ids, [])).turns.append(turn)
-        found.extend(own.values() or [_Row(number, segment.token_ids, [])])
+            row = own.setdefault(id(ids), _Row(number, ids, [], []))
+            row.turns.append(turn)
+            row.numbers.append(place)
+        found.extend(own.values() or [_Row(number, segment.token_ids, [], [])])
+    return found
+
+
+def starts(segments: Sequence[Segment]) -> list[list[tuple[int, int]]]:
+    """For each segment, for each turn: its row of `token_batch`, and where in it it begins."""
+    found = [[(0, 0)] * len(segment.turns) for segment in segments]
+    for row, held in enumerate(_training_rows(segments)):
+        for place, turn in zip(held.numbers, held.turns, strict=True):
+            found[held.segment][place] = (row, turn.start)
     return found
 
 
 def token_batch(
-    segments: Sequence[Segment],
-    advantages: Mapping[int, float] | Sequence[float] | None = None,
-    *,
-    restrict: bool = True,
-    pad: int = 0,
+    segments: Sequence[Segment], *, imitate: bool = False, states: bool = False, pad: int = 0
 ) -> TokenBatch:
-    """One padded batch from segments.
+    """One padded batch from segments; they stay as they are.
 
     Args:
         segments: What to learn from; the tokens of their turns carry loss, nothing else does. A
             segment is one row, or several where its context was rewritten (`Turn.sequence`).
-        advantages: One a segment; or, by `id(turn)`, one a turn. None: 1 everywhere, which makes
-            the policy-gradient loss imitation.
-        restrict: Take account of what an answer was chosen from (`Turn.allowed`), as policy
-            gradients must. Supervision learns more from the whole vocabulary: every word of a
-            command teaches it to copy names, even where the game leaves no choice.
+        imitate: Each token weighs 1, whatever its turn's advantage, and is chosen from the whole
+            vocabulary: every word of a command teaches supervision to copy names, even where the
+            game leaves no choice. Otherwise a token weighs its turn's advantage (0 where it has
+            none), and what an answer was chosen from (`Turn.allowed`) is taken account of, as
+            policy gradients must.
+        states: Adds what a critic needs; see `himac_agents.algorithms.critic`.
         pad: The id to pad with.
     """
     made = _training_rows(segments)
     longest = max(len(row.token_ids) for row in made)
     shape = (len(made), longest)
     ids = np.full(shape, pad, dtype=np.int64)
-    mask = np.zeros(shape, dtype=np.float32)
-    old = np.zeros(shape, dtype=np.float32)
-    credit = np.zeros(shape, dtype=np.float32)
+    mask, old, credit = (np.zeros(shape, dtype=np.float32) for _ in range(3))
+    further = ("first", "written", "target", "credit") if states else ()
+    extra = {name: np.zeros(shape, dtype=np.float32) for name in further}
     allowed: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in made]
     for row, held in enumerate(made):
         ids[row, : len(held.token_ids)] = held.token_ids
         for turn in held.turns:
             at = slice(turn.start, turn.start + len(turn.output_ids))
             mask[row, at] = 1.0
-            for place, ids_ in enumerate(turn.allowed if restrict else ()):
+            for place, ids_ in enumerate(() if imitate else turn.allowed):
                 if len(ids_) == 1:  # nothing was decided here
                     mask[row, turn.start + place] = 0.0
                 else:
                     allowed[row].append((turn.start + place, ids_))
             if turn.old_logprobs:
                 old[row, at] = turn.old_logprobs
-            turn.advantage = credit[row, at] = _credit(advantages, held.segment, turn)
+            credit[row, at] = 1.0 if imitate else turn.advantage or 0.0
+            if states and turn.start > 0:
+                extra["first"][row, turn.start] = extra["written"][row, at] = 1.0
+                extra["target"][row, at] = turn.target or 0.0
+                extra["credit"][row, at] = turn.advantage or 0.0
     # A token at position 0 has nothing before it that could predict it.
     mask[:, 0] = 0.0
     old *= mask
@@ -100,7 +113,7 @@ def token_batch(
     images: list[tuple[Image, ...]] = []
     if any(segment.images for segment in segments):
         images = [_images(segments[row.segment], row) for row in made]
-    return TokenBatch(ids, mask, old, credit, lengths, allowed, temperature, images)
+    return TokenBatch(ids, mask, old, credit, lengths, allowed, temperature, images, extra)
 
 
 def _images(segment: Segment, row: _Row) -> tuple[Image, ...]:
@@ -123,9 +136,11 @@ def join(batches: Sequence[TokenBatch | None]) -> TokenBatch | None:
         raise ValueError("batches sampled at different temperatures cannot be joined")
     longest = max(batch.token_ids.shape[1] for batch in whole)
 
-    def stack(name: str) -> NDArray[Any]:
-        parts = [getattr(batch, name) for batch in whole]
+    def below(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate([np.pad(p, ((0, 0), (0, longest - p.shape[1]))) for p in parts])
+
+    def stack(name: str) -> NDArray[Any]:
+        return below([getattr(batch, name) for batch in whole])
 
     pictured = any(batch.images for batch in whole)
     return TokenBatch(
@@ -137,17 +152,8 @@ def join(batches: Sequence[TokenBatch | None]) -> TokenBatch | None:
         [pairs for batch in whole for pairs in (batch.allowed or [[]] * len(batch))],
         whole[0].temperature,
         [i for b in whole for i in (b.images or [()] * len(b))] if pictured else [],
+        {key: below([batch.extra[key] for batch in whole]) for key in whole[0].extra},
     )
-
-
-def _credit(
-    advantages: Mapping[int, float] | Sequence[float] | None, row: int, turn: Turn
-) -> float:
-    if advantages is None:
-        return 1.0
-    if isinstance(advantages, Mapping):
-        return advantages[id(turn)]
-    return float(advantages[row])
 
 
 def rows(batch: TokenBatch, index: NDArray[np.int64]) -> TokenBatch:

@@ -1,61 +1,98 @@
 """Who gets which advantage: from episodes to the credit of every turn.
 
-The formulas are in `himac_agents.algorithms.advantages`; here they meet episodes. Crashed episodes
-carry no credit and do not enter any mean.
+The formulas are in `himac_agents.algorithms.advantages`; here they meet episodes, and each turn is
+told its advantage (`turn.advantage`), once. Crashed episodes carry no credit and do not enter any
+mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
 from himac_agents.algorithms import advantages
 from himac_agents.algorithms.advantages import Floats
 from himac_agents.algorithms.batching import segments_of
-from himac_agents.algorithms.methods import method_of
 from himac_agents.config import TrainConfig
 from himac_agents.policies.base import Role
 from himac_agents.rollouts.types import Episode, Segment
 
+T = TypeVar("T")
+
+#: A flat method's own: (settings, episodes that did not crash) -> an advantage for each episode, or
+#: for each episode those of its turns.
+FlatAdvantage = Callable[[TrainConfig, Sequence[Episode]], Iterable[Any]]
+
 
 @dataclass
 class Credit:
-    """Sequences that are to be learned from, and the advantage of each of their turns.
+    """Sequences that are to be learned from; their turns know their advantages.
 
     Attributes:
         segments: The sequences.
-        by_turn: Advantages, by `id(turn)`.
         metrics: What there is to say of the groups.
     """
 
     segments: list[Segment] = field(default_factory=list)
-    by_turn: dict[int, float] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
-    def give(self, segment: Segment, advantage: float) -> None:
-        """Adds a sequence all of whose turns carry one advantage."""
-        self.segments.append(segment)
-        self.by_turn.update(dict.fromkeys(map(id, segment.turns), advantage))
+    def give(self, segment: Segment, advantage: float | Sequence[float]) -> None:
+        """Adds a sequence, and tells its turns their advantages: one for all, or one each.
 
-    def of(self, segment: Segment) -> list[float]:
-        """The advantages of a sequence's turns."""
-        return [self.by_turn[id(turn)] for turn in segment.turns]
+        Raises:
+            ValueError: There are more or fewer advantages than turns.
+        """
+        given = one_each(advantage, len(segment.turns))
+        for turn, value in zip(segment.turns, given, strict=True):
+            turn.advantage = value
+        self.segments.append(segment)
 
     def dead(self) -> set[int]:
         """The groups in which no turn has an advantage: nothing can be learned from them."""
         groups = {segment.group for segment in self.segments}
-        return groups - {s.group for s in self.segments if any(self.of(s))}
+        return groups - {s.group for s in self.segments if any(t.advantage for t in s.turns)}
 
     def only(self, role: Role) -> Credit:
         """The same for one level's sequences."""
-        return Credit([s for s in self.segments if s.role == role], self.by_turn, self.metrics)
+        return Credit([s for s in self.segments if s.role == role], self.metrics)
 
     def replace(self, groups: set[int], other: Credit) -> Credit:
         """The same with the sequences of some groups taken out and others put in."""
         kept = [s for s in self.segments if s.group not in groups]
-        return Credit([*kept, *other.segments], {**self.by_turn, **other.by_turn}, self.metrics)
+        return Credit([*kept, *other.segments], self.metrics)
+
+
+def one_each(advantage: Any, turns: int) -> list[float]:
+    """One advantage for all turns, or one each, as one each.
+
+    Raises:
+        ValueError: There are more or fewer than turns.
+    """
+    if np.ndim(advantage) == 0:
+        return [float(advantage)] * turns
+    if len(advantage) != turns:
+        raise ValueError(f"{len(advantage)} advantages for {turns} turns")
+    return [float(value) for value in advantage]
+
+
+def settled(value: T | None, name: str) -> T:
+    """A setting that the method has filled in.
+
+    Raises:
+        ValueError: It is still None.
+    """
+    if value is None:
+        raise ValueError(
+            f"{name} is left to the method: himac_agents.algorithms.methods.resolve(config) "
+            "fills it in"
+        )
+    return value
+
+
+# -- a hierarchy ---------------------------------------------------------------------------------
 
 
 def planner_credit(
@@ -92,6 +129,7 @@ def executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
 
     See `executor_advantage` in `TrainConfig`.
     """
+    kind = settled(config.executor_advantage, "executor_advantage")
     whole = [e for e in episodes if e.error is None]
     groups = [e.request.group for e in whole]
     returns = [e.reward for e in whole]
@@ -100,9 +138,9 @@ def executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
     segments = segments_of(whole, "executor")
     owner = [i for i, e in enumerate(whole) for _ in segments_of([e], "executor")]
     values = np.asarray([trajectory[i] for i in owner])
-    if config.executor_advantage != "trajectory":
+    if kind != "trajectory":
         option = _option_level(config, whole, credit.metrics)
-        values = option + values if config.executor_advantage == "both" else option
+        values = option + values if kind == "both" else option
     for segment, advantage in zip(segments, values, strict=True):
         credit.give(segment, float(advantage))
     return credit
@@ -134,36 +172,66 @@ def _option_level(
     return advantages.option_level(values, keys, comparable, std=config.advantage_std)
 
 
-def flat_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
-    """GRPO, RLOO or GiGPO: episodes of one task compared as wholes; GiGPO: steps too.
+# -- one flat agent ------------------------------------------------------------------------------
 
-    GiGPO's anchor states are the observations, word for word as the agent read them.
+
+def flat_credit(
+    config: TrainConfig, episodes: Sequence[Episode], advantage: FlatAdvantage
+) -> Credit:
+    """The credit of a flat agent's episodes.
+
+    Args:
+        config: What `advantage` reads.
+        episodes: Several of each task.
+        advantage: `grpo`, `rloo`, `gigpo`, or one's own.
+
+    Raises:
+        ValueError: `advantage` gives more or fewer than there are episodes, or turns in one.
     """
     whole = [e for e in episodes if e.error is None]
     groups = [e.request.group for e in whole]
     returns = [e.reward for e in whole]
     credit = Credit(metrics={"dead_groups": advantages.dead_groups(returns, groups)})
-    turns = [list(e.turns()) for e in whole]
-    if method_of(config).advantage == "gigpo":
-        anchors = [[t.anchor for t in own] for own in turns]
-        per_turn = advantages.gigpo(
-            returns,
-            groups,
-            [[t.reward for t in own] for own in turns],
-            anchors,
-            discount=config.gigpo_discount,
-            weight=config.gigpo_weight,
-            std=config.advantage_std,
-        )
-        places = [(g, a) for g, own in zip(groups, anchors, strict=True) for a in own]
-        credit.metrics["repeated_states"] = 1.0 - len(set(places)) / max(1, len(places))
-    else:
-        if method_of(config).advantage == "rloo":
-            found = advantages.rloo(returns, groups)
-        else:
-            found = advantages.group_relative(returns, groups, std=config.advantage_std)
-        per_turn = [np.full(len(own), a) for own, a in zip(turns, found, strict=True)]
-    for episode, own, values in zip(whole, turns, per_turn, strict=True):
-        credit.segments += segments_of([episode], "executor")
-        credit.by_turn.update(zip(map(id, own), map(float, values), strict=True))
+    places = [(g, t.anchor) for g, e in zip(groups, whole, strict=True) for t in e.turns()]
+    credit.metrics["repeated_states"] = 1.0 - len(set(places)) / max(1, len(places))
+    given = list(advantage(config, whole))
+    if len(given) != len(whole):
+        raise ValueError(f"{len(given)} advantages for {len(whole)} episodes")
+    for episode, value in zip(whole, given, strict=True):
+        own = one_each(value, sum(1 for _ in episode.turns()))
+        for segment in episode.segments:
+            mine, own = own[: len(segment.turns)], own[len(segment.turns) :]
+            if segment.turns:
+                credit.give(segment, mine)
     return credit
+
+
+def grpo(config: TrainConfig, episodes: Sequence[Episode]) -> Floats:
+    """GRPO: episodes of one task compared as wholes."""
+    return advantages.group_relative(*_compared(episodes), std=config.advantage_std)
+
+
+def rloo(config: TrainConfig, episodes: Sequence[Episode]) -> Floats:
+    """RLOO: an episode against the mean of the others of its task."""
+    return advantages.rloo(*_compared(episodes))
+
+
+def gigpo(config: TrainConfig, episodes: Sequence[Episode]) -> list[Floats]:
+    """GiGPO: episodes as wholes, and steps from the same state.
+
+    Its anchor states are the observations, word for word as the agent read them.
+    """
+    turns = [list(e.turns()) for e in episodes]
+    return advantages.gigpo(
+        *_compared(episodes),
+        [[t.reward for t in own] for own in turns],
+        [[t.anchor for t in own] for own in turns],
+        discount=config.gigpo_discount,
+        weight=config.gigpo_weight,
+        std=config.advantage_std,
+    )
+
+
+def _compared(episodes: Sequence[Episode]) -> tuple[list[float], list[int]]:
+    """Returns, and the groups in which they are compared."""
+    return [e.reward for e in episodes], [e.request.group for e in episodes]

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-from himac_agents.algorithms.credit import Credit, flat_credit
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from himac_agents.algorithms.credit import Credit, FlatAdvantage, flat_credit
 from himac_agents.algorithms.iteration import Draw, Iteration, Setting, replace_dead, update
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.types import Episode
 
 
-def flat(at: Setting, tasks: Draw, done: Iteration) -> None:
-    """GRPO, RLOO, GiGPO: N episodes a task on the flat environment, compared with each other."""
-    config = at.config
-    episodes: list[Episode] = []
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """GRPO and its like: N episodes a task on the flat environment, compared with each other.
 
-    def play(tasks: Draw) -> Credit:
-        requests = tasks.requests(config.executions)
-        played = collect(at.sampling(), at.pool, requests, seed=at.key("flat", tasks.round))
-        episodes.extend(done.book(played))
-        return flat_credit(config, played)
+    Attributes:
+        advantage: How they are compared: `himac_agents.algorithms.credit.grpo`, say.
+    """
 
-    credit = replace_dead(at, play(tasks), tasks, play)
-    update(at.executor, credit, episodes, "flat", at, done)
+    advantage: FlatAdvantage
+
+    def __call__(self, at: Setting, task_ids: Sequence[str], number: int = 0) -> Iteration:
+        """One iteration."""
+        config, done = at.config, Iteration()
+        episodes: list[Episode] = []
+
+        def play(tasks: Draw) -> Credit:
+            requests = tasks.requests(config.executions)
+            played = collect(at.sampling(), at.pool, requests, seed=at.key("flat", tasks.round))
+            episodes.extend(done.book(played))
+            return flat_credit(config, played, self.advantage)
+
+        tasks = at.drawn(task_ids)
+        credit = replace_dead(at, play(tasks), tasks, play)
+        update(at.executor, credit, episodes, "flat", at, done)
+        return done

@@ -1,4 +1,7 @@
-"""HiMAC's iteration, its ablations and its flat rivals, in the order of the paper.
+"""HiMAC's iteration and that of its ablations, in the order of the paper.
+
+The paper's full text was not at hand: the formulas here are reconstructed from its abstract and
+from summaries of others, and what these leave open is this project's choice.
 
 One iteration draws some tasks. **Phase A** (macro): the planner writes M blueprints for each task;
 the executor, frozen and greedy, carries each out once; the planner's tokens are moved by how well
@@ -6,68 +9,202 @@ its blueprints did beside each other. **Phase B** (micro): the best blueprint z*
 frozen; the executor carries it out N times, sampling; its tokens are moved by how well the
 executions did beside each other. Each level is part of the other's environment.
 
-Every choice is a field of `TrainConfig` or of `Method`; who gets which advantage is in
+Every choice is a field of `TrainConfig` or of the classes below; who gets which advantage is in
 `himac_agents.algorithms.credit`, the formulas in `advantages` beside it, the loss in `losses`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from himac_agents.algorithms.credit import Credit, executor_credit, planner_credit
-from himac_agents.algorithms.flat import flat
+from himac_agents.algorithms.advantages import best
+from himac_agents.algorithms.credit import Credit, executor_credit, planner_credit, settled
 from himac_agents.algorithms.iteration import Draw, Iteration, Setting, replace_dead, update
-from himac_agents.algorithms.methods import method_of
+from himac_agents.config import TrainConfig
 from himac_agents.policies import noise
 from himac_agents.rollouts.collect import collect, distinct, propose
 from himac_agents.rollouts.types import Episode, EpisodeRequest
 
-
-def iterate(at: Setting, task_ids: Sequence[str], number: int = 0) -> Iteration:
-    """Iteration `number` (from 0) of the method that the configuration names."""
-    config, done = at.config, Iteration()
-    drawn = at.drawn(task_ids)
-    if not method_of(config).hierarchical:
-        flat(at, drawn, done)
-    elif not method_of(config).alternates:
-        joint(at, drawn, done)
-    else:
-        if number % config.planner_every == 0:
-            chosen = phase_a(at, drawn, done)
-        else:
-            chosen = likely_blueprints(at, drawn, done)
-        for update_number in range(config.executor_updates):
-            phase_b(at, drawn, chosen, done, update_number)
-    return done
+#: (settings, plans, the episodes that executed them) -> the planner's credit, and what each
+#: blueprint is worth.
+PlannerCredit = Callable[
+    [TrainConfig, Sequence[Episode], Sequence[Episode]], tuple[Credit, list[float]]
+]
+#: (settings, episodes) -> the executor's credit.
+ExecutorCredit = Callable[[TrainConfig, Sequence[Episode]], Credit]
 
 
-def phase_a(at: Setting, tasks: Draw, done: Iteration) -> list[EpisodeRequest]:
-    """Macro: updates the planner against the frozen executor.
+@dataclass(frozen=True, slots=True)
+class CoEvolution:
+    """Planner and executor are updated in turns, each with the other frozen.
 
-    A_j = (R(z_j) - mean_M R) / (std_M R + eps), on the tokens of z_j and no others.
-
-    Returns:
-        For each task its z* (in "himac-random-blueprint" any of the M), as a request to execute it.
+    Attributes:
+        planner_credit: Macro.
+        executor_credit: Micro.
+        best_blueprint: The executor practises on z*, the best of the M blueprints; otherwise on a
+            random one of them.
     """
-    drawn: list[Proposals] = []
 
-    def compare(tasks: Draw) -> Credit:
-        drawn.append(try_blueprints(at, tasks, done))
-        credit, drawn[-1].returns = planner_credit(at.config, drawn[-1].plans, drawn[-1].runs)
-        return credit
+    planner_credit: PlannerCredit = planner_credit
+    executor_credit: ExecutorCredit = executor_credit
+    best_blueprint: bool = True
 
-    credit = replace_dead(at, compare(tasks), tasks, compare)
-    metrics = at.planner.reinforce(credit.segments, credit.by_turn, at.rng)
-    done.candidates = [
-        (plan, value, next((credit.by_turn.get(id(t), 0.0) for t in plan.turns()), 0.0))
-        for proposals in drawn
-        for plan, value in zip(proposals.plans, proposals.returns, strict=True)
-    ]
-    done.metrics["planner"] = {**metrics, **credit.metrics, **proposals_summary(drawn)}
-    return choose(at, drawn[0])
+    def __call__(self, at: Setting, task_ids: Sequence[str], number: int = 0) -> Iteration:
+        """Iteration `number` (from 0)."""
+        config, done, tasks = at.config, Iteration(), at.drawn(task_ids)
+        if number % config.planner_every == 0:
+            chosen = self.phase_a(at, tasks, done)
+        else:
+            chosen = self.likely_blueprints(at, tasks, done)
+        for update_number in range(config.executor_updates):
+            self.phase_b(at, tasks, chosen, done, update_number)
+        return done
+
+    def phase_a(self, at: Setting, tasks: Draw, done: Iteration) -> list[EpisodeRequest]:
+        """Macro: updates the planner against the frozen executor.
+
+        A_j = (R(z_j) - mean_M R) / (std_M R + eps), on the tokens of z_j and no others.
+
+        Returns:
+            For each task its z* (or any of the M), as a request to execute it whose number is the
+            task's place.
+        """
+        drawn: list[Proposals] = []
+
+        def compare(tasks: Draw) -> Credit:
+            drawn.append(try_blueprints(at, tasks, done))
+            plans, runs = drawn[-1].plans, drawn[-1].runs
+            credit, drawn[-1].returns = self.planner_credit(at.config, plans, runs)
+            return credit
+
+        credit = replace_dead(at, compare(tasks), tasks, compare)
+        metrics = at.planner.reinforce(credit.segments, at.rng, "planner")
+        done.candidates = [
+            (plan, value, next((t.advantage or 0.0 for t in plan.turns()), 0.0))
+            for proposals in drawn
+            for plan, value in zip(proposals.plans, proposals.returns, strict=True)
+        ]
+        done.metrics["planner"] = {**metrics, **credit.metrics, **proposals_summary(drawn)}
+        return self.choose(at, drawn[0])
+
+    def choose(self, at: Setting, proposals: Proposals) -> list[EpisodeRequest]:
+        """For each task z*: the first of its best blueprints, or any where the method says so.
+
+        What crashed was not tried, and is chosen only where nothing else is left.
+        """
+        chosen: list[EpisodeRequest] = []
+        tried = [
+            not (plan.error or run.error)
+            for plan, run in zip(proposals.plans, proposals.runs, strict=True)
+        ]
+        size = at.config.blueprints
+        for first in range(0, len(proposals.plans), size):
+            every = range(first, first + size)
+            members = [i for i in every if tried[i]] or list(every)
+            place = proposals.plans[first].request.number // size
+            if self.best_blueprint:
+                star = members[best([proposals.returns[i] for i in members])]
+            else:
+                rng = noise.generator(at.seed, "choice", place)
+                star = members[int(rng.integers(len(members)))]
+            plan = proposals.plans[star]
+            chosen.append(replace(plan.request, number=place, blueprint=plan.blueprint))
+        return chosen
+
+    def phase_b(
+        self,
+        at: Setting,
+        tasks: Draw,
+        chosen: Sequence[EpisodeRequest],
+        done: Iteration,
+        number: int = 0,
+    ) -> None:
+        """Micro: updates the executor on N sampled executions of each task's frozen blueprint.
+
+        A_i = (R(tau_i) - mean_N R) / (std_N R + eps), or sub-goal by sub-goal, on the tokens of
+        commands, `<sub_done>` included, and no others.
+
+        Args:
+            at: The setting.
+            tasks: The iteration's tasks.
+            chosen: For each its blueprint, as `phase_a` returns it.
+            done: What is noted.
+            number: The update's, among those of this iteration.
+        """
+        config = at.config
+        episodes: list[Episode] = []
+
+        def practise(chosen: Sequence[EpisodeRequest], round: int) -> Credit:
+            size = config.executions
+            repeated = [replace(r, number=r.number * size + k) for r in chosen for k in range(size)]
+            seed = at.key("executions", number, round)
+            played = collect(
+                at.sampling(), at.pool, repeated, seed=seed, stop_at_failure=stops(config)
+            )
+            episodes.extend(done.book(played))
+            return self.executor_credit(config, played)
+
+        def further(tasks: Draw) -> Credit:
+            return practise(self.likely_blueprints(at, tasks, done), tasks.round)
+
+        credit = replace_dead(at, practise(chosen, 0), tasks, further)
+        update(at.executor, credit, episodes, "executor", at, done)
+
+    def likely_blueprints(self, at: Setting, tasks: Draw, done: Iteration) -> list[EpisodeRequest]:
+        """Tasks under the planner's most likely blueprint (or a sampled one, where any will do)."""
+        agent = at.greedy() if self.best_blueprint else at.sampling()
+        seed = at.key("likely blueprints", tasks.round)
+        plans = done.book(propose(agent, at.pool, tasks.requests(1), seed=seed))
+        return [replace(plan.request, blueprint=plan.blueprint) for plan in plans]
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """No co-evolution: both levels are updated at once, from the same sampled episodes.
+
+    M blueprints a task, each executed once, sampling; macro and micro advantages come from the
+    same returns. Neither level can take the other for a part of its world.
+
+    Attributes:
+        planner_credit: Macro.
+        executor_credit: Micro.
+    """
+
+    planner_credit: PlannerCredit = planner_credit
+    executor_credit: ExecutorCredit = executor_credit
+
+    def __call__(self, at: Setting, task_ids: Sequence[str], number: int = 0) -> Iteration:
+        """One iteration."""
+        config, done = at.config, Iteration()
+        episodes: list[Episode] = []
+
+        def play(tasks: Draw) -> Credit:
+            asked, seed = tasks.requests(config.blueprints), at.key("joint", tasks.round)
+            played = collect(
+                at.sampling(), at.pool, asked, seed=seed, stop_at_failure=stops(config)
+            )
+            episodes.extend(done.book(played))
+            plans, _ = self.planner_credit(config, played, played)
+            commands = self.executor_credit(config, played)
+            return Credit([*plans.segments, *commands.segments], commands.metrics)
+
+        tasks = at.drawn(task_ids)
+        credit = replace_dead(at, play(tasks), tasks, play)
+        if at.planner is not at.executor:
+            plans = credit.only("planner").segments
+            done.metrics["planner"] = at.planner.reinforce(plans, at.rng, "planner")
+            credit = credit.only("executor")
+        update(at.executor, credit, episodes, "joint", at, done)
+        done.metrics["joint"]["valid"] = float(np.mean([e.blueprint_valid for e in episodes]))
+        return done
+
+
+def stops(config: TrainConfig) -> bool:
+    """Whether an execution ends with its first failed sub-goal while learning."""
+    return settled(config.stop_at_failure, "stop_at_failure")
 
 
 @dataclass
@@ -101,41 +238,9 @@ def try_blueprints(at: Setting, tasks: Draw, done: Iteration) -> Proposals:
         executor, tried = at.greedy(), different
     else:
         executor, tried, where = at.sampling(), wanted, list(range(len(wanted)))
-    played = done.book(
-        collect(
-            executor,
-            at.pool,
-            tried,
-            seed=at.key("trials", tasks.round),
-            stop_at_failure=config.stop_at_failure,
-        )
-    )
+    seed = at.key("trials", tasks.round)
+    played = done.book(collect(executor, at.pool, tried, seed=seed, stop_at_failure=stops(config)))
     return Proposals(plans, [played[i] for i in where], len(different))
-
-
-def choose(at: Setting, proposals: Proposals) -> list[EpisodeRequest]:
-    """For each task z*: the first of its best blueprints, or any where the method says so.
-
-    What crashed was not tried, and is chosen only where nothing else is left.
-    """
-    chosen: list[EpisodeRequest] = []
-    tried = [
-        not (plan.error or run.error)
-        for plan, run in zip(proposals.plans, proposals.runs, strict=True)
-    ]
-    size = at.config.blueprints
-    for first in range(0, len(proposals.plans), size):
-        every = range(first, first + size)
-        members = [i for i in every if tried[i]] or list(every)
-        place = proposals.plans[first].request.number // size
-        if method_of(at.config).best_blueprint:
-            star = max(members, key=lambda i: (proposals.returns[i], -i))
-        else:
-            rng = noise.generator(at.seed, "choice", place)
-            star = members[int(rng.integers(len(members)))]
-        plan = proposals.plans[star]
-        chosen.append(replace(plan.request, number=place, blueprint=plan.blueprint))
-    return chosen
 
 
 def proposals_summary(drawn: Sequence[Proposals]) -> dict[str, float]:
@@ -149,92 +254,3 @@ def proposals_summary(drawn: Sequence[Proposals]) -> dict[str, float]:
         "blueprints": sum(proposals.different for proposals in drawn) / groups,
         "valid": float(np.mean([plan.blueprint_valid for plan in plans])),
     }
-
-
-def phase_b(
-    at: Setting,
-    tasks: Draw,
-    chosen: Sequence[EpisodeRequest],
-    done: Iteration,
-    number: int = 0,
-) -> None:
-    """Micro: updates the executor on N sampled executions of each task's frozen blueprint.
-
-    A_i = (R(tau_i) - mean_N R) / (std_N R + eps), or sub-goal by sub-goal, on the tokens of
-    commands, `<sub_done>` included, and no others.
-
-    Args:
-        at: The setting.
-        tasks: The iteration's tasks.
-        chosen: For each its blueprint, as a request whose number is the task's place.
-        done: What is noted.
-        number: The update's, among those of this iteration.
-    """
-    config = at.config
-    episodes: list[Episode] = []
-
-    def practise(chosen: Sequence[EpisodeRequest], round: int) -> Credit:
-        repeated = [
-            replace(request, number=request.number * config.executions + k)
-            for request in chosen
-            for k in range(config.executions)
-        ]
-        played = collect(
-            at.sampling(),
-            at.pool,
-            repeated,
-            seed=at.key("executions", number, round),
-            stop_at_failure=config.stop_at_failure,
-        )
-        episodes.extend(done.book(played))
-        return executor_credit(config, played)
-
-    def further(tasks: Draw) -> Credit:
-        return practise(likely_blueprints(at, tasks, done), tasks.round)
-
-    credit = replace_dead(at, practise(chosen, 0), tasks, further)
-    update(at.executor, credit, episodes, "executor", at, done)
-
-
-def likely_blueprints(at: Setting, tasks: Draw, done: Iteration) -> list[EpisodeRequest]:
-    """Tasks under the planner's most likely blueprint ("himac-random-blueprint": a sampled one)."""
-    agent = at.greedy() if method_of(at.config).best_blueprint else at.sampling()
-    seed = at.key("likely blueprints", tasks.round)
-    plans = done.book(propose(agent, at.pool, tasks.requests(1), seed=seed))
-    return [replace(plan.request, blueprint=plan.blueprint) for plan in plans]
-
-
-def joint(at: Setting, tasks: Draw, done: Iteration) -> None:
-    """No co-evolution: both levels are updated at once, from the same sampled episodes.
-
-    M blueprints a task, each executed once, sampling; macro and micro advantages come from the
-    same returns. Neither level can take the other for a part of its world.
-    """
-    config = at.config
-    episodes: list[Episode] = []
-
-    def play(tasks: Draw) -> Credit:
-        played = collect(
-            at.sampling(),
-            at.pool,
-            tasks.requests(config.blueprints),
-            seed=at.key("joint", tasks.round),
-            stop_at_failure=config.stop_at_failure,
-        )
-        episodes.extend(done.book(played))
-        plans, _ = planner_credit(config, played, played)
-        commands = executor_credit(config, played)
-        return Credit(
-            [*plans.segments, *commands.segments],
-            {**plans.by_turn, **commands.by_turn},
-            commands.metrics,
-        )
-
-    credit = replace_dead(at, play(tasks), tasks, play)
-    if at.planner is not at.executor:
-        plans = credit.only("planner")
-        moved = at.planner.reinforce(plans.segments, plans.by_turn, at.rng)
-        done.metrics["planner"] = moved
-        credit = credit.only("executor")
-    update(at.executor, credit, episodes, "joint", at, done)
-    done.metrics["joint"]["valid"] = float(np.mean([e.blueprint_valid for e in episodes]))

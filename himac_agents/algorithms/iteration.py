@@ -1,24 +1,23 @@
 """What the iterations of all methods share: their setting, their books, groups drawn again.
 
-The methods themselves are in `himac_agents.algorithms.himac`.
+The methods themselves are in `himac_agents.algorithms.himac` and `flat` beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from himac_agents.agents.agent import HiMACAgent, at_temperature
 from himac_agents.algorithms.credit import Credit
-from himac_agents.algorithms.learner import Learner
 from himac_agents.config import TrainConfig
 from himac_agents.distributed import Team
 from himac_agents.policies import noise
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Episode, EpisodeRequest
+from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,20 @@ class Draw:
         ]
 
 
+class Learns(Protocol):
+    """What methods use of a `himac_agents.algorithms.learner.Learner`; here nothing loads torch."""
+
+    def reinforce(
+        self, segments: Sequence[Segment], rng: np.random.Generator, phase: str = "flat"
+    ) -> dict[str, float]:
+        """See `Learner.reinforce`."""
+        ...
+
+    def values(self, segments: Sequence[Segment]) -> list[list[float]]:
+        """See `Learner.values`."""
+        ...
+
+
 @dataclass
 class Setting:
     """What an iteration works with.
@@ -72,8 +85,8 @@ class Setting:
     config: TrainConfig
     agent: HiMACAgent
     pool: EnvPool
-    planner: Learner
-    executor: Learner
+    planner: Learns
+    executor: Learns
     draw: Callable[[np.random.Generator], str]
     seed: int
     first: int
@@ -159,7 +172,7 @@ def replace_dead(
 
 
 def update(
-    learner: Learner,
+    learner: Learns,
     credit: Credit,
     episodes: list[Episode],
     phase: str,
@@ -167,7 +180,7 @@ def update(
     done: Iteration,
 ) -> None:
     """Moves a policy by its credit, and notes what the episodes were like."""
-    metrics = learner.reinforce(credit.segments, credit.by_turn, at.rng)
+    metrics = learner.reinforce(credit.segments, at.rng, phase)
     done.metrics[phase] = {**metrics, **credit.metrics, **summary(episodes)}
     done.episodes = episodes
 

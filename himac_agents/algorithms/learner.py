@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from himac_agents.algorithms import losses
-from himac_agents.algorithms.batching import by_length, join, rows, token_batch
+from himac_agents.algorithms import critic as critics
+from himac_agents.algorithms import finite, losses, optimiser
+from himac_agents.algorithms.batching import by_length, join, rows, starts, token_batch
+from himac_agents.algorithms.credit import settled
+from himac_agents.algorithms.finite import NonFiniteError
+from himac_agents.algorithms.methods import resolve
 from himac_agents.config import TrainConfig
 from himac_agents.distributed import team
 from himac_agents.policies.base import Learnable, TokenBatch
 from himac_agents.rollouts.types import Segment
+
+#: The phase of supervision, in errors.
+WARM_START = "warm start"
 
 
 class Learner:
@@ -25,20 +33,34 @@ class Learner:
         policy: What learns.
         config: Rates, clips, weights.
         reference: A frozen policy that the KL penalty holds on to; needed when `config.kl` > 0.
+        name: The policy's name in its run.
+        critic: Makes a module that learns beside it; see `himac_agents.algorithms.critic`.
     """
 
     def __init__(
-        self, policy: Learnable, config: TrainConfig, reference: Learnable | None = None
+        self,
+        policy: Learnable,
+        config: TrainConfig,
+        reference: Learnable | None = None,
+        *,
+        name: str = "policy",
+        critic: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.policy, self.config, self.reference = policy, config, reference
+        self.policy, self.reference, self.name = policy, reference, name
+        self.config = resolve(config)
+        self.kl = settled(self.config.kl, "kl")
+        self.clip = settled(self.config.clip, "clip")
+        self.clip_high = settled(self.config.clip_high, "clip_high")
+        self.critic = None if critic is None else critics.make(critic, policy, config.seed)
         self.team = team()
         self.optimizer = self._optimizer(config.lr)
         self.updates = 0
 
     def _optimizer(self, lr: float) -> torch.optim.AdamW:
-        return torch.optim.AdamW(
-            self.policy.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0
-        )
+        return optimiser.make(self.policy.parameters(), self._critic_parameters(), lr)
+
+    def _critic_parameters(self) -> list[torch.nn.Parameter]:
+        return [] if self.critic is None else list(self.critic.parameters())
 
     # -- supervision -----------------------------------------------------------------------------
 
@@ -55,19 +77,27 @@ class Learner:
 
         Returns:
             The mean cross-entropy in nats a token.
+
+        Raises:
+            NonFiniteError: A number is not finite; nothing has moved.
         """
         self._set_rate(lr)
         weights = losses.token_weights(batch.mask, "token")
-        found = 0.0
+        found, trouble = 0.0, None
         for index in self._parts(batch):
             part = batch if index is None else rows(batch, index)
             weight = weights if index is None else weights[index][:, : part.mask.shape[1]]
             logp, _ = self.policy.logprobs_and_entropy(part)
             loss = losses.cross_entropy(logp, torch.as_tensor(weight, device=logp.device))
-            loss.backward()  # type: ignore[no-untyped-call]
             found += float(loss.detach())
-        self._step()
-        return self.team.add({"loss": found})["loss"]
+            trouble = _trouble(found, logp)
+            if trouble is not None:
+                break
+            loss.backward()  # type: ignore[no-untyped-call]
+        everywhere = self.team.gather((found, trouble))
+        self._refuse(WARM_START, [t for _, t in everywhere])
+        self._step(WARM_START)
+        return sum(loss for loss, _ in everywhere)
 
     def _parts(self, batch: TokenBatch) -> Iterator[NDArray[np.int64] | None]:
         """This process's share of a batch: None is all of it."""
@@ -78,97 +108,174 @@ class Learner:
 
     def _set_rate(self, lr: float) -> None:
         """The learning rate of the next steps, whatever rate a restored optimiser came with."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        own = getattr(self.critic, "lr", None)
+        for number, group in enumerate(self.optimizer.param_groups):
+            group["lr"] = lr if number == 0 or own is None else float(own)
 
     # -- reinforcement ---------------------------------------------------------------------------
 
     def reinforce(
-        self,
-        segments: Sequence[Segment],
-        advantages: Sequence[float] | Mapping[int, float],
-        rng: np.random.Generator,
+        self, segments: Sequence[Segment], rng: np.random.Generator, phase: str = "flat"
     ) -> dict[str, float]:
-        """Policy-gradient updates on one phase's segments.
+        """Policy-gradient updates on one phase's segments, by the advantages of their turns.
 
-        Segments whose advantage is 0 throughout are left out (unless a KL penalty holds them);
-        where nothing is left, nothing moves, the optimiser's momentum included.
+        Segments whose advantage is 0 throughout are no evidence: they are left out (unless a KL
+        penalty or a critic learns from them) and are not counted when it is decided how many steps
+        are made and how large they are. Where nothing is left, the policy does not move, its
+        momentum included.
 
         Args:
             segments: Sampled sequences.
-            advantages: One a segment, or by `id(turn)` one a turn.
             rng: Splits the segments into mini-batches.
+            phase: What is learned, for errors.
 
         Returns:
-            Metrics: loss, entropy, clipped share, KL estimates, gradient norm, and how far
-            log-probabilities in training are from those of the rollout.
+            Metrics: loss; means over what the loss is a mean of: entropy, clipped share, KL
+            estimates; gradient norm, and how far log-probabilities in training are from those of
+            the rollout.
+
+        Raises:
+            NonFiniteError: A number is not finite; the step it belonged to was not made.
+            ValueError: A turn has no advantage.
         """
         config = self.config
         # A run may be forked from a warm start that was saved under another learning rate.
         self._set_rate(config.lr)
-        own = token_batch(segments, advantages) if segments else None
+        if any(turn.advantage is None for segment in segments for turn in segment.turns):
+            raise ValueError("a turn has no advantage: a method's credit gives one to each")
+        states = self.critic is not None
+        own = token_batch(segments, states=states) if segments else None
         batch = join(self.team.gather(own))
         metrics: dict[str, float] = {"sequences": float(0 if batch is None else len(batch))}
         metrics["updates"] = 0.0
         if batch is None:
             return metrics
-        if config.kl == 0.0:
-            live = np.flatnonzero((batch.advantages != 0).any(axis=1))
-        else:
-            live = np.arange(len(batch))
+        for name, values in (
+            ("an advantage", batch.advantages),
+            ("a log-probability of the rollout", batch.old_logprobs),
+        ):
+            if not np.isfinite(values).all():
+                raise NonFiniteError(phase, self.name, f"{name} is not finite")
+        alive = (batch.advantages != 0).any(axis=1)
+        live = np.flatnonzero(alive)
         metrics["live"] = float(len(live))
-        if len(live) == 0:
+        held = np.flatnonzero(~alive)
+        if len(live) == 0 and not (states and len(held)):
             return metrics
-        if config.kl > 0.0:
+        if self.kl > 0.0:
             batch.extra["reference"] = self._reference_logprobs(batch)
-        # The mean is over all sequences of the phase, those without an advantage included: a phase
-        # in which next to nothing differed is to move the weights next to not at all.
-        share = len(live) / len(batch)
+            if not np.isfinite(batch.extra["reference"]).all():
+                said = "a log-probability of the reference is not finite"
+                raise NonFiniteError(phase, self.name, said)
+        # A few live sequences are no ground for many steps, nor for a large one.
+        present = int((batch.mask.sum(axis=1) > 0).sum())
+        full, count = self._steps(present), self._steps(len(live))
+        share = min(1.0, losses.evidence(batch.mask, live, config.loss_mean) * full / count)
         sums: dict[str, list[float]] = {}
         for _ in range(config.epochs):
-            # A few live sequences are no ground for many steps.
-            count = max(1, min(config.minibatches, len(live) // config.least_minibatch))
-            parts = np.array_split(self.team.agree(rng.permutation(live)), count)
+            parts = self._split(live, count, rng)
+            if len(held) and (self.kl > 0.0 or states):
+                beside = self._split(held, count, rng)
+                parts = [np.concatenate(pair) for pair in zip(parts, beside, strict=True)]
             for part in parts:
-                for key, value in self._minibatch(rows(batch, part), share).items():
+                for key, value in self._minibatch(rows(batch, part), share, phase).items():
                     sums.setdefault(key, []).append(value)
         metrics["updates"] = float(len(sums["loss"]))
-        for key, values in sums.items():
+        metrics["step_share"] = share
+        for key, values_ in sums.items():
             # Only before the first update are training and rollout the same weights.
-            metrics[key] = values[0] if key == "logprob_gap" else float(np.mean(values))
+            metrics[key] = values_[0] if key == "logprob_gap" else float(np.mean(values_))
         self.policy.forget()
         return metrics
 
-    def _minibatch(self, batch: TokenBatch, share: float) -> dict[str, float]:
+    def _steps(self, sequences: int) -> int:
+        """Into how many mini-batches so many live sequences are cut."""
+        return max(1, min(self.config.minibatches, sequences // self.config.least_minibatch))
+
+    def _split(
+        self, index: NDArray[np.int64], count: int, rng: np.random.Generator
+    ) -> list[NDArray[np.int64]]:
+        return np.array_split(self.team.agree(rng.permutation(index)), count)
+
+    def _minibatch(self, batch: TokenBatch, share: float, phase: str) -> dict[str, float]:
         config = self.config
-        weights = losses.token_weights(batch.mask, config.loss_mean) * np.float32(share)
+        weights = losses.token_weights(batch.mask, config.loss_mean, config.loss_constant)
+        # What is logged is a mean, also where the loss is none.
+        total = float(weights.sum(dtype=np.float64)) or 1.0
         sums = {"loss": 0.0, "clipped": 0.0, "approx_kl": 0.0, "entropy": 0.0, "kl": 0.0}
-        gap = 0.0
+        if self.critic is not None:
+            sums["critic_loss"] = 0.0
+        gap, trouble = 0.0, None
         for index in self._micro_batches(batch):
             micro = rows(batch, index)
-            logp, entropy = self.policy.logprobs_and_entropy(micro)
+            logp, entropy, second = self._forward(micro, batch)
             weight = torch.as_tensor(weights[index][:, : logp.shape[1]], device=logp.device)
             old = torch.as_tensor(micro.old_logprobs, device=logp.device)
             advantage = torch.as_tensor(micro.advantages, device=logp.device)
             part = losses.clipped_policy_gradient(
-                logp, old, advantage, weight, config.clip, config.clip_high
+                logp, old, advantage, weight, self.clip, self.clip_high
             )
-            loss = part.loss
-            if config.kl > 0.0:
+            loss, whole = part.loss, part.loss
+            if self.kl > 0.0:
                 reference = torch.as_tensor(micro.extra["reference"], device=logp.device)
                 penalty = losses.kl_penalty(logp, reference, weight)
-                sums["kl"] += float(penalty.detach())
-                loss = loss + config.kl * penalty
-            loss.backward()  # type: ignore[no-untyped-call]
+                sums["kl"] += float(penalty.detach()) / total
+                loss = whole = loss + self.kl * penalty
+            if second is not None:
+                sums["critic_loss"] += float(second.detach())
+                whole = loss + second
+            apart = float(((logp.detach() - old).abs() * (weight > 0)).max())
+            # A sum is finite where both are.
+            trouble = _trouble(float(whole.detach()) + apart, logp)
+            if trouble is not None:
+                break
+            gap = max(gap, apart)
+            whole.backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
                 sums["loss"] += float(loss)
-                sums["clipped"] += float(part.clipped)
-                sums["approx_kl"] += float(part.approx_kl)
-                sums["entropy"] += float((weight * entropy).sum())
-                gap = max(gap, float(((logp - old).abs() * (weight > 0)).max()))
-        shown = {key: value / share for key, value in self.team.add(sums).items()}
-        gap = max(self.team.gather(gap))
-        return {**shown, "logprob_gap": gap, "grad_norm": self._step()}
+                sums["clipped"] += float(part.clipped) / total
+                sums["approx_kl"] += float(part.approx_kl) / total
+                sums["entropy"] += float((weight * entropy).sum()) / total
+        everywhere = self.team.gather((sums, gap, trouble))
+        self._refuse(phase, [t for _, _, t in everywhere])
+        shown = {key: sum(part[key] for part, _, _ in everywhere) for key in sums}
+        gap = max(gap for _, gap, _ in everywhere)
+        return {**shown, "logprob_gap": gap, "grad_norm": self._step(phase, share)}
+
+    def _forward(
+        self, micro: TokenBatch, whole: TokenBatch
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log-probabilities, entropies and the critic's loss, where there is a critic."""
+        if self.critic is None:
+            return *self.policy.logprobs_and_entropy(micro), None
+        seeing = cast(critics.ShowsStates, self.policy)
+        logp, entropy, states = seeing.logprobs_and_states(micro, critics.written(micro))
+        critic: Any = self.critic
+        return logp, entropy, critic.loss(states, critics.tokens_of(micro, whole, logp.device))
+
+    def values(self, segments: Sequence[Segment]) -> list[list[float]]:
+        """What the critic says of the state before each turn of each segment.
+
+        Raises:
+            ValueError: The method has no critic.
+        """
+        if self.critic is None:
+            raise ValueError("this method has no critic: give it one with Method(critic=...)")
+        if not segments:
+            return []
+        critic: Any = self.critic
+        seeing = cast(critics.ShowsStates, self.policy)
+        batch = token_batch(segments, states=True)
+        said = np.zeros(batch.mask.shape, dtype=np.float64)
+        with torch.no_grad():
+            for index in by_length(batch.lengths, self.config.micro_tokens):
+                micro = rows(batch, index)
+                first = micro.extra[critics.FIRST] > 0
+                told = critic(seeing.states(micro, first)).reshape(-1)
+                place = said[index]
+                place[:, : first.shape[1]][first] = told.double().cpu().numpy()
+                said[index] = place
+        return [[float(said[place]) for place in places] for places in starts(segments)]
 
     def _micro_batches(self, batch: TokenBatch) -> Iterator[NDArray[np.int64]]:
         """This process's share of a mini-batch, cut so that it fits into memory."""
@@ -190,15 +297,77 @@ class Learner:
                 found[index, : logp.shape[1]] = logp.cpu().numpy()
         return self.team.add_array(found)
 
-    def _step(self) -> float:
-        self.team.add_gradients(self.policy.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.policy.parameters(), self.config.max_grad_norm or math.inf
-        )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+    # -- a step ----------------------------------------------------------------------------------
+
+    def _step(self, phase: str, share: float = 1.0) -> float:
+        """One step of `share` (of a critic a whole one); the norm of the policy's gradient.
+
+        A norm that is finite means that every gradient's square is, and a step from finite weights
+        and moments by finite gradients ends at finite ones: all is checked before anything moves.
+        """
+        groups = [(list(self.policy.parameters()), share), (self._critic_parameters(), 1.0)]
+        groups = [group for group in groups if group[0]]
+        norms = []
+        for parameters, _ in groups:
+            self.team.add_gradients(parameters)
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            norms.append(finite.norm(gradients) if gradients else 0.0)
+        weights = [p for parameters, _ in groups for p in parameters]
+        kept = finite.norm([*weights, *optimiser.moments(self.optimizer)])
+        if not math.isfinite(sum(norms) + kept):
+            self._refuse(phase, [self._blamed(groups)])
+        for (parameters, _), norm in zip(groups, norms, strict=True):
+            most = self.config.max_grad_norm or math.inf
+            torch.nn.utils.clip_grads_with_norm_(parameters, most, torch.tensor(norm))
+        optimiser.step(self.optimizer, [share for _, share in groups])
         self.updates += 1
-        return float(norm)
+        return norms[0]
+
+    def _blamed(self, groups: Sequence[tuple[list[torch.nn.Parameter], float]]) -> str:
+        """Which weight, gradient or moment is not finite."""
+        modules: tuple[Any, ...] = (self.policy, self.critic)
+        for (parameters, _), module in zip(groups, modules, strict=False):
+            names = finite.named(getattr(module, "model", module), parameters)
+            found: dict[str, list[Any]] = {
+                "weight": parameters,
+                "gradient": [p.grad for p in parameters],
+            }
+            for key in optimiser.MOMENTS:
+                states = self.optimizer.state
+                found[f"optimiser's {key}"] = [states.get(p, {}).get(key) for p in parameters]
+            for what, tensors in found.items():
+                present = [(n, t) for n, t in zip(names, tensors, strict=True) if t is not None]
+                if (name := finite.broken(present)) is not None:
+                    return f"the {what} of {name} is not finite"
+        return "the norm of the gradient is not finite"
+
+    def _refuse(self, phase: str, troubles: Sequence[str | None]) -> None:
+        """Ends this step, in every process, if one is in trouble; no gradient is left behind.
+
+        Args:
+            phase: What is learned.
+            troubles: What is wrong, process by process.
+
+        Raises:
+            NonFiniteError: It is.
+        """
+        found = next((t for t in troubles if t is not None), None)
+        if found is None:
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        weights = list(self.policy.parameters())
+        names = finite.named(getattr(self.policy, "model", None), weights)
+        if (name := finite.broken(zip(names, weights, strict=True))) is not None:
+            found = f"the weight of {name} is not finite"
+        raise NonFiniteError(phase, self.name, found)
+
+
+def _trouble(loss: float, logp: Tensor) -> str | None:
+    """What is not finite in a forward pass."""
+    if math.isfinite(loss):
+        return None
+    wrong = not bool(torch.isfinite(logp.detach()).all())
+    return "a log-probability is not finite" if wrong else "the loss is not finite"
 
 
 def cosine(step: int, steps: int, peak: float, floor: float = 0.1, warmup: int = 50) -> float:

@@ -48,6 +48,24 @@ def token_weights(
     return np.asarray(weights, dtype=np.float32)
 
 
+def evidence(mask: NDArray[np.float32], live: NDArray[np.int64], mean: LossMean) -> float:
+    """How much of a phase carries an advantage, counted in what its loss is a mean of.
+
+    Args:
+        mask: [sequences, time], 1 on tokens that carry loss.
+        live: The sequences with an advantage.
+        mean: "sequence" counts sequences; "token" and "constant", where a token's weight does not
+            depend on its sequence, count tokens.
+
+    Returns:
+        A share; 1 where every sequence that carries loss is live.
+    """
+    counted = mask.sum(axis=1, dtype=np.float64)
+    if mean == "sequence":
+        counted = (counted > 0).astype(np.float64)
+    return float(counted[live].sum() / max(1.0, counted.sum()))
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyLoss:
     """What `clipped_policy_gradient` returns.

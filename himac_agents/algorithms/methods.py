@@ -1,28 +1,54 @@
-"""The methods: each a choice of who plans, what is compared with what, and who is updated when.
+"""The register of methods: who plans, what is compared with what, who is updated when.
 
 All of them share one rollout (`himac_agents.rollouts.collect`), one loss
 (`himac_agents.algorithms.losses`) and one evaluator (`himac_agents.evaluation.evaluate`).
-`himac_agents.algorithms.himac` asks the fields below, never for a method's name.
+
+`himac` is the paper's method as far as it is known: its full text was not at hand, the formulas are
+reconstructed from its abstract and from summaries. `himac-option` is this project's own: credit a
+sub-goal at a time, and an execution that ends with its first failed sub-goal. Both, and the
+ablations, are switches of one iteration (`himac_agents.algorithms.himac`): a setting that is given
+replaces the method's own, so that any ablation can be run with either's credit.
+
+One's own method is added by `register_method`, or by an entry point of the group `himac.methods`
+that names a `Method`; the command line then knows its name.
+
+Example:
+    >>> def centred(config, episodes):
+    ...     mean = sum(e.reward for e in episodes) / len(episodes)
+    ...     return [e.reward - mean for e in episodes]
+    >>> register_method("centred", advantage=centred).hierarchical
+    False
+
+Nothing here loads torch: evaluation and reports ask for names and titles.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
+from himac_agents import prompts
+from himac_agents.algorithms import credit
+from himac_agents.algorithms.flat import Flat
+from himac_agents.algorithms.himac import CoEvolution, ExecutorCredit, Joint, PlannerCredit
+from himac_agents.algorithms.iteration import Iteration, Setting
 from himac_agents.config import TrainConfig
-from himac_agents.prompts import STYLES
+from himac_agents.register import Register
 
-MethodName = Literal[
-    "himac",
-    "himac-joint",
-    "himac-no-subdone",
-    "himac-random-blueprint",
-    "grpo",
-    "rloo",
-    "gigpo",
-]
-FlatAdvantage = Literal["grpo", "rloo", "gigpo"]
+#: What a method may have values of its own for, and what holds where it has none.
+COMMON: Mapping[str, Any] = MappingProxyType(
+    {
+        "executor_advantage": "trajectory",
+        "stop_at_failure": False,
+        "kl": 0.0,
+        "clip": 0.2,
+        "clip_high": 0.28,
+    }
+)
+_PAPER = {"kl": 0.01, "clip_high": 0.2}
+_OPTION = {"executor_advantage": "option", "stop_at_failure": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +57,113 @@ class Method:
 
     Attributes:
         title: Its name in tables.
+        iterate: One iteration: (setting, task ids, its number from 0) -> what it did.
+            `CoEvolution`, `Joint` and `Flat` are made of parts that can be exchanged; a function
+            of one's own may do all of it.
         hierarchical: A planner above an executor; otherwise one flat agent.
-        alternates: Planner and executor are updated in turns, each with the other frozen (the
-            paper's co-evolution); otherwise both at once, from the same episodes.
         sub_done: The executor ends its sub-goals itself; otherwise a fixed number of steps does.
-        best_blueprint: The executor practises on z*, the best of the M blueprints; otherwise on a
-            random one of them.
-        advantage: A flat method's advantage, in `himac_agents.algorithms.advantages`.
+        defaults: Values of its own for settings that are None unless given; see `COMMON`.
+        critic: Makes a module that learns beside a policy from its hidden states; see
+            `himac_agents.algorithms.critic`. None: the method needs none.
     """
 
     title: str
+    iterate: Callable[[Setting, Sequence[str], int], Iteration]
     hierarchical: bool = True
-    alternates: bool = True
     sub_done: bool = True
-    best_blueprint: bool = True
-    advantage: FlatAdvantage = "grpo"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    critic: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if strange := sorted(set(self.defaults) - set(COMMON)):
+            raise ValueError(
+                f"a method has no values of its own for {', '.join(strange)}: only for "
+                f"{', '.join(COMMON)}"
+            )
 
 
-METHODS: dict[MethodName, Method] = {
-    "himac": Method("HiMAC"),
-    "himac-joint": Method("HiMAC, no co-evolution", alternates=False),
-    "himac-no-subdone": Method("HiMAC, no <sub_done>", sub_done=False),
-    "himac-random-blueprint": Method("HiMAC, random blueprint", best_blueprint=False),
-    "grpo": Method("flat GRPO", hierarchical=False, advantage="grpo"),
-    "rloo": Method("flat RLOO", hierarchical=False, advantage="rloo"),
-    "gigpo": Method("flat GiGPO", hierarchical=False, advantage="gigpo"),
-}
+#: Every method by name; `register_method` adds to it.
+METHODS: Register[Method] = Register(
+    "method",
+    "himac.methods",
+    {
+        "himac": Method("HiMAC", CoEvolution(), defaults=_PAPER),
+        "himac-option": Method("HiMAC, option credit", CoEvolution(), defaults=_OPTION),
+        "himac-joint": Method("HiMAC, no co-evolution", Joint(), defaults=_PAPER),
+        "himac-no-subdone": Method(
+            "HiMAC, no <sub_done>", CoEvolution(), sub_done=False, defaults=_PAPER
+        ),
+        "himac-random-blueprint": Method(
+            "HiMAC, random blueprint", CoEvolution(best_blueprint=False), defaults=_PAPER
+        ),
+        "grpo": Method("flat GRPO", Flat(credit.grpo), hierarchical=False),
+        "rloo": Method("flat RLOO", Flat(credit.rloo), hierarchical=False),
+        "gigpo": Method("flat GiGPO", Flat(credit.gigpo), hierarchical=False),
+    },
+    Method,
+)
+
+
+def register_method(
+    name: str,
+    method: Method | None = None,
+    *,
+    title: str | None = None,
+    advantage: credit.FlatAdvantage | None = None,
+    planner_credit: PlannerCredit | None = None,
+    executor_credit: ExecutorCredit | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    critic: Callable[[Any], Any] | None = None,
+    replace: bool = False,
+) -> Method:
+    """Adds a method: a whole one, or one that differs from this project's by a credit.
+
+    Args:
+        name: What `method = "..."` will call it.
+        method: The whole of it; then nothing else is said but `replace`.
+        title: Its name in tables; None: `name`.
+        advantage: A flat method: how episodes are compared. A function of the settings and of the
+            episodes (crashed ones are left out) that gives each episode an advantage, or each of
+            its turns one. `episode.request.group` tells which episodes belong together.
+        planner_credit: A hierarchical method: see `himac_agents.algorithms.credit.planner_credit`.
+        executor_credit: A hierarchical method: see `executor_credit` there.
+        defaults: See `Method`.
+        critic: See `Method`.
+        replace: Whether a method of this name may be there already.
+
+    Returns:
+        The method.
+
+    Raises:
+        ValueError: There is one of this name, or it is not said what the method is.
+    """
+    if method is None:
+        method = _composed(
+            title or name, advantage, planner_credit, executor_credit, defaults or {}, critic
+        )
+    elif any(x is not None for x in (title, advantage, planner_credit, executor_credit, critic)):
+        raise ValueError(f"method {name!r}: a whole Method leaves nothing else to be said")
+    return METHODS.add(name, method, replace=replace)
+
+
+def _composed(
+    title: str,
+    advantage: credit.FlatAdvantage | None,
+    planner: PlannerCredit | None,
+    executor: ExecutorCredit | None,
+    defaults: Mapping[str, Any],
+    critic: Callable[[Any], Any] | None,
+) -> Method:
+    if (advantage is None) == (planner is None and executor is None):
+        raise ValueError(
+            f"method {title!r}: give a Method, or an advantage (a flat method), or planner_credit "
+            "or executor_credit (a hierarchical one)"
+        )
+    if advantage is not None:
+        flat = Flat(advantage)
+        return Method(title, flat, hierarchical=False, defaults=defaults, critic=critic)
+    both = CoEvolution(planner or credit.planner_credit, executor or credit.executor_credit)
+    return Method(title, both, defaults=defaults, critic=critic)
 
 
 def method_of(config: TrainConfig) -> Method:
@@ -65,11 +172,17 @@ def method_of(config: TrainConfig) -> Method:
     Raises:
         ValueError: There is no such method.
     """
-    found = METHODS.get(config.method)  # type: ignore[call-overload]
-    if found is None:
-        raise ValueError(f"method={config.method!r}: choose among {', '.join(METHODS)}")
-    method: Method = found
-    return method
+    return METHODS.find(config.method)
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """The settings with the method's own values wherever none was given.
+
+    Raises:
+        ValueError: There is no such method.
+    """
+    own = {**COMMON, **method_of(config).defaults}
+    return config.replace(**{k: v for k, v in own.items() if getattr(config, k) is None})
 
 
 def supervised_steps(config: TrainConfig) -> int:
@@ -82,16 +195,19 @@ def supervised_steps(config: TrainConfig) -> int:
 def check(config: TrainConfig) -> TrainConfig:
     """Refuses settings that mean nothing to their method.
 
+    Returns:
+        The settings as they are run: see `resolve`.
+
     Raises:
         ValueError: The message names the setting, its value and what it may be.
     """
+    config = resolve(config)
     if not method_of(config).sub_done and not config.subgoal_budget:
         raise ValueError(
             f"method={config.method!r} ends sub-goals after a fixed number of steps: set it with "
             "subgoal_budget"
         )
-    if config.prompt not in STYLES:
-        raise ValueError(f"prompt={config.prompt!r}: choose among {', '.join(STYLES)}")
+    prompts.resolve(config.prompt)
     if supervised_steps(config) and not (config.demos or config.demo_file):
         raise ValueError("demos=0: a warm start of warm_steps > 0 needs demonstrations")
     if "supervised" in config.baselines and not supervised_steps(config):

@@ -182,11 +182,11 @@ def load_agent(
         config = TrainConfig.from_toml(folder / "config.toml")
         newest = latest_checkpoint(folder / "checkpoints")
         hierarchical = method_of(config).hierarchical
-        policies = load_policies(newest, config, hierarchical, seed=seed)
+        policies = load_policies(newest, config, hierarchical)
     elif (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
         kind: Literal["tiny", "hf"] = "tiny" if is_tiny(folder) else "hf"
         config = TrainConfig(policy=kind, model=str(folder))
-        policies = {"policy": load_policy(folder, kind, seed=seed)}
+        policies = {"policy": load_policy(folder, kind)}
     else:
         raise FileNotFoundError(
             f"{folder} is neither a run (config.toml, checkpoints/) nor a saved policy "

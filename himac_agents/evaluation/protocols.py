@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from himac_agents.config import check_seeds
-from himac_agents.prompts import STYLES
+from himac_agents.prompts import resolve
 from himac_envs import registry
 
 FOLDER = "presets/eval"
@@ -59,8 +59,7 @@ class Protocol:
         for name in (self.env, self.flat_env):
             if name and name not in cards:
                 raise ValueError(f"no environment {name!r}: `himac list` shows them")
-        if self.prompt not in STYLES:
-            raise ValueError(f"prompt={self.prompt!r}: choose one of {', '.join(STYLES)}")
+        resolve(self.prompt)
         if self.episodes < 1:
             raise ValueError(f"episodes={self.episodes}: must be at least 1")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):

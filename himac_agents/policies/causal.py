@@ -6,9 +6,8 @@ How a batch is written, token by token, is in `himac_agents.policies.generation.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from himac_agents.policies.base import Completion, Message, Prompt, Sampling, To
 from himac_agents.policies.generation.cache import SlotCache
 from himac_agents.policies.generation.decode import Decoding
 from himac_agents.policies.generation.reader import Reader
-from himac_agents.policies.generation.restricted import forbid, restrictions
+from himac_agents.policies.generation.restricted import restrictions
+from himac_agents.policies.selective import chunk_rows, chunked_logprobs, selective_logprobs
 
 
 @contextmanager
@@ -152,42 +152,112 @@ class CausalPolicy(ABC):
     def logprobs_and_entropy(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Log-probability and (detached) entropy in nats of each token of the mask, [batch, time].
 
-        Only the positions under the mask go through the output layer.
+        Only the positions under the mask go through the output layer, and where their logits would
+        be many, only a chunk of them at a time: see `himac_agents.policies.selective`.
+        """
+        return self.logprobs_and_states(batch, None)[:2]
+
+    def logprobs_and_states(
+        self, batch: TokenBatch, where: NDArray[np.bool_] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, and the hidden states that predict the tokens at `where`, from the same pass.
+
+        Args:
+            batch: Rows of tokens.
+            where: [batch, time], never at time 0; None: no states are asked for.
+
+        Returns:
+            Log-probabilities, entropies, and states [n, width] in row order, differentiable.
         """
         ids = torch.as_tensor(batch.token_ids, device=self.device)
         mask = torch.as_tensor(batch.mask, device=self.device) > 0
+        chosen = ids[mask]
+        limits: dict[str, Any] = {
+            "temperature": batch.temperature,
+            "barred": self.barred,
+            "restricted": restrictions(batch),
+        }
         with self._ready(learning=True):
-            logits = self._logits_before(ids, mask, batch).float() / batch.temperature
-        if self.barred is not None:
-            logits = logits.index_fill(-1, self.barred, -math.inf)
-        restricted = restrictions(batch)
-        if restricted:
-            logits = forbid(logits, restricted)
-        logp_all = torch.log_softmax(logits, dim=-1)
-        chosen = logp_all.gather(-1, ids[mask][:, None])[:, 0]
-        with torch.no_grad():
-            entropies = torch.special.entr(logp_all.exp()).sum(-1)
-        logp = torch.zeros(ids.shape, dtype=chosen.dtype, device=self.device)
+            if len(chosen) <= chunk_rows(self.vocabulary):
+                logits, hidden = self._logits_before(ids, mask, batch)
+                found, entropies = selective_logprobs(logits, chosen, **limits)
+            else:
+                none = torch.zeros_like(mask)
+                none[0, 1] = True  # the output layer is called, but for one position only
+                _, hidden = self._logits_before(ids, none, batch)
+                states = hidden[:, :-1][mask[:, 1:]]
+                found, entropies = chunked_logprobs(
+                    states, self._head, chosen, self.vocabulary, **limits
+                )
+        logp = torch.zeros(ids.shape, dtype=found.dtype, device=self.device)
         entropy = torch.zeros_like(logp)
-        return logp.masked_scatter(mask, chosen), entropy.masked_scatter(mask, entropies)
+        shown = hidden[:, :0, :].reshape(0, hidden.shape[-1])
+        if where is not None:
+            shown = hidden[:, :-1][torch.as_tensor(where[:, 1:], device=self.device)]
+        return logp.masked_scatter(mask, found), entropy.masked_scatter(mask, entropies), shown
 
-    def _logits_before(self, ids: Tensor, mask: Tensor, batch: TokenBatch) -> Tensor:
+    def states(self, batch: TokenBatch, where: NDArray[np.bool_]) -> Tensor:
+        """The hidden states [n, width] that predict the tokens at `where`; see above."""
+        ids = torch.as_tensor(batch.token_ids, device=self.device)
+        one = torch.zeros_like(ids, dtype=torch.bool)
+        one[0, 1] = True
+        with self._ready(learning=True):
+            _, hidden = self._logits_before(ids, one, batch)
+        return hidden[:, :-1][torch.as_tensor(where[:, 1:], device=self.device)]
+
+    @property
+    def vocabulary(self) -> int:
+        """How many logits a token has."""
+        return int(self.model.get_output_embeddings().weight.shape[0])
+
+    @property
+    def width(self) -> int:
+        """The size of a hidden state."""
+        return int(self.model.get_output_embeddings().weight.shape[1])
+
+    def _logits_before(self, ids: Tensor, mask: Tensor, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Logits [n, vocabulary] that predict the n tokens under `mask`, in row order.
 
         A hook before the output layer lets only these positions through, whatever the model does
-        with its logits afterwards (scaling, soft caps): with a vocabulary of 150,000, the logits of
-        a whole batch would be most of its memory.
+        with its logits afterwards (scaling, soft caps).
+
+        Returns:
+            The logits, and the hidden states [batch, time, width] of all positions.
         """
+        seen: list[Tensor] = []
 
         def keep(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            seen.append(inputs[0])
             return (inputs[0][:, :-1][mask[:, 1:]][None], *inputs[1:])
 
-        hook = self.model.get_output_embeddings().register_forward_pre_hook(keep)
+        inputs = self.learning_inputs(ids, batch)
+        return self._hooked(keep, inputs)[0], seen[0]
+
+    def _head(self, states: Tensor) -> Tensor:
+        """Logits of hidden states [n, width], as the model itself makes them of its own.
+
+        The model is run on one token, and the states are put in its place before the output layer:
+        so whatever the model does with its logits afterwards is done with these.
+        """
+
+        def put(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (states[None], *inputs[1:])
+
+        one = np.full((1, 1), self.end_ids[0], dtype=np.int64)
+        blank = np.zeros((1, 1), dtype=np.float32)
+        batch = TokenBatch(one, blank, blank, blank, np.ones(1, dtype=np.int64))
+        with self._ready(learning=True):
+            inputs = self.learning_inputs(torch.as_tensor(one, device=self.device), batch)
+            return self._hooked(put, inputs)[0]
+
+    def _hooked(self, hook: Callable[..., tuple[Tensor, ...]], inputs: dict[str, Any]) -> Tensor:
+        """The model's logits with a hook before its output layer."""
+        handle = self.model.get_output_embeddings().register_forward_pre_hook(hook)
         try:
-            logits: Tensor = self.model(**self.learning_inputs(ids, batch), use_cache=False).logits
+            logits: Tensor = self.model(**inputs, use_cache=False).logits
         finally:
-            hook.remove()
-        return logits[0]
+            handle.remove()
+        return logits
 
     def learning_inputs(self, ids: Tensor, batch: TokenBatch) -> dict[str, Any]:
         """The model's arguments for a whole batch; rows are padded on the right."""

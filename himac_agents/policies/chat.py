@@ -51,10 +51,11 @@ class Loading:
         """The device."""
         return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
-    def precision(self) -> torch.dtype:
-        """What is computed in."""
+    def precision(self, device: torch.device | str) -> torch.dtype:
+        """What a model on `device` computes in."""
         if self.dtype == "auto":
-            return torch.float32 if self.where() == "cpu" else torch.bfloat16
+            on_cpu = torch.device(device).type == "cpu"
+            return torch.float32 if on_cpu else torch.bfloat16
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype={self.dtype!r}: choose auto, float32 or bfloat16")
         return torch.float32 if self.dtype == "float32" else torch.bfloat16
@@ -92,7 +93,7 @@ class ChatPolicy(CausalPolicy):
             new = getattr(model, "activation_checkpointing_enable", None)
             (new or model.gradient_checkpointing_enable)({"use_reentrant": False})
         weights = next(model.parameters()).dtype
-        computes = self.loading.precision()
+        computes = self.loading.precision(self.device)
         self._autocast = computes if host is None and weights != computes else None
 
     # -- text and tokens -------------------------------------------------------------------------

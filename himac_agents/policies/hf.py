@@ -69,11 +69,12 @@ def load(path: str | Path, how: Loading, *, seed: int = 0) -> ChatPolicy:
     if not saved and how.lora is None:
         # Rounding a whole model's weights would lose its steps: see `Loading.dtype`.
         return parts.policy(parts.model(source, how, torch.float32), how)
+    precision = how.precision(how.where())
     host = AdapterHost.of(
         source,
         how.where(),
-        str(how.precision()),
-        lambda: parts.model(source, how, how.precision()),
+        str(precision),
+        lambda: parts.model(source, how, precision),
     )
     adapter = host.load(folder) if saved else host.new(how.lora or Lora(), seed)
     return parts.policy(host.model, how, host=host, adapter=adapter)

@@ -10,7 +10,8 @@ the executor needs of it has to stand in the sub-goal.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from himac_agents.config import TrainConfig
 from himac_agents.prompts.base import Prompts
@@ -20,28 +21,86 @@ from himac_agents.prompts.parsing import MAX_COMMAND, read_blueprint, read_comma
 from himac_agents.prompts.scene import mark, scene
 from himac_agents.prompts.verl_agent import VerlAgentPrompts
 from himac_agents.prompts.wording import benchmark_of
+from himac_agents.register import Register
 
 __all__ = [
     "MAX_COMMAND",
     "STYLES",
+    "About",
     "ChatPrompts",
     "CompactPrompts",
     "Prompts",
-    "Style",
     "VerlAgentPrompts",
     "benchmark_of",
     "make",
+    "make_prompts",
     "mark",
     "read_blueprint",
     "read_command",
+    "register_prompts",
     "resolve",
     "scene",
     "visible",
 ]
 
-#: The styles by name; "auto" is compact for tiny models and chat for all others.
-Style = Literal["auto", "compact", "compact-gather", "chat", "verl-agent"]
-STYLES: tuple[str, ...] = ("auto", "compact", "compact-gather", "chat", "verl-agent")
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a style of prompts is made for.
+
+    Attributes:
+        env_id: The environment's id ("" where it is not known).
+        benchmark: Whose words it speaks: "alfworld", "webshop", "sokoban", or "" for any other.
+        think: Ask for reasoning in `<think>` tags (verl-agent's always does).
+        pixels: The model sees pictures instead of the text that draws them.
+        sub_done: The executor ends its sub-goals itself.
+    """
+
+    env_id: str = ""
+    benchmark: str = ""
+    think: bool = False
+    pixels: bool = False
+    sub_done: bool = True
+
+
+def _chat(about: About) -> Prompts:
+    return ChatPrompts(
+        benchmark=about.benchmark, think=about.think, pixels=about.pixels, sub_done=about.sub_done
+    )
+
+
+#: The styles by name. "auto", which is none of them, is compact for tiny models and chat for all
+#: others.
+STYLES: Register[Callable[[About], Prompts]] = Register(
+    "style of prompts",
+    "himac.prompts",
+    {
+        "compact": lambda about: CompactPrompts(),
+        "compact-gather": lambda about: CompactPrompts(gather=True),
+        "chat": _chat,
+        "verl-agent": lambda about: VerlAgentPrompts(
+            benchmark=about.benchmark, pixels=about.pixels
+        ),
+    },
+)
+
+
+def register_prompts(name: str, make: Callable[[About], Prompts], *, replace: bool = False) -> None:
+    """Makes a style of prompts available by name: `prompt = NAME` in settings and commands.
+
+    The same by a package's entry point: `[project.entry-points."himac.prompts"]`.
+
+    Args:
+        name: The style's name.
+        make: Makes the style for an environment.
+        replace: Take the place of a style that has the name.
+
+    Raises:
+        ValueError: The name is taken, or no word.
+    """
+    if name == "auto":
+        raise ValueError('"auto" stands for compact or chat: choose another name')
+    STYLES.add(name, make, replace=replace)
 
 
 def resolve(style: str, *, tiny: bool = False) -> str:
@@ -50,9 +109,10 @@ def resolve(style: str, *, tiny: bool = False) -> str:
     Raises:
         ValueError: There is no such style.
     """
-    if style not in STYLES:
-        raise ValueError(f"prompt={style!r}: choose one of {', '.join(STYLES)}")
-    return ("compact" if tiny else "chat") if style == "auto" else style
+    if style == "auto":
+        return "compact" if tiny else "chat"
+    STYLES.find(style)
+    return style
 
 
 def make(
@@ -64,28 +124,21 @@ def make(
     pixels: bool = False,
     sub_done: bool = True,
 ) -> Prompts:
-    """Prompts of a style for an environment.
+    """Prompts of a style for an environment; see `About` for what is not said here.
 
     Args:
-        style: One of `STYLES`.
-        env_id: A registered id, for the environment's own wording.
+        style: A name of `STYLES`, or "auto".
+        env_id: The environment's id, for its own wording.
         tiny: What "auto" stands for.
-        think: Ask for reasoning in `<think>` tags (verl-agent's always does).
-        pixels: The model sees pictures instead of the text that draws them.
-        sub_done: The executor ends its sub-goals itself.
+        think: See `About`.
+        pixels: See `About`.
+        sub_done: See `About`.
 
     Raises:
         ValueError: There is no such style.
     """
-    style = resolve(style, tiny=tiny)
-    if style == "compact-gather":
-        return CompactPrompts(gather=True)
-    if style == "compact":
-        return CompactPrompts()
-    benchmark = benchmark_of(env_id)
-    if style == "verl-agent":
-        return VerlAgentPrompts(benchmark=benchmark, pixels=pixels)
-    return ChatPrompts(benchmark=benchmark, think=think, pixels=pixels, sub_done=sub_done)
+    about = About(env_id, benchmark_of(env_id), think, pixels, sub_done)
+    return STYLES.find(resolve(style, tiny=tiny))(about)
 
 
 def make_prompts(config: TrainConfig, *, sub_done: bool = True) -> Prompts:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from himac_agents.algorithms.methods import METHODS, Method
+from himac_agents.algorithms.methods import METHODS
 from himac_agents.evaluation.intervals import Over, wilson
 from himac_envs.task import HiMACError
 
@@ -19,7 +19,6 @@ from himac_envs.task import HiMACError
 #: runs were forked from are no runs of their own.
 DEPTH = 4
 SKIPPED = frozenset({"warm", "warm_start", "checkpoints"})
-_TRAITS: dict[str, Method] = {str(name): method for name, method in METHODS.items()}
 
 
 class RunError(HiMACError):
@@ -100,7 +99,7 @@ class RunData:
     @property
     def title(self) -> str:
         """The method's name for readers."""
-        traits = _TRAITS.get(self.method)
+        traits = METHODS.get(self.method)
         title = self.method if traits is None else traits.title
         return title[:1].upper() + title[1:]
 
@@ -109,7 +108,7 @@ class RunData:
         """The id of the environment that was played."""
         if self.result is not None and "env" in self.result:
             return str(self.result["env"])
-        traits = _TRAITS.get(self.method)
+        traits = METHODS.get(self.method)
         key = "env" if traits is None or traits.hierarchical else "flat_env"
         return str(self.settings.get(key, self.settings.get("env", "?")))
 

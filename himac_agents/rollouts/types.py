@@ -46,7 +46,8 @@ class Turn:
         invalid: Whether the environment did not understand it.
         allowed: For each output id what it was drawn from; empty where any id was allowed.
         anchor: The observation that it answered (GiGPO compares turns with the same one).
-        advantage: What it was learned with, once it was.
+        advantage: What it is to be learned with: written once, by the method's credit function.
+        target: What a critic is to say of the state it was written in, where a method has one.
         observation: What the environment answered.
         frame: What the environment then showed, where it shows pictures (see `traces.picture`).
         written: Tokens written, where a remote model counted them; None: `output_ids`.
@@ -67,6 +68,7 @@ class Turn:
     allowed: tuple[tuple[int, ...], ...] = ()
     anchor: str = ""
     advantage: float | None = None
+    target: float | None = None
     observation: str = ""
     frame: Any = None
     written: int | None = None

@@ -67,7 +67,7 @@ def further_supervision(trainer: Running) -> dict[str, Any]:
     folder = trainer.run_folder.folder / "supervised"
     newest = latest_checkpoint(folder) if any(folder.glob("step-*")) else None
     source = newest or trainer.run_folder.folder / "warm_start"
-    policies = load_policies(source, config, not trainer.flat, seed=config.seed)
+    policies = load_policies(source, config, not trainer.flat)
     learners = {name: Learner(policy, config) for name, policy in policies.items()}
     for learner in learners.values():
         learner.begin_supervision()

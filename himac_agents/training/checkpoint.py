@@ -30,6 +30,7 @@ def save(
     state: Mapping[str, Any],
     policies: Mapping[str, Any],
     optimizers: Mapping[str, torch.optim.Optimizer],
+    critics: Mapping[str, torch.nn.Module] | None = None,
     *,
     keep: int = 2,
 ) -> Path:
@@ -41,6 +42,7 @@ def save(
         state: JSON values.
         policies: By name; each has `save_pretrained`.
         optimizers: By name.
+        critics: By the names of their policies, where the method has any.
         keep: How many stay.
 
     Returns:
@@ -55,7 +57,7 @@ def save(
     final = folder / f"step-{step:08d}"
     staged = folder / f".writing-{step:08d}-{os.getpid()}"
     with _staging(staged, final, folder.parent):
-        _write(staged, step, state, policies, optimizers)
+        _write(staged, step, state, policies, optimizers, critics or {})
     if final.exists():
         # The same step again (a resumed run): the old one goes first, under another name.
         old = folder / f".writing-old-{os.getpid()}"
@@ -108,6 +110,7 @@ def _write(
     state: Mapping[str, Any],
     policies: Mapping[str, Any],
     optimizers: Mapping[str, torch.optim.Optimizer],
+    critics: Mapping[str, torch.nn.Module],
 ) -> None:
     staged.mkdir()
     for name, policy in policies.items():
@@ -116,6 +119,9 @@ def _write(
         tensors, numbers = _flatten(optimizer)
         save_file(tensors, staged / f"{name}.optimizer.safetensors")
         _write_json(staged / f"{name}.optimizer.json", numbers)
+    for name, critic in critics.items():
+        kept = {k: v.detach().cpu().contiguous().clone() for k, v in critic.state_dict().items()}
+        save_file(kept, staged / f"{name}.critic.safetensors")
     content = {"format": FORMAT, "step": step, "state": dict(state)}
     _write_json(staged / "state.json", content)
     for path in staged.rglob("*"):
@@ -136,6 +142,16 @@ def read_state(path: Path) -> dict[str, Any]:
                 f"{path}: checkpoint format {content['format']!r}, this version reads {FORMAT}"
             )
         return {**content, "state": dict(content["state"])}
+
+
+def restore_critic(path: Path, name: str, critic: torch.nn.Module) -> None:
+    """Fills a policy's critic with the saved weights.
+
+    Raises:
+        CheckpointError: They are missing, damaged, or another critic's.
+    """
+    with reading(path / f"{name}.critic.safetensors"):
+        critic.load_state_dict(load_file(path / f"{name}.critic.safetensors"))
 
 
 def restore_optimizer(path: Path, name: str, optimizer: torch.optim.Optimizer) -> None:

@@ -128,6 +128,6 @@ class Supervision:
             rng = np.random.default_rng([self._seed, epoch])
             for index in by_length(self._lengths, self._tokens, rng):
                 if step >= start:
-                    yield token_batch([self._segments[i] for i in index], restrict=False)
+                    yield token_batch([self._segments[i] for i in index], imitate=True)
                 step += 1
             epoch += 1

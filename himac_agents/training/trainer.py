@@ -20,7 +20,6 @@ from rich.console import Console
 import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents import distributed
 from himac_agents.agents.agent import HiMACAgent, assemble, forget
-from himac_agents.algorithms.himac import iterate
 from himac_agents.algorithms.iteration import Iteration, Setting
 from himac_agents.algorithms.learner import Learner, cosine
 from himac_agents.algorithms.methods import check, method_of, supervised_steps
@@ -37,6 +36,7 @@ from himac_agents.training import checkpoint, result
 from himac_agents.training.baselines import BASELINES
 from himac_agents.training.progress import Bar, Clock
 from himac_agents.training.run import Run, UnwrittenRun
+from himac_agents.training.stopping import keeping_the_last_good
 from himac_agents.training.supervision import Demonstrations
 
 #: Streams of random numbers that a run draws from its seed.
@@ -108,7 +108,7 @@ class Trainer:
     ) -> None:
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.config = check(config)
+        self.config = config = check(config)
         if config.policy == "hf" and not config.model:
             raise ValueError("policy='hf' needs model=<a name or a folder>")
         self.team = distributed.join()
@@ -136,7 +136,10 @@ class Trainer:
         newest = find_checkpoint(self.run_folder.checkpoints) if resume else None
         self.policies = make_policies(config, not self.flat, newest, self.demonstrations.texts)
         self.agent = assemble(config, self.policies, self.prompts, not self.flat)
-        self.learners = {name: Learner(p, config) for name, p in self.policies.items()}
+        self.learners = {
+            name: Learner(p, config, name=name, critic=self.method.critic)
+            for name, p in self.policies.items()
+        }
         self.run_folder.begin()
         if newest is not None:
             self._restore(newest)
@@ -145,6 +148,7 @@ class Trainer:
 
     # -- the run ---------------------------------------------------------------------------------
 
+    @keeping_the_last_good
     def run(self) -> dict[str, Any]:
         """Everything that is still to be done; returns what `result.json` holds."""
         config = self.config
@@ -165,6 +169,7 @@ class Trainer:
     def _measured(self) -> bool:
         return "final" in self.at.evaluations
 
+    @keeping_the_last_good
     def begin(self) -> None:
         """The warm start, its evaluation and the first checkpoint; nothing where that is done."""
         self.warm_start()
@@ -273,7 +278,7 @@ class Trainer:
             first=first,
             rng=self.rng,
         )
-        return iterate(setting, task_ids, self.at.iteration)
+        return self.method.iterate(setting, task_ids, self.at.iteration)
 
     # -- evaluation ------------------------------------------------------------------------------
 
@@ -337,7 +342,7 @@ class Trainer:
         return Trainer(config, folder, resume=resume, console=self.console)
 
     def _load_reference(self) -> None:
-        if self.config.kl > 0:
+        if self.config.kl:
             for name, learner in self.learners.items():
                 folder = self.run_folder.folder / "warm_start" / name
                 learner.reference = load_reference(
@@ -360,6 +365,7 @@ class Trainer:
                 asdict(self.at),
                 self.policies,
                 {name: learner.optimizer for name, learner in self.learners.items()},
+                {n: x.critic for n, x in self.learners.items() if x.critic is not None},
             )
         self.team.wait()
 
@@ -380,6 +386,8 @@ class Trainer:
             else:
                 learner.begin_supervision()
             checkpoint.restore_optimizer(path, name, learner.optimizer)
+            if learner.critic is not None:
+                checkpoint.restore_critic(path, name, learner.critic)
 
     # -- results ---------------------------------------------------------------------------------
 

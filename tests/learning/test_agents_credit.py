@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from crediting import advantages_of, credited
 from toy import FruitEnv
 
 from himac_agents.agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.agents.expert import Expert
 from himac_agents.algorithms import advantages, losses
 from himac_agents.algorithms.batching import token_batch
-from himac_agents.algorithms.credit import executor_credit, flat_credit
-from himac_agents.algorithms.himac import iterate, phase_a
+from himac_agents.algorithms.credit import executor_credit, flat_credit, gigpo, grpo, rloo
+from himac_agents.algorithms.himac import CoEvolution
 from himac_agents.algorithms.iteration import Iteration, Setting, summary
+from himac_agents.algorithms.methods import method_of, resolve
 from himac_agents.config import TrainConfig
 from himac_agents.policies.base import Completion, Prompt, Sampling
 from himac_agents.policies.tiny import TinyPolicy, TinySize
@@ -28,19 +30,23 @@ from himac_agents.training.demonstrations import demonstrate, texts_of
 from himac_envs.hierarchy import HierarchicalEnv
 
 PROMPTS = CompactPrompts()
-CONFIG = TrainConfig(tasks=4, blueprints=4, executions=4, stop_at_failure=False)
+CONFIG = resolve(
+    TrainConfig("himac-option", tasks=4, blueprints=4, executions=4, stop_at_failure=False)
+)
 
 
 class Recorder:
     """Stands where a learner stands, and keeps what it is given."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[list[Segment], dict[int, float]]] = []
+        self.calls: list[list[Segment]] = []
+        self.phases: list[str] = []
 
     def reinforce(
-        self, segments: Sequence[Segment], credit: Mapping[int, float], rng: np.random.Generator
+        self, segments: Sequence[Segment], rng: np.random.Generator, phase: str
     ) -> dict[str, float]:
-        self.calls.append((list(segments), dict(credit)))
+        self.calls.append(list(segments))
+        self.phases.append(phase)
         return {}
 
 
@@ -74,7 +80,7 @@ def _conversation(policy: TinyPolicy, segment: Segment, first: str, goal: str) -
         for turn in segment.turns[:-1]:
             answer = PROMPTS.observe(turn.observation, segment.subgoal, {})
             heard.append(policy.encode([answer], continues=True))
-        heard.insert(0, list(segment.turns[0].prompt_ids))
+        heard.insert(0, list(segment.prompt_ids(segment.turns[0])))
     marks: list[int] = []
     ids: list[int] = []
     for k, turn in enumerate(segment.turns):
@@ -91,17 +97,19 @@ def test_the_gradient_reaches_what_the_level_wrote_and_nothing_else(policy: Tiny
     learner = Recorder()
     setting = _setting(agent, CONFIG, learner)
     ids = setting.pool.task_ids("train")[:4]
-    done = iterate(setting, ids)
-    (plans, plan_credit), (commands, command_credit) = learner.calls
+    done = method_of(CONFIG).iterate(setting, ids, 0)
+    plans, commands = learner.calls
+    assert learner.phases == ["planner", "executor"]
     assert {s.role for s in plans} == {"planner"} and len(plans) == 16
     assert {s.role for s in commands} == {"executor"}
     assert commands == [s for e in done.episodes for s in e.segments]
     firsts = {e.request.group: (e.first, e.goal) for e in done.episodes}
     rng = np.random.default_rng(1)
-    for segments, credit in ((plans, plan_credit), (commands, command_credit)):
+    for segments in (plans, commands):
+        assert all(turn.advantage is not None for s in segments for turn in s.turns)
         # Values of our own, none of them 0: what is asked is which tokens they reach.
-        value = {key: float(v) for key, v in zip(credit, rng.normal(size=len(credit)), strict=True)}
-        batch = token_batch(segments, value)
+        credited(segments, [rng.normal(size=len(s.turns)) for s in segments])
+        batch = token_batch(segments)
         logp = policy.logprobs(batch).detach().requires_grad_()
         weights = losses.token_weights(batch.mask)
         tensors = (batch.old_logprobs, batch.advantages, weights)
@@ -112,7 +120,8 @@ def test_the_gradient_reaches_what_the_level_wrote_and_nothing_else(policy: Tiny
             share = 1.0 / (sum(marks) * len(segments))
             expected = np.zeros(batch.mask.shape[1])
             for turn in segment.turns:
-                expected[turn.start : turn.start + len(turn.output_ids)] = -share * value[id(turn)]
+                stop = turn.start + len(turn.output_ids)
+                expected[turn.start : stop] = -share * (turn.advantage or 0.0)
             assert (batch.mask[row, : len(marks)] == marks).all()
             assert not batch.mask[row, len(marks) :].any()
             assert logp.grad[row].numpy() == pytest.approx(expected, rel=1e-3, abs=1e-9)
@@ -143,7 +152,7 @@ class AppleEnv(FruitEnv):
         return outcome
 
 
-@pytest.mark.parametrize("method", ["himac", "himac-random-blueprint"])
+@pytest.mark.parametrize("method", ["himac-option", "himac-random-blueprint"])
 def test_which_blueprint_the_executor_practises_on(method: Any) -> None:
     config = CONFIG.replace(method=method, blueprints=6)
     expert = Expert("oracle")
@@ -153,12 +162,14 @@ def test_which_blueprint_the_executor_practises_on(method: Any) -> None:
     setting.pool = EnvPool(lambda: HierarchicalEnv(AppleEnv(max_steps=8), subgoal_budget=6), 16)
     ids = setting.pool.task_ids("train")
     done = Iteration()
-    chosen = phase_a(setting, ids, done)
+    play = method_of(config).iterate
+    assert isinstance(play, CoEvolution)
+    chosen = play.phase_a(setting, setting.drawn(ids), done)
     worth = {(p.request.group, p.blueprint): value for p, value, _ in done.candidates}
     best = [max(v for (g, _), v in worth.items() if g == t.group) for t in chosen]
     practised = [worth[t.group, t.blueprint] for t in chosen]
     assert set(worth.values()) == {0.0, 1.0} and set(best) == {1.0}
-    if method == "himac":
+    if method == "himac-option":
         assert practised == best
     else:
         short = [a < b for a, b in zip(practised, best, strict=True)]
@@ -184,19 +195,19 @@ def test_flat_credit_by_hand() -> None:
     crashed.error = "broke"
     episodes = [won, lost, also, crashed]
 
-    def of(method: Any, episode: Episode) -> list[float]:
-        credit = flat_credit(CONFIG.replace(method=method, advantage_std=False), episodes)
+    def of(advantage: Any, episode: Episode) -> list[float | None]:
+        credit = flat_credit(CONFIG.replace(advantage_std=False), episodes, advantage)
         assert credit.dead() == {1} and len(credit.segments) == 3
-        return credit.of(episode.segments[0])
+        return advantages_of(episode.segments[0])
 
-    assert of("grpo", won) == [0.5, 0.5] and of("grpo", lost) == [-0.5, -0.5]
-    assert of("rloo", won) == [1.0, 1.0] and of("rloo", lost) == [-1.0, -1.0]
+    assert of(grpo, won) == [0.5, 0.5] and of(grpo, lost) == [-0.5, -0.5]
+    assert of(rloo, won) == [1.0, 1.0] and of(rloo, lost) == [-1.0, -1.0]
     # At "hall" of group 0 the rewards to go are 0.95, 0, 0: their mean 0.316667.
     third = 0.95 / 3
-    assert of("gigpo", won) == pytest.approx([0.5 + 0.95 - third, 0.5])
-    assert of("gigpo", lost) == pytest.approx([-0.5 - third, -0.5 - third])
-    assert of("gigpo", also) == [0.0]
-    credit = flat_credit(CONFIG.replace(method="gigpo"), episodes)
+    assert of(gigpo, won) == pytest.approx([0.5 + 0.95 - third, 0.5])
+    assert of(gigpo, lost) == pytest.approx([-0.5 - third, -0.5 - third])
+    assert of(gigpo, also) == [0.0]
+    credit = flat_credit(CONFIG, episodes, gigpo)
     assert credit.metrics["repeated_states"] == pytest.approx(1 - 3 / 5)
 
 
@@ -220,14 +231,15 @@ def test_sub_goals_are_compared_after_the_same_sub_goals() -> None:
     ]
     credit = executor_credit(config, episodes)
     third = 1 / 3
-    found = [[credit.of(s)[0] for s in e.segments] for e in episodes]
+    assert credit.segments == [s for e in episodes for s in e.segments]
+    found = [[advantages_of(s)[0] for s in e.segments] for e in episodes]
     assert found[0] == pytest.approx([third, 0.5]) and found[1] == pytest.approx([third, -0.5])
     assert found[2] == pytest.approx([-2 * third, 0.0]) and found[3] == [0.0, 0.0]
-    both = executor_credit(config.replace(executor_advantage="both"), episodes)
+    executor_credit(config.replace(executor_advantage="both"), episodes)
     whole = advantages.group_relative([1.0, 0.0, 0.0, 0.0], std=False)
-    assert both.of(episodes[0].segments[1]) == pytest.approx([0.5 + whole[0]])
-    paper = executor_credit(config.replace(executor_advantage="trajectory"), episodes)
-    assert [paper.of(e.segments[0])[0] for e in episodes] == whole.tolist()
+    assert advantages_of(episodes[0].segments[1]) == pytest.approx([0.5 + whole[0]])
+    executor_credit(config.replace(executor_advantage="trajectory"), episodes)
+    assert [advantages_of(e.segments[0])[0] for e in episodes] == whole.tolist()
 
 
 def test_dead_groups_are_drawn_again_and_counted_as_work(policy: TinyPolicy) -> None:
@@ -238,13 +250,13 @@ def test_dead_groups_are_drawn_again_and_counted_as_work(policy: TinyPolicy) -> 
     setting = _setting(agent, config, learner)
     setting.pool = EnvPool(lambda: FruitEnv(max_steps=2), 16)
     ids = setting.pool.task_ids("train")[:4]
-    done = iterate(setting, ids)
+    done = method_of(config).iterate(setting, ids, 0)
     again = done.metrics["flat"]["resampled_groups"]
     # An untrained model that writes freely earns nothing: every group is dead, twice again.
     assert again == 8 and done.metrics["flat"]["dead_groups"] == 1.0
     assert done.env_steps == (4 + 8) * 4 * 2 and len(done.episodes) == 48
-    assert len(learner.calls[0][0]) == 16, "what was replaced is not learned from"
-    assert {s.group for s in learner.calls[0][0]} == {8, 9, 10, 11}
+    assert len(learner.calls[0]) == 16, "what was replaced is not learned from"
+    assert {s.group for s in learner.calls[0]} == {8, 9, 10, 11}
 
 
 def test_between_phases_a_the_executor_practises_on_likely_blueprints(policy: TinyPolicy) -> None:
@@ -256,8 +268,8 @@ def test_between_phases_a_the_executor_practises_on_likely_blueprints(policy: Ti
     ids = setting.pool.task_ids("train")[:4]
     roles = []
     for number in range(3):
-        done = iterate(setting, ids, number)
-        roles.append(["".join({s.role[0] for s in call[0]}) for call in learner.calls])
+        done = method_of(config).iterate(setting, ids, number)
+        roles.append(["".join({s.role[0] for s in call}) for call in learner.calls])
         learner.calls.clear()
         assert ("planner" in done.metrics) == (number != 1)
     assert roles == [["p", "e", "e"], ["e", "e"], ["p", "e", "e"]]

@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from crediting import advantages_of, credited
 from toy import FruitEnv
 
 from himac_agents.agents.agent import HiMACAgent
 from himac_agents.algorithms import losses
 from himac_agents.algorithms.batching import by_length, rows, segments_of, token_batch
 from himac_agents.algorithms.credit import executor_credit
-from himac_agents.algorithms.himac import Proposals, choose, iterate, phase_a
+from himac_agents.algorithms.himac import CoEvolution, Proposals
 from himac_agents.algorithms.iteration import Iteration, Setting
 from himac_agents.algorithms.learner import Learner, cosine
+from himac_agents.algorithms.methods import method_of, resolve
 from himac_agents.config import TrainConfig
 from himac_agents.files import latest_checkpoint
 from himac_agents.policies.tiny import TinyPolicy, TinySize
@@ -29,7 +31,9 @@ from himac_envs.blueprint import Blueprint
 from himac_envs.hierarchy import HierarchicalEnv
 
 PROMPTS = CompactPrompts()
-CONFIG = TrainConfig(tasks=4, blueprints=4, executions=4, lr=1e-3, minibatches=2)
+CONFIG = resolve(
+    TrainConfig("himac-option", tasks=4, blueprints=4, executions=4, lr=1e-3, minibatches=2)
+)
 
 
 def _pool(size: int = 16) -> EnvPool:
@@ -81,7 +85,7 @@ def test_one_batch_of_eight_and_eight_of_one_give_one_gradient(
 ) -> None:
     segments = segments_of(episodes, "executor")[:8]
     rng = np.random.default_rng(0)
-    batch = token_batch(segments, rng.normal(size=8).tolist())
+    batch = token_batch(credited(segments, rng.normal(size=8)))
     batch.old_logprobs += (rng.normal(0, 0.2, batch.mask.shape) * batch.mask).astype(np.float32)
     for mean in ("sequence", "token", "constant"):
         weights = losses.token_weights(batch.mask, mean)  # type: ignore[arg-type]
@@ -97,7 +101,7 @@ def test_prompt_tokens_and_the_other_roles_tokens_carry_no_gradient(
     for role in ("planner", "executor"):
         segments = segments_of(episodes, role)  # type: ignore[arg-type]
         assert segments and all(s.role == role for s in segments)
-        batch = token_batch(segments, [1.0] * len(segments))
+        batch = token_batch(credited(segments, [1.0] * len(segments)))
         written = np.zeros_like(batch.mask)
         for row, segment in enumerate(segments):
             for turn in segment.turns:
@@ -121,9 +125,9 @@ def test_a_group_of_equal_returns_moves_nothing(
     segments = segments_of(episodes, "executor")
     rng = np.random.default_rng(0)
     # Momentum from a real update must not move weights later either.
-    learner.reinforce(segments, rng.normal(size=len(segments)).tolist(), rng)
+    learner.reinforce(credited(segments, rng.normal(size=len(segments))), rng)
     before = _weights(policy)
-    metrics = learner.reinforce(segments, [0.0] * len(segments), rng)
+    metrics = learner.reinforce(credited(segments, [0.0] * len(segments)), rng)
     assert metrics["updates"] == 0 and metrics["live"] == 0
     assert all(torch.equal(a, b) for a, b in zip(before, _weights(policy), strict=True))
 
@@ -131,10 +135,10 @@ def test_a_group_of_equal_returns_moves_nothing(
 def test_what_was_rewarded_becomes_likelier(policy: TinyPolicy, episodes: list[Episode]) -> None:
     segments = segments_of(episodes, "executor")[:6]
     advantages = [1.0, -1.0] * 3
-    batch = token_batch(segments, advantages)
+    batch = token_batch(credited(segments, advantages))
     before = policy.logprobs(batch).detach().sum(1).numpy()
     learner = Learner(policy, CONFIG.replace(minibatches=1))
-    metrics = learner.reinforce(segments, advantages, np.random.default_rng(0))
+    metrics = learner.reinforce(segments, np.random.default_rng(0))
     after = policy.logprobs(batch).detach().sum(1).numpy()
     assert metrics["logprob_gap"] < 1e-4
     assert ((after - before) * np.array(advantages)).sum() > 0
@@ -153,7 +157,7 @@ def test_a_restored_optimiser_learns_at_the_runs_own_rate(
         forked = Learner(TinyPolicy.load(step / "policy"), CONFIG.replace(lr=lr))
         checkpoint.restore_optimizer(step, "policy", forked.optimizer)
         before = _weights(forked.policy)
-        forked.reinforce(segments, advantages, np.random.default_rng(0))
+        forked.reinforce(credited(segments, advantages), np.random.default_rng(0))
         after = _weights(forked.policy)
         moved.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
     assert moved == [True, False]
@@ -161,14 +165,14 @@ def test_a_restored_optimiser_learns_at_the_runs_own_rate(
 
 def test_kl_holds_the_policy_back(texts: list[str], episodes: list[Episode]) -> None:
     segments = segments_of(episodes, "executor")
-    advantages = np.random.default_rng(1).normal(size=len(segments)).tolist()
+    credited(segments, np.random.default_rng(1).normal(size=len(segments)))
     moved = {}
     for kl in (0.0, 100.0):
         policy, reference = (
             TinyPolicy.build(texts, TinySize(32, 2, 2, 64), seed=0) for _ in range(2)
         )
         learner = Learner(policy, CONFIG.replace(kl=kl, epochs=4, lr=3e-3), reference)
-        found = learner.reinforce(segments, advantages, np.random.default_rng(0))
+        found = learner.reinforce(segments, np.random.default_rng(0))
         batch = token_batch(segments)
         gap = policy.logprobs(batch) - reference.logprobs(batch)
         moved[kl] = float(gap.detach().abs().mean())
@@ -183,7 +187,7 @@ def test_an_iteration_books_its_work_and_plans_once_for_equal_blueprints(
     learner = Learner(policy, CONFIG)
     rng = np.random.default_rng(0)
     setting = Setting(CONFIG, agent, pool, learner, learner, lambda rng: "", 0, 0, rng)
-    done = iterate(setting, pool.task_ids("train")[:4])
+    done = method_of(CONFIG).iterate(setting, pool.task_ids("train")[:4], 0)
     assert set(done.metrics) == {"planner", "executor"}
     assert done.env_steps > 0 and done.tokens > 0
     assert len(done.episodes) == 16
@@ -202,7 +206,8 @@ def test_phase_a_moves_no_executor_and_keeps_the_best_blueprint(texts: list[str]
         CONFIG, agent, pool, Learner(planner, CONFIG), Learner(executor, CONFIG),
         lambda rng: "", 0, 0, np.random.default_rng(0),
     )  # fmt: skip
-    best = phase_a(setting, setting.drawn(pool.task_ids("train")[:3]), Iteration())
+    ids = pool.task_ids("train")[:3]
+    best = CoEvolution().phase_a(setting, setting.drawn(ids), Iteration())
     assert all(torch.equal(a, b) for a, b in zip(before, _weights(executor), strict=True))
     assert [t.group for t in best] == [0, 1, 2] and all(t.blueprint for t in best)
 
@@ -223,7 +228,7 @@ def test_what_crashed_is_not_chosen(texts: list[str]) -> None:
     runs = [Episode(EpisodeRequest("t", g), error=e) for g in (0, 1) for e in (None, "broke", None)]
     runs[3].error = runs[5].error = "broke too"
     tried = Proposals(plans, runs, 6, [-1.5, 0.0, -1.0, 0.0, 0.0, 0.0])
-    chosen = choose(setting, tried)
+    chosen = CoEvolution().choose(setting, tried)
     assert [task.blueprint.texts() for task in chosen] == [["c"], ["a"]]  # type: ignore[union-attr]
 
 
@@ -240,7 +245,7 @@ def test_options_after_a_failure_get_no_credit(policy: TinyPolicy) -> None:
     for segment in credit.segments:
         episode = owner[id(segment)]
         if id(episode) in seen_failure:
-            assert not any(credit.of(segment))
+            assert not any(advantages_of(segment))
         if segment.option is not None and segment.option["achieved"] is False:
             seen_failure.add(id(episode))
     assert seen_failure and 0 <= credit.metrics["dead_options"] <= 1

@@ -13,6 +13,7 @@ import pytest
 import torch
 from fruit_runs import CONFIG, QUIET
 
+from himac_agents.algorithms.methods import resolve
 from himac_agents.config import TrainConfig
 from himac_agents.evaluation.loading import load_agent
 from himac_agents.files import latest_checkpoint
@@ -121,7 +122,7 @@ def test_the_result_holds_what_was_promised(tmp_path: Path) -> None:
     assert grpo["work"]["env_steps"] >= saved["work"]["env_steps"]
     low, high = saved["gain"]["temperature_1"]["ci95"]
     assert low <= saved["gain"]["temperature_1"]["mean"] <= high
-    assert TrainConfig.from_toml(tmp_path / "run" / "config.toml") == config
+    assert TrainConfig.from_toml(tmp_path / "run" / "config.toml") == resolve(config)
     assert list((tmp_path / "run").glob("events.out.tfevents.*"))
     agent = load_agent(tmp_path / "run")
     assert agent.planner is not None and agent.executor.constrained
@@ -173,7 +174,7 @@ def test_a_start_that_fails_leaves_no_run_behind(tmp_path: Path) -> None:
         Trainer(CONFIG.replace(policy="hf", model=str(missing)), run, console=QUIET)
     assert not (run / "config.toml").exists()
     trainer = Trainer(CONFIG, run, console=QUIET)
-    assert (run / "config.toml").read_text() == CONFIG.to_toml()
+    assert (run / "config.toml").read_text() == resolve(CONFIG).to_toml()
     trainer.run_folder.close()
 
 

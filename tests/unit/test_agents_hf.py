@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from crediting import credited
 from safetensors.torch import load_file
 from tinymodels import CHATML, CHATML_THINKING, save_text_model
 
@@ -130,7 +131,7 @@ def test_an_adapter_learns_and_its_base_does_not(folder: Path, tmp_path: Path) -
     config = TrainConfig(policy="hf", model=str(folder), lora_rank=4, kl=0.1, lr=1e-2)
     learner = Learner(policy, config, policy.without_adapter())
     rng = np.random.default_rng(0)
-    metrics = learner.reinforce(segments, rng.normal(size=len(segments)).tolist(), rng)
+    metrics = learner.reinforce(credited(segments, rng.normal(size=len(segments))), rng)
     assert metrics["logprob_gap"] < 1e-4 and metrics["kl"] > 0
     for key, value in policy.model.state_dict().items():
         assert torch.equal(value, before[key]) == ("lora_" not in key), key
@@ -167,11 +168,12 @@ def test_two_adapters_on_one_base_do_not_touch_each_other(folder: Path) -> None:
     said = [p.generate([Prompt((), ids)], Sampling(0.0, 6))[0].logprobs for p in both]
     assert said[0] != said[1]
     episodes = _play(executor)
-    learner = Learner(executor, TrainConfig(lr=1e-2))
+    learner = Learner(executor, TrainConfig(lr=1e-2, kl=0.0))
     before = [p.detach().clone() for p in planner.parameters()]
     moved = [p.detach().clone() for p in executor.parameters()]
     segments = segments_of(episodes, "executor")
-    learner.reinforce(segments, [1.0, -1.0, 0.5][: len(segments)], np.random.default_rng(0))
+    credit = [1.0, -1.0, 0.5][: len(segments)]
+    learner.reinforce(credited(segments, credit), np.random.default_rng(0))
     assert all(torch.equal(a, b) for a, b in zip(before, planner.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(moved, executor.parameters(), strict=True))
     again = planner.generate([Prompt((), ids)], Sampling(0.0, 6))[0].logprobs

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from crediting import credited
 
 from himac_agents.agents.agent import Executor, HiMACAgent
 from himac_agents.algorithms.batching import segments_of, token_batch
@@ -93,7 +94,8 @@ def test_a_thinking_turn_is_a_sequence_of_its_own(pool: EnvPool, tiny: TinyPolic
     episode, thinker = _play(pool, tiny, keep=False)
     segments = segments_of([episode], "executor")
     assert len(segments) == 1
-    batch = token_batch(segments, {id(t): float(i + 1) for i, t in enumerate(episode.turns())})
+    turns = [float(i + 1) for i, _ in enumerate(episode.turns())]
+    batch = token_batch(credited(segments, [turns]))
     # Turns 1, 3, 5 thought; 2 and 4 did not and share the segment's own sequence, and so does 5,
     # after which nothing was read.
     assert len(batch) == 3

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from crediting import credited
 from tinymodels import save_llava, save_vision_model
 
 from himac_agents.agents.agent import HiMACAgent
@@ -155,8 +156,8 @@ def test_an_update_moves_the_eyes_too(folder: Path, episodes: list[Episode]) -> 
     before = {k: v.clone() for k, v in policy.model.state_dict().items()}
     segments = segments_of(episodes, "executor")
     rng = np.random.default_rng(0)
-    learner = Learner(policy, TrainConfig(lr=1e-3))
-    metrics = learner.reinforce(segments, rng.normal(size=len(segments)).tolist(), rng)
+    learner = Learner(policy, TrainConfig(lr=1e-3, kl=0.0))
+    metrics = learner.reinforce(credited(segments, rng.normal(size=len(segments))), rng)
     assert metrics["updates"] == 1 and metrics["logprob_gap"] < 1e-4
     moved = {k for k, v in policy.model.state_dict().items() if not torch.equal(v, before[k])}
     assert any("visual" in key for key in moved) and any("self_attn" in key for key in moved)

@@ -31,6 +31,7 @@ import torch
 
 from himac_agents.agents.agent import Executor, HiMACAgent
 from himac_agents.algorithms.advantages import group_relative
+from himac_agents.algorithms.credit import Credit
 from himac_agents.algorithms.learner import Learner
 from himac_agents.config import TrainConfig
 from himac_agents.experiments.bench.scripted import GOAL, WORDS, ScriptedEnv, Shape, script, worth
@@ -153,8 +154,10 @@ class Ours:
         episodes = collect(self.agent, self.pool, self.tasks)
         rolled = time.process_time()
         credit = group_relative([e.reward for e in episodes], [e.request.group for e in episodes])
-        segments = [e.segments[0] for e in episodes]
-        metrics = self.learner.reinforce(segments, credit.tolist(), self.rng)
+        given = Credit()
+        for episode, advantage in zip(episodes, credit, strict=True):
+            given.give(episode.segments[0], advantage)
+        metrics = self.learner.reinforce(given.segments, self.rng)
         ended = time.process_time()
         written = sum(e.tokens for e in episodes)
         if written != self.shape.tokens:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from himac_agents.algorithms.methods import METHODS, Method
+from himac_agents.algorithms.methods import METHODS
 from himac_agents.evaluation.intervals import Interval
 from himac_agents.experiments.study import summary
 from himac_agents.experiments.study.plan import Study
@@ -18,7 +18,6 @@ from himac_agents.reports.charts import Mark, Row, interval_chart
 #: A study with its recorded cells.
 Recorded = tuple[Study, Mapping[str, Mapping[str, Any]]]
 
-_TRAITS: dict[str, Method] = {str(name): method for name, method in METHODS.items()}
 #: Colours of the chart's points, as indices into its palette.
 _WARM, _FINAL, _SUPERVISED = 7, 0, 1
 
@@ -146,7 +145,7 @@ def _origins(runs: Iterable[Run]) -> Iterable[str]:
 
 def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by method, by seed: in the order of `METHODS`, then methods that it does not know."""
-    order = dict.fromkeys([*_TRAITS, *(str(run["method"]) for run in runs)])
+    order = dict.fromkeys([*METHODS, *(str(run["method"]) for run in runs)])
     found = {name: [run for run in runs if run["method"] == name] for name in order}
     return {
         name: sorted(rows, key=lambda r: int(r["seed"])) for name, rows in found.items() if rows
@@ -160,7 +159,7 @@ def titled(method: str) -> str:
 
 def _title(method: str) -> str:
     """A method's title; its name where the register does not know it (any more)."""
-    return _TRAITS[method].title if method in _TRAITS else method
+    return METHODS[method].title if method in METHODS else method
 
 
 def _methods_table(runs: Sequence[Run], episodes: int, tokens: int) -> list[str]:

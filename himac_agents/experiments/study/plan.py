@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from himac_agents.algorithms.methods import METHODS, MethodName, method_of
+from himac_agents.algorithms.methods import METHODS, method_of, resolve
 from himac_agents.config import TrainConfig
 from himac_envs import registry
 
@@ -54,7 +54,7 @@ class Job:
 
     kind: Literal["warm", "learn"]
     cell: str
-    method: MethodName
+    method: str
     seed: int
     config: TrainConfig
     needs: str = ""
@@ -98,7 +98,7 @@ class Study:
     summary: str
     seeds: tuple[int, ...]
     cells: dict[str, Cell]
-    rows: tuple[tuple[tuple[str, ...], tuple[MethodName, ...]], ...]
+    rows: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
     base: str
     changes: dict[str, Changes]
     notes: str = ""
@@ -145,7 +145,7 @@ class Study:
         """How many runs it is made of."""
         return len(self.seeds) * sum(len(cells) * len(methods) for cells, methods in self.rows)
 
-    def config(self, cell: str, method: MethodName, seed: int) -> TrainConfig:
+    def config(self, cell: str, method: str, seed: int) -> TrainConfig:
         """The settings of one run: the cell's preset, the method's changes, the seed.
 
         Raises:
@@ -165,7 +165,8 @@ class Study:
         roles = card.hierarchical if METHODS[method].hierarchical else card.flat
         changes = {**roles, **self.changes.get(method, {}), "method": method, "seed": seed}
         values = {item.name: getattr(base, item.name) for item in dataclasses.fields(base)}
-        return TrainConfig.from_dict({**values, **changes}, f"study {self.name!r}, cell {cell!r}")
+        found = TrainConfig.from_dict({**values, **changes}, f"study {self.name!r}, cell {cell!r}")
+        return resolve(found)
 
     def jobs(self, cells: Sequence[str] = (), methods: Sequence[str] = ()) -> list[Job]:
         """Every job in order; a warm start stands just before the first run that needs it.
@@ -228,8 +229,8 @@ LEARNING_FIELDS = frozenset(
         "blueprints", "executions", "greedy_execution", "planner_every", "executor_updates",
         "resample_dead", "executor_advantage", "stop_at_failure", "step_cost", "advantage_std",
         "gigpo_discount", "gigpo_weight", "format_penalty", "lr", "clip", "clip_high", "kl",
-        "loss_mean", "minibatches", "least_minibatch", "epochs", "temperature", "baselines",
-        "checkpoint_every", "note",
+        "loss_mean", "loss_constant", "minibatches", "least_minibatch", "epochs", "temperature",
+        "baselines", "checkpoint_every", "note",
     }
 )  # fmt: skip
 

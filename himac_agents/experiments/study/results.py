@@ -107,7 +107,7 @@ def _paired(finished: Sequence[tuple[Job, Mapping[str, Any]]], base: str) -> lis
     after as many tokens.
     """
     rows: list[dict[str, Any]] = []
-    by_run = {(str(job.method), job.seed): result for job, result in finished}
+    by_run = {(job.method, job.seed): result for job, result in finished}
     for (method, seed), theirs in by_run.items():
         ours = by_run.get((base, seed))
         if method == base or ours is None:

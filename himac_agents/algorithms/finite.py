@@ -1,0 +1,50 @@
+"""Numbers that are none: found before a step is made, and said where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from himac_envs.task import HiMACError
+
+
+class NonFiniteError(HiMACError):
+    """A step was refused because a number in it is infinite or no number; nothing has moved.
+
+    Attributes:
+        phase: What was being learned: "warm start", "planner", "executor", "flat", "joint".
+        policy: The policy's name in the run.
+        quantity: What is not finite.
+    """
+
+    def __init__(self, phase: str, policy: str, quantity: str) -> None:
+        self.phase, self.policy, self.quantity = phase, policy, quantity
+        super().__init__(
+            f"{phase}, policy {policy!r}: {quantity}. The step was refused: weights and optimiser "
+            "are those before it"
+        )
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.phase, self.policy, self.quantity)
+
+
+def norm(tensors: Iterable[Tensor]) -> float:
+    """The Euclidean norm of all numbers together; not finite where one of them is not."""
+    return float(torch.nn.utils.get_total_norm([t.detach() for t in tensors]))
+
+
+def broken(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str | None:
+    """The name of the first tensor with a number that is not finite."""
+    pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
+    return next((name for name, t in pairs if not bool(torch.isfinite(t).all())), None)
+
+
+def named(model: Any, parameters: Sequence[torch.nn.Parameter]) -> list[str]:
+    """The names of a model's parameters; their numbers where it tells none."""
+    known: dict[int, str] = {}
+    if hasattr(model, "named_parameters"):
+        known = {id(p): name for name, p in model.named_parameters()}
+    return [known.get(id(p), f"parameter {k}") for k, p in enumerate(parameters)]
