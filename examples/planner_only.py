@@ -15,10 +15,10 @@ rng = np.random.default_rng(0)
 styles = ["the expert's", "its first half", "the goal itself"]
 value, tried = np.zeros(3), np.zeros(3)
 for episode in range(30):
-    view.reset(seed=episode)
+    _, info = view.reset(seed=episode)
     expert = env.oracle_blueprint().texts()
     style = int(rng.integers(3)) if rng.random() < 0.3 else int(value.argmax())
-    goals = [expert, expert[: len(expert) // 2], [env.task._goal()]][style]
+    goals = [expert, expert[: len(expert) // 2], [info["goal"]]][style]
     blueprint = "\n".join(f"{i}. {g}" for i, g in enumerate(goals, 1))
     _, reward, _, _, info = view.step(blueprint)
     tried[style] += 1

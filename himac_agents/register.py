@@ -11,7 +11,7 @@ import difflib
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib import metadata
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Register(Mapping[str, T], Generic[T]):
         what: str,
         group: str,
         known: Mapping[str, T] | None = None,
-        kind: type[object] = object,
+        kind: type[Any] = object,
     ) -> None:
         self.what, self.group, self.kind = what, group, kind
         self._known: dict[str, T] = dict(known or {})
@@ -97,7 +97,7 @@ class Register(Mapping[str, T], Generic[T]):
         self._looked = True
         for point in metadata.entry_points(group=self.group):
             try:
-                thing = point.load()
+                thing: Any = point.load()
                 if not isinstance(thing, self.kind):
                     raise TypeError(f"it is no {self.kind.__name__}")
             except Exception as error:

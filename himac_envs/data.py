@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
+from himac_envs import registry
+
 #: Written last into a data set's folder; without it the folder counts as not installed.
 READY = ".ready"
+#: A value that begins so names official data: below that variable's folder, or installed.
+_VARIABLE = "$HIMAC_DATA"
 
 
 def home() -> Path:
@@ -31,6 +36,43 @@ def installed(name: str) -> Path | None:
     """
     folder = home() / "data" / name
     return folder if (folder / READY).is_file() else None
+
+
+def fill(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an environment's keyword arguments with data sets' names replaced by their folders.
+
+    ``data`` may be the name of a data set that `himac data get` installs. Any value may be
+    "$HIMAC_DATA/NAME", which is the same. Everything else stays as it is: a folder, "generated",
+    a name that only the environment knows.
+
+    Raises:
+        FileNotFoundError: The data set is not there.
+    """
+    found: dict[str, Any] = {}
+    for key, value in kwargs.items():
+        if isinstance(value, str):
+            if value.startswith(_VARIABLE):
+                value = official(value.removeprefix(_VARIABLE).strip("/"))
+            elif key == "data" and value in registry.names("data"):
+                value = official(value)
+        found[key] = value
+    return found
+
+
+def official(name: str) -> str:
+    """Return where an official data set lies: below HIMAC_DATA if that is set, else as installed.
+
+    Raises:
+        FileNotFoundError: It is not there; the message says how to get it.
+    """
+    root = os.environ.get("HIMAC_DATA")
+    found = Path(root) / name if root else installed(name)
+    if found is None:
+        raise FileNotFoundError(
+            f"{name}'s published data is asked for: `himac data get {name}` installs it, or set "
+            f"HIMAC_DATA to a folder that holds it as {name}/; generated tasks need no data"
+        )
+    return str(found)
 
 
 def fingerprint(paths: Iterable[Path]) -> str:

@@ -1,19 +1,39 @@
-"""The registry: TOML cards that say what exists. No Python lives there.
+"""The registry: TOML cards that say what exists, and how environments are found by name.
 
 Cards are looked for in ``himac_envs/_registry`` (a wheel) and else in ``registry/`` beside the
-package (a checkout or an editable install).
+package (a checkout or an editable install). No Python lives there.
+
+Environments of others have no card. They are what somebody registers with Gymnasium: a module that
+is named with the id ("module:Id-v0"), code that ran before, or an installed package that names a
+module or a function in the entry-point group ``himac.envs``, which is loaded when an id is asked
+for that nobody here knows::
+
+    [project.entry-points."himac.envs"]
+    orchard = "orchard"  # imported: it calls gym.register
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import re
 import tomllib
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+from himac_envs.contract import kind_of
+from himac_envs.task import HiMACError
+
+#: The entry-point group of packages that bring environments of their own.
+GROUP = "himac.envs"
 
 _HERE = Path(__file__).resolve().parent
 
@@ -95,27 +115,6 @@ def _read_env_cards() -> Iterator[EnvCard]:
                 raise ValueError(f"{path}: a card with wrong keys: {error}") from error
 
 
-def find_id(name: str) -> str:
-    """Return the registered id that a name means.
-
-    Args:
-        name: An id, registered here or by anyone else, or a benchmark's name ("webshop"): then its
-            hierarchical environment.
-
-    Raises:
-        ValueError: No such id or benchmark; the message lists what there is.
-    """
-    if name in gym.registry:
-        return name
-    for card in env_cards().values():
-        if card.benchmark == name.lower() and card.kind == "hierarchical":
-            return card.id
-    known = sorted({card.benchmark for card in env_cards().values()})
-    raise ValueError(
-        f"no environment {name!r}: give a benchmark ({', '.join(known)}) or an id of `himac list`"
-    )
-
-
 def register_all() -> None:
     """Register every card's id with Gymnasium; ids already registered are left alone."""
     for card in env_cards().values():
@@ -128,3 +127,236 @@ def register_all() -> None:
                 order_enforce=True,
                 disable_env_checker=False,
             )
+
+
+def benchmarks() -> list[str]:
+    """Return the benchmarks' names, sorted."""
+    return sorted({card.benchmark for card in env_cards().values()})
+
+
+def benchmark_of(name: str) -> str:
+    """Return the benchmark that an id, or its own name, belongs to ("" for all others)."""
+    if name.lower() in benchmarks():
+        return name.lower()
+    card = env_cards().get(bare(name))
+    return "" if card is None else card.benchmark
+
+
+# -- environments by name ------------------------------------------------------------------------
+
+
+class UnknownEnvError(HiMACError, ValueError):
+    """No environment has this name; the message names near ones."""
+
+
+class PluginWarning(UserWarning):
+    """An installed package that brings environments could not be loaded."""
+
+
+@dataclass(frozen=True)
+class EnvEntry:
+    """An environment that was found by a name.
+
+    Attributes:
+        id: What `gym.make` takes; "module:Id-v0" keeps its module, so that any process can make it.
+        kind: "hierarchical", "flat", "pixels" or "browser".
+        benchmark: "alfworld", "webshop" or "sokoban"; "" for environments of others.
+        partner: The flat environment of the same tasks, or of a flat one the hierarchical; "" where
+            there is none. Partners are known by their ids: "Name-v0" and "Name-Flat-v0".
+    """
+
+    id: str
+    kind: str
+    benchmark: str = ""
+    partner: str = ""
+
+    @property
+    def hierarchical(self) -> bool:
+        """Whether a blueprint comes first."""
+        return self.kind == "hierarchical"
+
+    @property
+    def flat(self) -> bool:
+        """Whether it is played command by command, in text."""
+        return self.kind in ("flat", "browser")
+
+
+def find_env(name: str, *, flat: bool | None = None, **kwargs: Any) -> EnvEntry:
+    """Return the environment that a name means.
+
+    The kind of an environment without a card is found by making it and looking at it.
+
+    Args:
+        name: See `find_id`.
+        flat: True: the flat environment of the same tasks; False: the hierarchical one; None: as
+            the name says.
+        **kwargs: What the environment is made with.
+
+    Raises:
+        UnknownEnvError: There is none of this name.
+        ContractError: It lacks what playing needs.
+        ValueError: It is not of the kind that `flat` asks for, and has no partner that is.
+    """
+    env_id = find_id(name)
+    card = env_cards().get(env_id)
+    kind = _look_at(env_id, kwargs) if card is None else card.kind
+    found = EnvEntry(env_id, kind, benchmark_of(env_id), partner_of(env_id))
+    if flat is None or (found.flat if flat else found.hierarchical):
+        return found
+    if found.partner:
+        other = find_env(found.partner, **kwargs)
+        if other.flat if flat else other.hierarchical:
+            return other
+    if flat:
+        raise ValueError(
+            f"{env_id} is {kind}, and no flat environment of its tasks is registered: it would be "
+            f"called {_partner_name(env_id)}"
+        )
+    raise ValueError(
+        f"{env_id} is {kind}, and no hierarchical environment of its tasks is registered: "
+        "gym.register(id='Name-v0', entry_point='himac_envs.hierarchy:make_hierarchical', "
+        "kwargs={'task': 'module:Class'}) puts the hierarchy over the TaskEnv of Name-Flat-v0"
+    )
+
+
+def find_id(name: str) -> str:
+    """Return the registered id that a name means; nothing is made for it.
+
+    Args:
+        name: An id of a card; a benchmark's name ("webshop"): its hierarchical environment;
+            "module:Id-v0": the module is imported and registers the id; an id that somebody has
+            registered with Gymnasium, or that an installed package does (see `load_plugins`).
+
+    Raises:
+        UnknownEnvError: There is none of this name; the message names near ones.
+    """
+    cards = env_cards()
+    if name in cards:
+        return name
+    if name.lower() in benchmarks():
+        wanted = (name.lower(), "hierarchical")
+        return next(card.id for card in cards.values() if (card.benchmark, card.kind) == wanted)
+    module, _, env_id = name.rpartition(":")
+    if module:
+        _import(module, name)
+        if env_id in cards:
+            return env_id
+    elif name not in gym.registry:
+        load_plugins()
+    if env_id not in gym.registry:
+        raise UnknownEnvError(_unknown(name))
+    return name
+
+
+def make(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
+    """Make an environment, with all wrappers that it was registered with.
+
+    Args:
+        name: See `find_id`.
+        **kwargs: For the environment. One that does not take ``split`` is made without: its
+            ``task_ids(split)`` lists them all.
+
+    Raises:
+        ValueError: It does not take one of the arguments, or needs another.
+    """
+    env_id = find_id(name)
+    try:
+        try:
+            # Gymnasium's checker is for tests: it would look at every step.
+            return gym.make(env_id, disable_env_checker=True, **kwargs)
+        except TypeError:
+            if kwargs.pop("split", None) is None:
+                raise
+            return gym.make(env_id, disable_env_checker=True, **kwargs)
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        what = ", ".join(kwargs) or "no arguments"
+        raise ValueError(f"{env_id} cannot be made with {what}: {error}") from error
+
+
+def partner_of(env_id: str) -> str:
+    """Return the id of the same tasks without (or with) the hierarchy; "" where there is none."""
+    other = _partner_name(env_id)
+    return other if bare(other) in gym.registry else ""
+
+
+def _partner_name(env_id: str) -> str:
+    found = re.fullmatch(r"(.+?)(-Flat)?(-v\d+)?", env_id)
+    stem, flat, version = ("", "", "") if found is None else found.groups(default="")
+    return f"{stem}{'' if flat else '-Flat'}{version}"
+
+
+def bare(name: str) -> str:
+    """Return an id without the module that registers it."""
+    return name.rpartition(":")[2]
+
+
+def own_envs() -> dict[str, EnvSpec]:
+    """Return what others than this package and Gymnasium have registered, plugins included."""
+    load_plugins()
+    found = {}
+    for env_id, spec in sorted(gym.registry.items()):
+        maker = spec.entry_point or spec.vector_entry_point
+        module = maker if isinstance(maker, str) else getattr(maker, "__module__", "")
+        if env_id not in env_cards() and module.split(":")[0].split(".")[0] != "gymnasium":
+            found[env_id] = spec
+    return found
+
+
+#: Plugins that were loaded, or tried, in this process.
+_seen: set[tuple[str, str]] = set()
+
+
+def load_plugins() -> None:
+    """Load the installed packages' entry points of the group ``himac.envs``, each once.
+
+    An entry point is a module, whose import registers ids with Gymnasium, or a function without
+    arguments that does. One that fails is a `PluginWarning`; the others go on.
+    """
+    for point in metadata.entry_points(group=GROUP):
+        if (point.name, point.value) in _seen:
+            continue
+        _seen.add((point.name, point.value))
+        try:
+            found = point.load()
+            if callable(found):
+                found()
+        except Exception as error:
+            package = "" if point.dist is None else f" of the package {point.dist.name}"
+            warnings.warn(
+                f"the environments {point.name!r}{package} ({point.value}) are left out: "
+                f"{type(error).__name__}: {error}",
+                PluginWarning,
+                stacklevel=2,
+            )
+
+
+def _import(module: str, name: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise UnknownEnvError(
+            f"no environment {name!r}: there is no module {error.name!r}; install it, or start in "
+            "the folder where it lies"
+        ) from error
+
+
+def _look_at(env_id: str, kwargs: Mapping[str, Any]) -> str:
+    env = make(env_id, **kwargs)
+    try:
+        return kind_of(env, env_id)
+    finally:
+        env.close()
+
+
+def _unknown(name: str) -> str:
+    known = {other.lower(): other for other in (*benchmarks(), *env_cards(), *own_envs())}
+    near = difflib.get_close_matches(bare(name).lower(), known, n=3, cutoff=0.6)
+    hint = f" Did you mean {' or '.join(known[word] for word in near)}?" if near else ""
+    return (
+        f"no environment {name!r}.{hint} Give a benchmark ({', '.join(benchmarks())}), an id of "
+        "`himac list`, or MODULE:ID for one of your own"
+    )

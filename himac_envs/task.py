@@ -75,9 +75,7 @@ class FreeText(spaces.Text):
     def __init__(
         self, max_length: int = MAX_TEXT, seed: int | np.random.Generator | None = None
     ) -> None:
-        super().__init__(
-            max_length, min_length=0, charset="abcdefghijklmnopqrstuvwxyz ", seed=seed
-        )
+        super().__init__(max_length, min_length=0, charset="abcdefghijklmnopqrstuvwxyz ", seed=seed)
 
     def contains(self, x: Any) -> bool:
         """Return whether ``x`` is a string no longer than ``max_length``."""

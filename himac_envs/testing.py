@@ -12,7 +12,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
-from himac_envs.blueprint import SUB_DONE
+from himac_envs.blueprint import SUB_DONE, Blueprint
+from himac_envs.contract import INFO
 from himac_envs.hierarchy import (
     ExecutorView,
     HierarchicalEnv,
@@ -22,16 +23,6 @@ from himac_envs.hierarchy import (
     PlannerView,
 )
 from himac_envs.task import Info, Observation, TaskEnv
-
-_INFO: dict[str, type] = {
-    "task_id": str,
-    "goal": str,
-    "admissible": list,
-    "won": bool,
-    "score": float,
-    "invalid": bool,
-    "step": int,
-}
 
 #: Commands that break careless parsers: each must be answered, cost a step and be invalid.
 MALFORMED: tuple[Any, ...] = (
@@ -63,7 +54,7 @@ def _need(condition: bool, message: str) -> None:
 
 def check_info(info: Info, where: str) -> None:
     """Check that ``info`` holds every key of the contract with its type."""
-    for key, kind in _INFO.items():
+    for key, kind in INFO.items():
         _need(key in info, f"{where}: info lacks {key!r}")
         _need(
             type(info[key]) is kind,
@@ -185,6 +176,7 @@ def check_oracle(task: TaskEnv, task_id: str) -> int:
     task.reset(options={"task_id": task_id})
     steps = 0
     for command in task.oracle():
+        _check_blueprint(task, task_id, steps)
         _, _, terminated, truncated, info = task.step(command)
         steps += 1
         if terminated:
@@ -192,6 +184,19 @@ def check_oracle(task: TaskEnv, task_id: str) -> int:
             return steps
         _need(not truncated, f"{task_id}: the oracle needs more than {task.max_steps} steps")
     raise ConformanceError(f"{task_id}: the oracle stopped after {steps} steps without a win")
+
+
+def _check_blueprint(task: TaskEnv, task_id: str, steps: int) -> None:
+    """The planner may be asked again in mid-episode: as long as the task is not won."""
+    where = f"{task_id}, after {steps} steps"
+    try:
+        blueprint = task.oracle_blueprint()
+    except ValueError as error:
+        raise ConformanceError(f"{where}: oracle_blueprint() finds no sub-goal: {error}") from error
+    _need(
+        isinstance(blueprint, Blueprint) and len(blueprint) > 0,
+        f"{where}: oracle_blueprint() is {blueprint!r}, not a Blueprint of what is left to do",
+    )
 
 
 def check_hierarchy(env: HierarchicalEnv, task_id: str) -> None:

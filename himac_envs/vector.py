@@ -36,14 +36,10 @@ def make(
         raise ValueError(f"num_envs={num_envs}: a batch needs at least one environment")
     if workers:
         make_one = partial(gym.make, env_id, **kwargs)
-        return AsyncVectorEnv(
-            [make_one] * num_envs, shared_memory=False, autoreset_mode=autoreset
-        )
+        return AsyncVectorEnv([make_one] * num_envs, shared_memory=False, autoreset_mode=autoreset)
     card = himac_envs.registry.env_cards().get(env_id)
     if card is not None and card.vector_entry_point is not None:
         # A batch engine takes the mode as a keyword: Gymnasium refuses vector_kwargs beside a
         # vector_entry_point.
         return gym.make_vec(env_id, num_envs=num_envs, autoreset_mode=autoreset, **kwargs)
-    return SyncVectorEnv(
-        [partial(gym.make, env_id, **kwargs)] * num_envs, autoreset_mode=autoreset
-    )
+    return SyncVectorEnv([partial(gym.make, env_id, **kwargs)] * num_envs, autoreset_mode=autoreset)

@@ -76,7 +76,7 @@ class Planner:
         goal = "\n".join([*memory.endings, str(info["goal"])])
         messages = shown(self.prompts.plan(memory.first, goal), observation)
         context = Context("planner", messages, memory.codec or codec_of(self.policy))
-        memory.context, memory.segment = context, None
+        memory.context, memory.segment, memory.info = context, None, info
         completion = await ask(self.policy, memory.ask(context), self.sampling, memory)
         if not completion.token_ids:
             completion = replace(completion, text=self._rewritten(completion.text, memory, info))
@@ -147,7 +147,7 @@ class Executor:
         opened = memory.segment != segment or "option" in info or self.remembers(observation)
         if opened and memory.segment is not None and "subgoal" in observation:
             memory.endings.append(text)
-        memory.segment, rewrote = segment, None
+        memory.segment, memory.info, rewrote = segment, info, None
         if opened:
             context = memory.context = self.open(observation, info, memory)
         else:

@@ -117,6 +117,7 @@ class Memory:
         acting: The executor's last conversation.
         segment: What tells the segment under way from the next: blueprint and place in it.
         decisions: How many were made.
+        info: The environment's last `info`, for experts.
         expert: What an expert keeps for itself.
     """
 
@@ -131,6 +132,7 @@ class Memory:
     acting: Context | None = None
     segment: tuple[Any, ...] | None = None
     decisions: int = 0
+    info: dict[str, Any] = field(default_factory=dict)
     expert: dict[str, Any] = field(default_factory=dict)
 
     def ask(self, context: Context, choices: Sequence[tuple[int, ...]] | None = None) -> Prompt:

@@ -7,7 +7,7 @@ can be imitated by an agent that sees only the text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -66,7 +66,7 @@ class Expert:
         )
         if role == "planner":
             return Completion(self._plan(env, rng))
-        return Completion(self.prompts.write_command(self._command(env, rng, memory.expert)))
+        return Completion(self.prompts.write_command(self._command(env, memory, rng)))
 
     def _plan(self, env: Any, rng: np.random.Generator) -> str:
         blueprint = env.oracle_blueprint()
@@ -84,34 +84,34 @@ class Expert:
             blueprint = type(blueprint).of(texts)
         return self.prompts.write_blueprint(blueprint)
 
-    def _command(self, env: Any, rng: np.random.Generator, kept: dict[str, Any]) -> str:
+    def _command(self, env: Any, memory: Memory, rng: np.random.Generator) -> str:
         option = getattr(env, "option", None)
-        task = getattr(env, "task", env)
+        choices = [c for c in memory.info["admissible"] if c != SUB_DONE]
         if self.kind == "random" or rng.random() < self.noise:
-            choices = list(task._admissible())
             return str(choices[int(rng.integers(len(choices)))]) if choices else "look"
         # Where the executor cannot end its sub-goal, it waits for the end of the budget.
         ends = option is not None and getattr(env, "sub_done", True)
-        over = SUB_DONE if ends else self._idle(task)
-        subgoal = None if option is None else option.subgoal
-        now = (env.task_id, getattr(env, "options_begun", 0))
+        over = SUB_DONE if ends else _idle(choices)
+        now = (memory.info["task_id"], getattr(env, "options_begun", 0))
+        kept = memory.expert
         running = kept.get("running")
         try:
             if running is None or running[0] != now or (option is not None and option.steps == 0):
-                running = kept["running"] = (now, self._expert(task, subgoal, rng))
+                subgoal = None if option is None else option.subgoal
+                whole = subgoal == clean(memory.info["goal"])
+                commands = self._expert(getattr(env, "task", env), None if whole else subgoal, rng)
+                running = kept["running"] = (now, commands)
             return str(next(running[1], over))
         except ValueError:
             # The expert does not know this sub-goal, or it cannot be reached from here.
             return over
 
-    def _idle(self, task: Any) -> str:
-        """A command that does little: "look" where it is understood, else the first possible."""
-        choices = list(task._admissible())
-        return "look" if "look" in choices or not choices else str(choices[0])
-
     def _expert(self, task: Any, subgoal: str | None, rng: np.random.Generator) -> Iterator[str]:
-        if subgoal is not None and subgoal == clean(task._goal()):
-            subgoal = None
         if self.kind == "explorer" and hasattr(task, "explorer"):
             return iter(task.explorer(subgoal, rng))
         return iter(task.oracle(subgoal))
+
+
+def _idle(choices: Sequence[str]) -> str:
+    """A command that does little: "look" where it is understood, else the first possible."""
+    return "look" if "look" in choices or not choices else choices[0]

@@ -6,6 +6,7 @@ Each command is a function of `himac_agents.cli`, imported only when it runs, so
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from himac_agents.cli import (
     study,
     train,
 )
+from himac_agents.cli.environment import importable, spell_out
 from himac_envs import __version__
 from himac_envs.task import HiMACError
 
@@ -59,18 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"himac {__version__}")
         return 0
     try:
-        if args[:1] == ["train"]:
-            # A preset's values are the defaults of the options: they are known only once the
-            # preset is.
-            return train.main(args[1:])
-        if args[:2] == ["bench", "methods"]:
-            return study.main(args[2:])
-        if args[:1] == ["data"]:
-            return data.main(args[1:])
-        status = tyro.extras.subcommand_cli_from_dict(
-            _COMMANDS, args=args, prog="himac", description=__doc__.split("\n")[0]
-        )
-        return int(status or 0)
+        # An environment of one's own ("module:Id-v0") may lie where the command is given.
+        with importable(os.getcwd()):
+            return _run(args)
     except Exception as error:
         # Gymnasium's own, such as an id that nobody has registered, by name: its import is slow.
         gymnasium = type(error).__module__.startswith("gymnasium.")
@@ -81,6 +74,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("[bold red]himac:[/] stopped")
         return 130
+
+
+def _run(args: list[str]) -> int:
+    if args[:1] == ["train"]:
+        # A preset's values are the defaults of the options: they are known only once the preset
+        # is.
+        return train.main(args[1:])
+    if args[:2] == ["bench", "methods"]:
+        return study.main(args[2:])
+    if args[:1] == ["data"]:
+        return data.main(args[1:])
+    status = tyro.extras.subcommand_cli_from_dict(
+        _COMMANDS, args=spell_out(args), prog="himac", description=__doc__.split("\n")[0]
+    )
+    return int(status or 0)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import tyro
 
+from himac_envs import registry
+
 #: Benchmark -> the module whose ``run(quick)`` measures it and prints a table.
 BENCHES = {
     "alfworld": "himac_envs.alfworld.bench",
@@ -28,10 +30,11 @@ def run(
     `himac bench methods` compares what methods learn instead: see `himac bench methods --help`.
 
     Args:
-        name: alfworld, webshop, sokoban or train (beside TRL).
+        name: alfworld, webshop, sokoban (or an id of theirs), or train (beside TRL).
         quick: Fewer repetitions.
         output: Also write the figures to this file.
     """
+    name = registry.benchmark_of(name) or name
     if name not in BENCHES:
         raise ValueError(f"no benchmark {name!r}: choose one of {', '.join(BENCHES)}, methods")
     figures = importlib.import_module(BENCHES[name]).run(quick=quick)

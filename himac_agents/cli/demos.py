@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
+from himac_agents.cli.environment import AS_NAMED, EnvOptions, find_text_env
 from himac_envs import registry
+from himac_envs.contract import expert_of
 
 
 def run(
@@ -16,16 +19,15 @@ def run(
     out: Path | None = None,
     expert: Literal["oracle", "explorer"] = "oracle",
     split: str = "train",
-    flat: bool = False,
     prompt: str = "chat",
     history: int | None = None,
     noise: float = 0.0,
     plan_noise: float = 0.0,
     solved_only: bool = False,
     seed: int = 0,
-    data: str | None = None,
-    max_steps: int | None = None,
     lanes: int = 128,
+    overwrite: bool = False,
+    environment: Annotated[EnvOptions, tyro.conf.arg(name="")] = AS_NAMED,
 ) -> int:
     """Write an expert's demonstrations as JSONL in chat format, at both levels.
 
@@ -34,12 +36,12 @@ def run(
     expert, prompt and seed of a training run, the file holds what that run would demonstrate.
 
     Args:
-        env: A registered id.
+        env: An id (himac list shows them), a benchmark's name (alfworld, webshop, sokoban) or
+            module:Id-v0.
         episodes: How many tasks are demonstrated, drawn from the split by the seed.
         out: The file (default: demos-ENV.jsonl).
         expert: "oracle" knows where everything is; "explorer" searches as the agent has to.
         split: Which tasks.
-        flat: Demonstrate the flat environment of the same tasks: no planner, no sub-goals.
         prompt: The style of prompts: chat, compact, compact-gather (both for tiny models) or
             verl-agent.
         history: On a flat environment, one conversation a step with so many earlier steps in it
@@ -48,35 +50,36 @@ def run(
         plan_noise: Chance that a blueprint has a sub-goal dropped, doubled or swapped.
         solved_only: Leave out episodes that did not solve their task.
         seed: Seeds the choice of tasks, the expert's choices and its mistakes.
-        data: A folder of data, or "generated".
-        max_steps: Commands after which an episode is truncated.
         lanes: Environments that play at the same time.
+        overwrite: Write over the file where there is one already.
+        environment: Which environment of these tasks, and what it is made with.
     """
-    import gymnasium as gym
-
     from himac_agents import prompts
     from himac_agents.config import check_seeds, check_shares
     from himac_agents.rollouts.pool import EnvPool
     from himac_agents.training.demo_files import demos_of, describe_demos, write_demos
     from himac_agents.training.demonstrations import demonstrate, demonstration_order
 
-    cards = registry.env_cards()
-    if flat and env.endswith("-v0") and "-Flat-" not in env:
-        env = env.removesuffix("-v0") + "-Flat-v0"
-    if env not in cards or cards[env].kind not in ("hierarchical", "flat"):
-        raise ValueError(f"no text environment {env!r}: `himac list` shows them")
     if episodes < 1:
         raise ValueError(f"episodes={episodes}: must be at least 1")
     check_seeds(seed)
     check_shares(noise=noise, plan_noise=plan_noise)
-    plays_flat = cards[env].kind == "flat"
+    kwargs = {"split": split, **environment.arguments()}
+    played_env = find_text_env(env, kwargs, environment.flat)
+    env, plays_flat = played_env.id, played_env.flat
+    if played_env.kind == "browser":
+        raise ValueError(f"{env} is too slow to demonstrate: its flat text is the same shop's")
+    path = out or Path(f"demos-{registry.bare(env).replace('/', '-')}.jsonl")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} is there already: --overwrite writes over it")
     prompt = prompts.resolve(prompt)
     style = prompts.make(prompt, env)
     if history is None and isinstance(style, prompts.VerlAgentPrompts):
         history = style.memory
-    kwargs: dict[str, Any] = {"split": split}
-    kwargs |= {k: v for k, v in (("data", data), ("max_steps", max_steps)) if v is not None}
-    pool = EnvPool(lambda: gym.make(env, **kwargs), lanes)
+    pool = EnvPool(lambda: registry.make(env, **kwargs), lanes)
+    shown_by = expert_of(pool[0], expert, env)
+    if shown_by != expert:
+        print(f"note: {env} has no {expert}; the {shown_by} demonstrates", file=sys.stderr)
     ids = pool.task_ids(split)
     played = demonstrate(
         pool,
@@ -95,7 +98,6 @@ def run(
     demos = demos_of(played, env, prompt)
     if solved_only:
         demos = [demo for demo in demos if demo.success]
-    path = out or Path(f"demos-{env}.jsonl")
     write_demos(path, demos)
     print(f"{path}: {describe_demos(demos)}")
     if broken:

@@ -16,7 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from himac_agents.algorithms.methods import method_of
+from himac_agents.cli.environment import AS_NAMED, EnvOptions, find_text_env
 from himac_envs import registry
+from himac_envs.contract import expert_of
 from himac_envs.task import HiMACError
 
 if TYPE_CHECKING:
@@ -79,13 +81,10 @@ def run(
     executor: str | None = None,
     policy: Literal["api"] | None = None,
     preset: str | None = None,
-    flat: bool | None = None,
     split: str | None = None,
     episodes: int | None = None,
     seeds: tuple[int, ...] | None = None,
     temperature: float | None = None,
-    data: str | None = None,
-    max_steps: int | None = None,
     image: bool = False,
     prompt: str | None = None,
     think: bool = False,
@@ -93,29 +92,30 @@ def run(
     max_command_tokens: int | None = None,
     max_blueprint_tokens: int | None = None,
     lanes: int = 128,
+    threads: int = 0,
     output: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     records: Path | None = None,
     transcripts: bool = True,
     resume: bool = False,
     record: Path | None = None,
+    environment: Annotated[EnvOptions, tyro.conf.arg(name="")] = AS_NAMED,
     remote: Annotated[Remote, tyro.conf.arg(name="")] = Remote(),
 ) -> int:
     """Evaluate an agent on tasks it was not trained on.
 
     Args:
-        env: A registered id: a hierarchical agent needs a hierarchical one. A preset names its own.
-        agent: A run's folder, a saved model's folder, oracle, explorer, random or api.
+        env: An id (himac list shows them), a benchmark's name (alfworld, webshop, sokoban) or
+            module:Id-v0: a hierarchical agent needs a hierarchical one. A preset names its own.
+        agent: A run's folder, a checkpoint's or RUN/best, a saved model's folder, oracle,
+            explorer, random or api.
         planner: Who plans, where it is not the agent.
         executor: Who acts, where it is not the agent.
         policy: "api" is short for --agent api.
         preset: A protocol of the literature (himac list shows them); options replace its values.
-        flat: With a preset: play its flat environment, or its hierarchical one.
         split: Which tasks (default: test).
         episodes: How many tasks, spread evenly over the split (default: 100).
         seeds: Each task is played once for each seed; intervals are taken over tasks.
         temperature: Of sampling; 0 is greedy (default: 1).
-        data: A folder of data, or "generated".
-        max_steps: Commands after which an episode is truncated.
         image: Observations with pictures, for models that see (Sokoban).
         prompt: The style of prompts: auto, compact, chat or verl-agent.
         think: Ask a model for reasoning in <think> tags before each answer.
@@ -123,6 +123,8 @@ def run(
         max_command_tokens: The longest command that a model may write, thoughts included.
         max_blueprint_tokens: The longest blueprint, likewise.
         lanes: Environments that play at the same time.
+        threads: CPU threads of a local model; 0: one for a tiny model, and for a larger one as many
+            as this process has cores.
         output: Also write the result to this file.
         records: Also write each episode to this file, one JSON object a line: what it was like, and
             every prompt, answer, command and reward, for himac report FILE. Tiny models' prompts
@@ -131,12 +133,14 @@ def run(
         resume: Go on with the evaluation that --records holds: its episodes are not played again,
             except those that ended in an error.
         record: Also film the split's first task, as .gif or .mp4 (environments with pictures).
+        environment: Which environment of these tasks, and what it is made with.
         remote: The remote model that "api" means.
     """
     from himac_agents.evaluation.evaluate import evaluate
-    from himac_agents.evaluation.loading import Players, trained_with
+    from himac_agents.evaluation.loading import Players, trained_hierarchy, trained_with
     from himac_agents.evaluation.records import RecordFile
     from himac_agents.files import write_atomically
+    from himac_agents.policies.threads import set_threads
 
     if policy == "api":
         agent = "api"
@@ -144,18 +148,21 @@ def run(
     protocol = _protocol(env, preset).replace(
         split=split, episodes=episodes, seeds=seeds, temperature=temperature, prompt=prompt, **given
     )
-    plays_flat = _flat(protocol, env, flat, planner, executor or agent)
-    env_id = protocol.env_id(plays_flat)
-    card = registry.env_cards()[env_id]
-    if card.kind == "pixels":
-        raise ValueError(f"{env_id} has no text to play by: take HiMAC-Sokoban-v0, with --image")
-    if card.benchmark != "sokoban" and (image or record is not None):
+    actor = executor or agent
+    name, flat = _asked(env, protocol, environment.flat, planner, actor)
+    given_kwargs = environment.arguments() | ({"image": True} if image else {})
+    kwargs: dict[str, Any] = {**trained_with(actor, name), **protocol.env_kwargs, **given_kwargs}
+    played = find_text_env(name, {"split": protocol.split, **kwargs}, flat)
+    if preset is not None and played.id not in (protocol.env, protocol.flat_env):
+        raise ValueError(f"preset {preset!r} is about {protocol.env} and {protocol.flat_env}")
+    env_id, plays_flat = played.id, played.flat
+    if played.hierarchical:
+        kwargs = {**trained_hierarchy(actor), **kwargs}
+    whole = {"split": protocol.split, **kwargs}
+    if (image or record is not None) and not _has_pictures(played, whole, film=not image):
         option = "--image" if image else "--record"
         raise ValueError(f"{option} needs an environment with pictures: {env_id} has none")
     own = {**given, "prompt": prompt, "executor_history": executor_history, "think": think or None}
-    given_kwargs = {"data": data, "max_steps": max_steps, "image": image or None}
-    kwargs: dict[str, Any] = {**trained_with(executor or agent, env_id), **protocol.env_kwargs}
-    kwargs |= {key: value for key, value in given_kwargs.items() if value is not None}
     made = Players(
         env=env_id,
         flat=plays_flat,
@@ -169,11 +176,16 @@ def run(
         settings={key: value for key, value in own.items() if value is not None},
         pixels=bool(kwargs.get("image")),
     ).make(agent, planner, executor)
+    if threads < 0:
+        raise ValueError(f"threads={threads}: must be at least 0")
+    if chosen := set_threads(threads, made.policies()):
+        print(chosen, file=sys.stderr)
     for name in dict.fromkeys((planner or agent, executor or agent)):
-        if note := _foreign(name, env_id):
-            print(note, file=sys.stderr)
-    if protocol.official and data is None:
-        _insist_on_official_data(env_id, protocol.split, kwargs)
+        for note in (_foreign(name, played), _stand_in(name, played, whole)):
+            if note:
+                print(note, file=sys.stderr)
+    if protocol.official and "data" not in given_kwargs:
+        _insist_on_official_data(played, whole)
     if resume and records is None:
         raise ValueError("--resume needs --records FILE, the file of the interrupted evaluation")
     names = {"agent": agent, "planner": planner, "executor": executor, "preset": preset}
@@ -221,18 +233,44 @@ def run(
     return 1 if len(broken) == len(result.records) else 0
 
 
-def _foreign(agent: str, env_id: str) -> str:
+def _foreign(agent: str, played: registry.EnvEntry) -> str:
     """A word on a run that plays something else than it was trained for; "" where it does not."""
     from himac_agents.evaluation.loading import settings_of
 
-    settings, cards = settings_of(agent), registry.env_cards()
+    settings = settings_of(agent)
     if settings is None:
         return ""
     own = settings.env if method_of(settings).hierarchical else settings.flat_env
-    card, played = cards.get(own), cards[env_id]
-    if card is None or (card.benchmark, card.kind) == (played.benchmark, played.kind):
+    card = registry.env_cards().get(registry.bare(own))
+    if card is None:
+        alike = registry.bare(own) == registry.bare(played.id)
+    else:
+        alike = (card.benchmark, card.kind) == (played.benchmark, played.kind)
+    return "" if alike else f"note: {agent} was trained on {own} and plays {played.id}"
+
+
+def _stand_in(agent: str, played: registry.EnvEntry, kwargs: Mapping[str, Any]) -> str:
+    """A word on an expert that an environment does not have, and who plays instead.
+
+    Raises:
+        ContractError: Nobody can.
+    """
+    if agent not in ("oracle", "explorer") or (agent == "oracle" and played.benchmark):
         return ""
-    return f"note: {agent} was trained on {own} and plays {env_id}"
+    env = registry.make(played.id, **kwargs)
+    stand_in = expert_of(env, "oracle" if agent == "oracle" else "explorer", played.id)
+    env.close()
+    return "" if stand_in == agent else f"note: {played.id} has no {agent}; the {stand_in} plays"
+
+
+def _has_pictures(played: registry.EnvEntry, kwargs: Mapping[str, Any], *, film: bool) -> bool:
+    """Whether observations hold pictures, or (for a film) an environment can be rendered as one."""
+    if played.benchmark:
+        return played.benchmark == "sokoban"
+    env = registry.make(played.id, **kwargs)
+    if film:
+        return "rgb_array" in env.metadata.get("render_modes", ())
+    return "image" in getattr(env.observation_space, "spaces", {})
 
 
 def _about(
@@ -270,45 +308,37 @@ def _progress(agent: HiMACAgent, episodes: int) -> Iterator[Callable[[], None]]:
 def _protocol(env: str, preset: str | None) -> Protocol:
     from himac_agents.evaluation.protocols import Protocol
 
-    cards = registry.env_cards()
-    if env and env not in cards:
-        raise ValueError(f"no environment {env!r}: `himac list` shows them")
     if preset is not None:
-        protocol = Protocol.preset(preset)
-        if not env:
-            return protocol
-        if env not in (protocol.env, protocol.flat_env):
-            raise ValueError(f"preset {preset!r} is about {protocol.env} and {protocol.flat_env}")
-        return protocol.replace(flat=env == protocol.flat_env)
+        return Protocol.preset(preset)
     if not env:
         raise ValueError("name an environment (`himac list` shows them) or a --preset")
-    flat = cards[env].kind != "hierarchical"
-    return Protocol(flat_env=env, flat=True) if flat else Protocol(env=env)
+    return Protocol()
 
 
-def _flat(protocol: Protocol, env: str, flat: bool | None, planner: str | None, agent: str) -> bool:
-    """Whether the flat environment is played: as asked, else as a run was trained."""
+def _asked(
+    env: str, protocol: Protocol, flat: bool | None, planner: str | None, agent: str
+) -> tuple[str, bool | None]:
+    """The environment that was asked for, and whether its flat or its hierarchical form was.
+
+    Where nothing says so, an agent plays what it was trained for.
+    """
     from himac_agents.evaluation.loading import settings_of
 
-    if env:
-        return protocol.flat
-    if flat is not None:
-        return flat
-    settings = settings_of(agent)
-    if planner is not None:
-        return False
-    return protocol.flat if settings is None else not method_of(settings).hierarchical
+    if env and (flat is not None or env.lower() not in registry.benchmarks()):
+        return registry.find_id(env), flat
+    if flat is None and planner is not None:
+        flat = False
+    if flat is None:
+        settings = settings_of(agent)
+        flat = protocol.flat if settings is None else not method_of(settings).hierarchical
+    return (registry.find_id(env) if env else protocol.env_id(flat)), flat
 
 
-def _insist_on_official_data(env_id: str, split: str, kwargs: Mapping[str, Any]) -> None:
-    import gymnasium as gym
-
-    import himac_envs  # noqa: F401  (registers the environments)
-
-    task = gym.make(env_id, **kwargs).unwrapped
+def _insist_on_official_data(played: registry.EnvEntry, kwargs: Mapping[str, Any]) -> None:
+    task: Any = registry.make(played.id, **kwargs).unwrapped
     task = getattr(task, "task", task)
     if getattr(task, "data_name", "") == "generated":
-        name = registry.env_cards()[env_id].benchmark
+        name = played.benchmark
         raise HiMACError(
             f"this protocol is about {name}'s published data, which is not installed: `himac data "
             f"get {name}`, or --data FOLDER; --data generated plays it on generated tasks, which "

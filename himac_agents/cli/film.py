@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
-
+from himac_envs import registry
 from himac_envs.sokoban.record import Recorder
 
 if TYPE_CHECKING:
@@ -43,9 +42,9 @@ def film(
     from himac_agents.rollouts.pool import EnvPool
     from himac_agents.rollouts.types import EpisodeRequest
 
-    stage = gym.make(env_id, split=split, render_mode="rgb_array", **env_kwargs)
+    stage = registry.make(env_id, split=split, render_mode="rgb_array", **env_kwargs)
     recorder = Recorder(stage, path)
-    pool = EnvPool(lambda: gym.make(env_id, split=split, **env_kwargs), 1)
+    pool = EnvPool(lambda: registry.make(env_id, split=split, **env_kwargs), 1)
     task_id = pool.task_ids(split)[0]
     player = at_temperature(agent, temperature)
     (episode,) = collect(player, pool, [EpisodeRequest(task_id)], transcripts=True)

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Annotated
 
 import tyro
+from gymnasium.envs.registration import EnvSpec
 from rich.console import Console
 from rich.table import Table
 
-from himac_envs import data, registry
+from himac_envs import HierarchicalEnv, TaskEnv, data, registry
+from himac_envs.hierarchy import load_entry_point, make_hierarchical
 
 
 def run(
     benchmark: Annotated[str | None, tyro.conf.arg(aliases=["-b"])] = None,
 ) -> int:
     """List environments, training presets and installed data.
+
+    Environments of others are listed where an installed package brings them (the entry-point group
+    himac.envs).
 
     Args:
         benchmark: Only this benchmark's: alfworld, webshop or sokoban.
@@ -24,12 +29,14 @@ def run(
     for column in ("id", "kind", "what it is"):
         table.add_column(column, no_wrap=column != "what it is")
     cards = registry.env_cards().values()
-    names = sorted({c.benchmark for c in cards})
+    names = registry.benchmarks()
     if benchmark is not None and benchmark not in names:
         raise ValueError(f"no benchmark {benchmark!r}: there are {', '.join(names)}")
     for card in cards:
         if benchmark in (None, card.benchmark):
             table.add_row(card.id, card.kind, card.summary)
+    for env_id, spec in registry.own_envs().items() if benchmark is None else ():
+        table.add_row(env_id, *_about(spec))
     console.print(table)
     presets = registry.names("presets")
     console.print(f"\nTraining presets (himac train NAME): {', '.join(presets) or 'none'}")
@@ -43,3 +50,18 @@ def run(
             where = "none needed"
         console.print(f"Data {name}: {where}", soft_wrap=True)
     return 0
+
+
+def _about(spec: EnvSpec) -> tuple[str, str]:
+    """The kind and origin of somebody's environment, as far as they are known without making it."""
+    maker = spec.entry_point or spec.vector_entry_point
+    where = maker if isinstance(maker, str) else getattr(maker, "__module__", "")
+    try:
+        made = load_entry_point(maker) if isinstance(maker, str) else maker
+    except (ImportError, AttributeError) as error:
+        return "broken", f"{where}: {error}"
+    if made is make_hierarchical:
+        return "hierarchical", str(spec.kwargs.get("task", where))
+    if isinstance(made, type) and issubclass(made, TaskEnv | HierarchicalEnv):
+        return ("flat" if issubclass(made, TaskEnv) else "hierarchical"), where
+    return "own", where

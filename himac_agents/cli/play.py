@@ -11,9 +11,10 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from himac_envs import HierarchicalEnv, OracleExecutor, OraclePlanner, TaskEnv
+from himac_agents.cli.environment import AS_NAMED, EnvOptions, find_text_env
+from himac_envs import HierarchicalEnv, OracleExecutor, OraclePlanner, registry
 from himac_envs.blueprint import SUB_DONE
-from himac_envs.registry import find_id
+from himac_envs.contract import ContractError, expert_of
 
 Ask = Callable[[str], str]
 
@@ -26,44 +27,38 @@ _HELP = (
 def run(
     env: Annotated[str, tyro.conf.Positional] = "HiMAC-ALFWorld-v0",
     split: str = "train",
-    data: str | None = None,
     task_id: str | None = None,
     seed: int | None = None,
-    max_steps: int | None = None,
     expert: bool = False,
     record: Path | None = None,
+    environment: Annotated[EnvOptions, tyro.conf.arg(name="")] = AS_NAMED,
 ) -> int:
     """Play an environment in the terminal: first the blueprint, then the steps.
 
     Args:
-        env: A benchmark's name (alfworld, webshop, sokoban), or a registered id (see himac list).
+        env: An id (himac list shows them), a benchmark's name (alfworld, webshop, sokoban) or
+            module:Id-v0.
         split: Which tasks.
-        data: A folder of data, or "generated".
         task_id: Play this task.
         seed: Seed of the task's choice.
-        max_steps: Length of the episode.
         expert: Watch the expert instead.
         record: Write a film of it, .gif or .mp4 (environments with pictures).
+        environment: Which environment of these tasks, and what it is made with.
     """
-    env = find_id(env)
-    kwargs: dict[str, Any] = {"split": split}
-    if data is not None:
-        kwargs["data"] = data
-    if max_steps is not None:
-        kwargs["max_steps"] = max_steps
+    kwargs: dict[str, Any] = {"split": split, **environment.arguments()}
+    found = find_text_env(env, kwargs, environment.flat)
     if record is not None:
         kwargs["render_mode"] = "rgb_array"
-    made = gym.make(env, **kwargs)
-    inner = made.unwrapped
-    if not isinstance(inner, HierarchicalEnv | TaskEnv):
-        raise ValueError(f"{env} is no text environment: himac play shows those of the suite")
+    made = registry.make(found.id, **kwargs)
+    if expert:
+        expert_of(made, "oracle", found.id)
     options = None if task_id is None else {"task_id": task_id}
     if record is not None:
         from himac_envs.sokoban.record import Recorder
 
         made = Recorder(made, record)
     try:
-        return Session(inner, Console(highlight=False), input, made).play(seed, options, expert)
+        return Session(made, Console(highlight=False), input).play(seed, options, expert)
     finally:
         made.close()
 
@@ -72,28 +67,21 @@ class Session:
     """One episode at the terminal.
 
     Args:
-        env: What is played.
+        env: What is played, with all its wrappers: a text environment, flat or hierarchical.
         console: Where it is shown.
         ask: Reads one line from the player; an EOFError ends the episode.
-        stage: Where its actions go (None: to itself): the same environment before a camera.
     """
 
-    def __init__(
-        self,
-        env: HierarchicalEnv | TaskEnv,
-        console: Console,
-        ask: Ask,
-        stage: gym.Env[Any, Any] | None = None,
-    ) -> None:
+    def __init__(self, env: gym.Env[Any, Any], console: Console, ask: Ask) -> None:
         self.env = env
-        self.stage: gym.Env[Any, Any] = env if stage is None else stage
         self.console = console
         self.ask = ask
 
     def play(self, seed: int | None, options: dict[str, Any] | None, expert: bool) -> int:
         """Play to the end; the status is 0 also for a lost or abandoned episode."""
-        observation, info = self.stage.reset(seed=seed, options=options)
-        self._say(f"[dim]task {escape(info['task_id'])} ({escape(info['data'])})[/]")
+        observation, info = self.env.reset(seed=seed, options=options)
+        of = f" ({escape(str(info['data']))})" if "data" in info else ""
+        self._say(f"[dim]task {escape(info['task_id'])}{of}[/]")
         self._say(f"[dim]{escape(_HELP)}[/]\n")
         choose = self._expert() if expert else self._person
         total, terminated, truncated = 0.0, False, False
@@ -106,7 +94,7 @@ class Session:
                 return 0
             if expert:
                 self._say(f"[bold cyan]{escape(action)}[/]")
-            observation, reward, terminated, truncated, info = self.stage.step(action)
+            observation, reward, terminated, truncated, info = self.env.step(action)
             total += float(reward)
             if "option" in info:
                 self._say(f"[magenta]sub-goal ended: {escape(str(info['option']))}[/]")
@@ -144,11 +132,18 @@ class Session:
                 return SUB_DONE if line == "/done" else line
 
     def _expert(self) -> Callable[[dict[str, Any], dict[str, Any]], str]:
-        env = self.env
-        if isinstance(env, TaskEnv):
-            commands = env.oracle()
-            return lambda observation, info: next(commands)
-        planner, executor = OraclePlanner(env), OracleExecutor(env)
-        return lambda observation, info: (
-            planner(observation, info) if observation["phase"] == 0 else executor(observation, info)
-        )
+        inner: Any = self.env.unwrapped
+        if isinstance(inner, HierarchicalEnv):
+            planner, executor = OraclePlanner(inner), OracleExecutor(inner)
+            return lambda observation, info: (
+                planner(observation, info)
+                if observation["phase"] == 0
+                else executor(observation, info)
+            )
+        if "phase" in getattr(self.env.observation_space, "spaces", {}):
+            raise ContractError(
+                f"{type(inner).__name__} is hierarchical and no himac_envs.HierarchicalEnv: its "
+                "expert is not known here"
+            )
+        commands = inner.oracle()
+        return lambda observation, info: next(commands)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
+from rich.console import Console
 
-from himac_agents.config import TrainConfig
+from himac_agents.cli.environment import named
+from himac_agents.config import TrainConfig, settings_of
+from himac_agents.config.tree import EXTENT
+from himac_agents.training.progress import Display
 from himac_envs import registry
 from himac_envs.task import HiMACError, MissingDependencyError
 
@@ -38,7 +43,14 @@ class Options:
     """Folder of the run (default: runs/PRESET-seedN, with the method where it is not the
     preset's)."""
     resume: Path | None = None
-    """Continue this run instead, with its own settings: no other option goes with it."""
+    """Continue this run instead, with its own settings. Only how far it goes can be changed, with
+    --iterations, --max-env-steps and --max-tokens: it is then evaluated anew at its new end."""
+    data: str | None = None
+    """A folder of data, "generated", or the name of an installed data set (himac data where):
+    short for --env-kwargs data=..., which keeps the preset's other arguments."""
+    max_steps: int | None = None
+    """Commands after which an episode is truncated; likewise."""
+    further: tyro.conf.Suppress[bool] = False
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
 
@@ -47,23 +59,104 @@ def main(args: Sequence[str]) -> int:
 
     The preset is looked for first, because its values are the defaults of the other options.
     """
-    if _resumes(args) and len(args) != (1 if args[0].startswith("--resume=") else 2):
-        raise ValueError(
-            "--resume RUN goes on with the run's own settings: leave out all other options, or "
-            "begin another run with them"
-        )
-    usual = "hf" if _wants_hf(args) else "quickstart"
-    first = next((a for a in args[:1] if not a.startswith("-")), usual)
-    options = _parse(args, first)
-    if options.preset != first:
-        # It stands behind options: what they replace is known only now.
-        options = _parse(args, options.preset)
-    return run(options)
+    try:
+        if _resumes(args):
+            return run(_resumed(args))
+        usual = "hf" if _wants_hf(args) else "quickstart"
+        first = next((a for a in args[:1] if not a.startswith("-")), usual)
+        options = _parse(args, first)
+        if options.preset != first:
+            # It stands behind options: what they replace is known only now.
+            options = _parse(args, options.preset)
+        return run(replace(options, config=_in_environment(options)))
+    except ValueError as error:
+        raise ValueError(_with_option(str(error))) from error
+
+
+def _in_environment(options: Options) -> TrainConfig:
+    """The settings with the environment's name and arguments as the other commands take them."""
+    config = options.config
+    if options.resume is not None:
+        return config
+    return config.replace(
+        env=registry.find_id(config.env),
+        flat_env=registry.find_id(config.flat_env),
+        env_kwargs={**config.env_kwargs, **named(options.data, options.max_steps)},
+    )
 
 
 def _parse(args: Sequence[str], preset: str) -> Options:
-    default = Options(preset=preset, config=_settings(preset))
+    default = Options(preset=preset, config=_defaults(args, preset))
     return tyro.cli(Options, args=list(args), default=default, prog="himac train")
+
+
+def _defaults(args: Sequence[str], preset: str) -> TrainConfig:
+    """A preset's settings, without those that mean nothing beside options that are given.
+
+    One environment tells the other, and steps of the warm start are those of the method that is
+    trained: what the preset says of the other environment, or of flat agents, is not meant.
+    """
+    config = _settings(preset)
+    given = {name: found for name in ("env", "flat_env") if (found := _value(args, name))}
+    if _value(args, "warm_steps") and not _value(args, "flat_warm_steps"):
+        config = config.replace(flat_warm_steps=0)
+    return config.replace(**given) if len(given) == 1 else config
+
+
+def _value(args: Sequence[str], setting: str) -> str:
+    """What an option is given; "" where it is not."""
+    options = {f"--{setting}", f"--{setting.replace('_', '-')}"}
+    for word, after in zip(args, [*args[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name in options:
+            return value if equals else after
+    return ""
+
+
+def _resumed(args: Sequence[str]) -> Options:
+    """A run to go on with, and how far.
+
+    Raises:
+        ValueError: Another option stands beside, or there is no such run.
+    """
+    names = sorted(EXTENT)
+    allowed = {"--resume", *(f"--{name.replace('_', '-')}" for name in names)}
+    words = [word.partition("=")[0].replace("_", "-") for word in args if word.startswith("--")]
+    if set(words) - allowed or not args[0].startswith("--"):
+        raise ValueError(
+            "--resume RUN goes on with the run's own settings; beside it stand only "
+            f"{', '.join(sorted(allowed - {'--resume'}))}: leave out all others, or begin another "
+            "run with them"
+        )
+    asked = tyro.cli(_Resumed, args=list(args), prog="himac train")
+    path = asked.resume / "config.toml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{asked.resume} holds no run: there is no {path.name}")
+    further = {name: value for name in names if (value := getattr(asked, name)) is not None}
+    config = TrainConfig.from_toml(path).replace(**further)
+    return Options(resume=asked.resume, config=config, further=bool(further))
+
+
+@dataclass(frozen=True)
+class _Resumed:
+    """Continue a run."""
+
+    resume: Path
+    """The run's folder."""
+    iterations: int | None = None
+    """Iterations at most, those that are done included."""
+    max_env_steps: int | None = None
+    """Steps of tasks, those that were taken included; 0 sets no bound."""
+    max_tokens: int | None = None
+    """Tokens written, those that were included; 0 sets no bound."""
+
+
+def _with_option(told: str) -> str:
+    """An error that begins with a setting, with the option in its place."""
+    found = re.match(r"[a-z_]+", told)
+    if found is None or found[0] not in settings_of(TrainConfig):
+        return told
+    return f"--{found[0].replace('_', '-')}{told[found.end() :]}"
 
 
 def _resumes(args: Sequence[str]) -> bool:
@@ -79,6 +172,8 @@ def _settings(preset: str) -> TrainConfig:
     if preset.endswith(".toml"):
         return TrainConfig.from_toml(preset)
     known = registry.names("presets")
+    if preset not in known and registry.benchmark_of(preset):
+        raise ValueError(f"{preset!r} is an environment, not a preset: himac train --env {preset}")
     if preset not in known:
         raise ValueError(
             f"no preset {preset!r}: there are {', '.join(known)}; a file of settings ends in .toml"
@@ -88,21 +183,22 @@ def _settings(preset: str) -> TrainConfig:
 
 def run(options: Options) -> int:
     """Train to the end, or continue; print the table of results."""
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("torch", "training", "agents") from error
-    from himac_agents import distributed
-    from himac_agents.training.trainer import Trainer
+    display = Display(Console(stderr=True))
+    with display.stage("loading torch and transformers"):
+        try:
+            import torch  # noqa: F401
+        except ImportError as error:
+            raise MissingDependencyError("torch", "training", "agents") from error
+        from himac_agents import distributed
+        from himac_agents.training.trainer import Trainer
 
     if options.resume is not None:
-        settings = options.resume / "config.toml"
-        if not settings.is_file():
-            raise FileNotFoundError(f"{options.resume} holds no run: there is no {settings.name}")
-        trainer = Trainer(TrainConfig.from_toml(settings), options.resume, resume=True)
+        trainer = Trainer(options.config, options.resume, resume=True)
+        if options.further and (why := trainer.over()):
+            trainer.run_folder.close()
+            raise ValueError(f"{options.resume} has gone that far: {why}; name a greater number")
     else:
-        folder = options.out or Path("runs") / _name(options)
-        trainer = Trainer(options.config, folder)
+        trainer = Trainer(options.config, options.out or Path("runs") / _name(options))
     folder = trainer.run_folder.folder
     goes_on = f"`himac train --resume {folder}` goes on"
     try:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents.agents.agent import HiMACAgent, at_temperature
 from himac_agents.distributed import team
 from himac_agents.evaluation.intervals import wilson
@@ -19,6 +17,7 @@ from himac_agents.policies import noise
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.types import Episode, EpisodeRequest
+from himac_envs import registry
 
 
 @dataclass(frozen=True)
@@ -182,9 +181,7 @@ def evaluate(
         on_record: Called with what each episode amounts to, once it has ended, and the episode.
         **env_kwargs: For the environment.
     """
-    pool = EnvPool(
-        lambda: gym.make(env_id, split=split, disable_env_checker=True, **env_kwargs), lanes
-    )
+    pool = EnvPool(lambda: registry.make(env_id, split=split, **env_kwargs), lanes)
     ids = spread(pool.task_ids(split), episodes)
     records: list[Record] = []
     for seed in seeds:

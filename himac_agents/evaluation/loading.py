@@ -120,7 +120,7 @@ class Players:
         from himac_agents.policies.tiny import is_tiny
 
         settings = dict(self.settings)
-        if not (folder / "config.toml").is_file():
+        if run_of(folder) is None:
             # A saved model brings no settings of its own.
             settings = {"env": self.env, "think": self.think, "executor_history": self.sees}
             if self.pixels:
@@ -135,27 +135,44 @@ class Players:
         return load_agent(folder, flat=self.flat, seed=self.seed, **settings)
 
 
+def run_of(folder: Path) -> Path | None:
+    """The run that a folder is, or is a checkpoint of; None where it is neither."""
+    if (folder / "config.toml").is_file():
+        return folder
+    whole = [folder / name for name in ("policy", "executor")]
+    for run in (folder.absolute().parent, folder.absolute().parent.parent):
+        if (run / "config.toml").is_file() and any(path.is_dir() for path in whole):
+            return run
+    return None
+
+
 def settings_of(name: str) -> TrainConfig | None:
-    """The settings of a run's folder; None where the name is something else."""
-    path = Path(name) / "config.toml"
-    return TrainConfig.from_toml(path) if path.is_file() else None
+    """The settings of a run, by its folder or a checkpoint's; None where it is something else."""
+    run = run_of(Path(name))
+    return None if run is None else TrainConfig.from_toml(run / "config.toml")
 
 
 def trained_with(name: str, env_id: str) -> dict[str, Any]:
     """The environment's arguments that a run was trained with and is to be evaluated with.
 
-    Sub-goal budget and replans where the environment is hierarchical; pictures, texts, limits and
-    all else but the data and the split where it is the run's own environment.
+    Pictures, texts, limits and all else but the data and the split, where it is the run's own
+    environment, flat or hierarchical.
     """
     settings = settings_of(name)
     if settings is None:
         return {}
-    found: dict[str, Any] = {}
-    if env_id in (settings.env, settings.flat_env):
-        found |= {k: v for k, v in settings.env_kwargs.items() if k not in ("data", "split")}
-    if registry.env_cards()[env_id].kind == "hierarchical":
-        found |= hierarchy_arguments(settings, method_of(settings).sub_done)
-    return found
+    own = {registry.bare(settings.env), registry.bare(settings.flat_env)}
+    if registry.bare(env_id) not in own:
+        return {}
+    return {k: v for k, v in settings.env_kwargs.items() if k not in ("data", "split")}
+
+
+def trained_hierarchy(name: str) -> dict[str, Any]:
+    """What a run asks of any hierarchical environment: its sub-goal budget, its replans."""
+    settings = settings_of(name)
+    if settings is None:
+        return {}
+    return hierarchy_arguments(settings, method_of(settings).sub_done)
 
 
 def load_agent(
@@ -164,8 +181,8 @@ def load_agent(
     """An agent to play with, from a run or from a saved policy.
 
     Args:
-        folder: A run's folder (its newest checkpoint is taken), or a folder that `save_pretrained`
-            wrote.
+        folder: A run's folder (its newest checkpoint is taken), one of its checkpoints or its
+            folders `best` and `warm_start`, or a folder that `save_pretrained` wrote.
         flat: For a flat environment: no planner.
         seed: Seeds sampling.
         **settings: Settings of the run (see `TrainConfig`) in place of its own, such as `prompt`.
@@ -178,11 +195,11 @@ def load_agent(
     from himac_agents.policies.tiny import is_tiny
 
     folder = Path(folder)
-    if (folder / "config.toml").is_file():
-        config = TrainConfig.from_toml(folder / "config.toml")
-        newest = latest_checkpoint(folder / "checkpoints")
+    if (run := run_of(folder)) is not None:
+        config = TrainConfig.from_toml(run / "config.toml")
+        found = latest_checkpoint(folder / "checkpoints") if folder == run else folder
         hierarchical = method_of(config).hierarchical
-        policies = load_policies(newest, config, hierarchical)
+        policies = load_policies(found, config, hierarchical)
     elif (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
         kind: Literal["tiny", "hf"] = "tiny" if is_tiny(folder) else "hf"
         config = TrainConfig(policy=kind, model=str(folder))

@@ -55,10 +55,8 @@ class Protocol:
     about: str = ""
 
     def __post_init__(self) -> None:
-        cards = registry.env_cards()
-        for name in (self.env, self.flat_env):
-            if name and name not in cards:
-                raise ValueError(f"no environment {name!r}: `himac list` shows them")
+        for name in filter(None, (self.env, self.flat_env)):
+            registry.find_id(name)
         resolve(self.prompt)
         if self.episodes < 1:
             raise ValueError(f"episodes={self.episodes}: must be at least 1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from himac_agents.files import reading
 from himac_agents.policies.base import Learnable
 from himac_agents.policies.hf import Loading, load
 from himac_agents.policies.lora import Lora
-from himac_agents.policies.tiny import TinyPolicy, TinySize
+from himac_agents.policies.tiny import TinyPolicy, TinySize, build_tokenizer
 from himac_agents.register import Register
 
 Texts = Callable[[], Iterable[str]]
@@ -36,7 +36,14 @@ class PolicyKind:
 
 def _make_tiny(config: TrainConfig, texts: Texts) -> Learnable:
     shape = (config.hidden, config.layers, config.heads, config.feedforward)
-    return TinyPolicy.build(texts(), TinySize(*shape, match=config.match), seed=config.seed)
+    size = TinySize(*shape, match=config.match)
+    return TinyPolicy.build(_vocabulary(texts), size, seed=config.seed)
+
+
+@lru_cache(maxsize=1)
+def _vocabulary(texts: Texts) -> Any:
+    """A tokenizer, built once for all policies of a run: it takes seconds."""
+    return build_tokenizer(texts())
 
 
 #: The kinds of policies by name.
@@ -97,7 +104,10 @@ def make_policies(
     if newest is not None:
         return load_policies(newest, config, hierarchical)
     kind, words = POLICIES.find(config.policy), cache(lambda: list(texts()))
-    return {name: kind.make(config, words) for name in names}
+    try:
+        return {name: kind.make(config, words) for name in names}
+    finally:
+        _vocabulary.cache_clear()
 
 
 def policy_names(config: TrainConfig, hierarchical: bool) -> list[str]:

@@ -70,18 +70,25 @@ class TinyPolicy(CausalPolicy):
 
     @classmethod
     def build(
-        cls, texts: Iterable[str], size: TinySize | None = None, *, seed: int = 0, phrases: int = 96
+        cls,
+        texts: Iterable[str] | PreTrainedTokenizerFast,
+        size: TinySize | None = None,
+        *,
+        seed: int = 0,
+        phrases: int = 96,
     ) -> TinyPolicy:
         """A fresh model whose vocabulary is that of `texts`.
 
         Args:
-            texts: Samples of everything the model will read and write.
+            texts: Samples of everything the model will read and write, or the tokenizer that
+                `build_tokenizer` made of them: it is shared, not copied.
             size: The model's shape.
             seed: Seeds the weights; no global random state is touched.
             phrases: The most multi-word tokens.
         """
         size = size or TinySize()
-        tokenizer = build_tokenizer(texts, phrases)
+        given = isinstance(texts, PreTrainedTokenizerFast)
+        tokenizer: Any = texts if given else build_tokenizer(texts, phrases)
         config = LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=size.hidden,
@@ -168,12 +175,10 @@ class TinyPolicy(CausalPolicy):
 
 def build_tokenizer(texts: Iterable[str], phrases: int = 96) -> PreTrainedTokenizerFast:
     """A word-level tokenizer over `texts`, with frequent fixed phrases as single tokens."""
-    counts: Counter[str] = Counter()
     lines = [_normal(text) for text in texts]
-    for line in lines:
-        counts.update(_WORD.findall(line))
     found = _mine_phrases(lines, phrases)
-    pieces = set(counts) | set(found) | {f" {n}" for n in range(100)} | {" \n", ",", "."}
+    words = {word for line in set(lines) for word in _WORD.findall(line)}
+    pieces = words | set(found) | {f" {n}" for n in range(100)} | {" \n", ",", "."}
     vocabulary = {token: i for i, token in enumerate(SPECIAL)}
     for piece in sorted(pieces - {f" {s}" for s in SPECIAL}):
         vocabulary.setdefault(piece, len(vocabulary))
@@ -205,29 +210,42 @@ def _mine_phrases(lines: Sequence[str], most: int) -> list[str]:
 
     Words that a number follows somewhere are names and join no phrase, nor do numbers.
     """
-    split = Counter(tuple(_WORD.findall(line)) for line in lines)
+    split = Counter({tuple(_WORD.findall(line)): n for line, n in Counter(lines).items()})
     names: set[str] = set()
     for words in split:
         names.update(a for a, b in pairwise(words) if _NUMBER.fullmatch(b))
     barred = {w for words in split for w in words if _NUMBER.fullmatch(w) or "<" in w or ">" in w}
     barred |= names
     found: list[str] = []
+    least = max(8, len(lines) // 200)
+    # Of each pair, how often it comes and in which runs of words: a round counts anew only those
+    # that it changes.
+    pairs: Counter[tuple[str, str]] = Counter()
+    places: dict[tuple[str, str], set[tuple[str, ...]]] = {}
+
+    def count(words: tuple[str, ...], n: int) -> None:
+        for pair in pairwise(words):
+            if pair[0] not in barred and pair[1] not in barred:
+                pairs[pair] += n
+                places.setdefault(pair, set()).add(words)
+
+    for words, n in split.items():
+        count(words, n)
     for _ in range(most):
-        pairs: Counter[tuple[str, str]] = Counter()
-        for words, n in split.items():
-            for a, b in pairwise(words):
-                if a not in barred and b not in barred:
-                    pairs[a, b] += n
-        if not pairs:
+        pair, n = min(pairs.items(), key=lambda item: (-item[1], item[0]), default=(("", ""), 0))
+        if n < least:
             break
-        (a, b), n = min(pairs.items(), key=lambda item: (-item[1], item[0]))
-        if n < max(8, len(lines) // 200):
-            break
-        found.append(a + b)
-        merged: Counter[tuple[str, ...]] = Counter()
-        for words, n in split.items():
-            merged[_join(words, a, b)] += n
-        split = merged
+        found.append(pair[0] + pair[1])
+        for words in places.pop(pair):
+            n = split.pop(words)
+            for other in pairwise(words):
+                if other in pairs:
+                    pairs[other] -= n
+                    places.get(other, set()).discard(words)
+            merged = _join(words, *pair)
+            split[merged] += n
+            count(merged, n)
+        del pairs[pair]
     return found
 
 

@@ -20,8 +20,8 @@ from himac_agents.prompts.compact.style import CompactPrompts
 from himac_agents.prompts.parsing import MAX_COMMAND, read_blueprint, read_command, visible
 from himac_agents.prompts.scene import mark, scene
 from himac_agents.prompts.verl_agent import VerlAgentPrompts
-from himac_agents.prompts.wording import benchmark_of
 from himac_agents.register import Register
+from himac_envs.registry import benchmark_of
 
 __all__ = [
     "MAX_COMMAND",
@@ -145,7 +145,7 @@ def make_prompts(config: TrainConfig, *, sub_done: bool = True) -> Prompts:
     """The style of prompts that a run's model reads."""
     return make(
         config.prompt,
-        config.env,
+        config.env or config.flat_env,
         tiny=config.policy == "tiny",
         think=config.think,
         pixels=bool(config.env_kwargs.get("image")),

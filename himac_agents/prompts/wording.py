@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from himac_envs import registry
-
 
 @dataclass(frozen=True, slots=True)
 class Wording:
@@ -67,12 +65,6 @@ SOKOBAN = Wording(
 )
 
 _BY_BENCHMARK = {"alfworld": ALFWORLD, "webshop": WEBSHOP, "sokoban": SOKOBAN}
-
-
-def benchmark_of(env_id: str) -> str:
-    """The benchmark of a registered id ("" for others)."""
-    card = registry.env_cards().get(env_id)
-    return "" if card is None else card.benchmark
 
 
 def wording(benchmark: str) -> Wording:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from himac_agents.config import INCIDENTAL
 from himac_agents.evaluation.intervals import (
     Z95,
     Interval,
@@ -20,14 +21,6 @@ from himac_agents.evaluation.intervals import (
 from himac_agents.reports.charts import Series
 from himac_agents.reports.copies import without_copies
 from himac_agents.reports.runs import Evaluation, RunData
-
-#: Settings in which runs of one group may differ: the seed, how far a run goes and on what machine.
-INCIDENTAL = frozenset(
-    {
-        "seed", "iterations", "max_env_steps", "max_tokens", "eval_episodes", "baselines", "note",
-        "threads", "lanes", "micro_tokens", "checkpoint_every",
-    }
-)  # fmt: skip
 
 #: Curves of more points than this are drawn as running means.
 SMOOTH_FROM = 60

@@ -7,7 +7,6 @@ from typing import Any
 
 import gymnasium as gym
 
-import himac_envs  # noqa: F401  (registers the environments)
 from himac_agents.config import TrainConfig
 from himac_envs import registry
 
@@ -52,22 +51,20 @@ def make_pool(config: TrainConfig, *, flat: bool, sub_done: bool = True) -> EnvP
     """The environments of a run.
 
     Raises:
-        ValueError: The id is not registered, or is of the other kind.
+        ValueError: There is no such environment, it is of the other kind, or it lacks what agents
+            need; see `himac_envs.registry.find_env`.
     """
-    name = config.flat_env if flat else config.env
-    wanted, card = "flat" if flat else "hierarchical", registry.env_cards().get(name)
-    if card is not None and card.kind != wanted:
-        setting = "flat_env" if flat else "env"
+    arguments = config.env_arguments()
+    found = registry.find_env(config.env_id(flat=flat), **arguments)
+    if not (found.flat if flat else found.hierarchical):
+        setting, wanted = ("flat_env", "flat") if flat else ("env", "hierarchical")
         raise ValueError(
-            f"{setting}={name!r} is {card.kind}, and {config.method!r} plays a {wanted} one: "
+            f"{setting}={found.id!r} is {found.kind}, and {config.method!r} plays a {wanted} one: "
             "`himac list` shows them"
         )
-    if card is None and name.startswith("HiMAC-"):
-        raise ValueError(f"no environment {name!r}: `himac list` shows them")
-    arguments = config.env_arguments()
     if not flat:
         arguments.update(hierarchy_arguments(config, sub_done))
-    return EnvPool(lambda: gym.make(name, disable_env_checker=True, **arguments), config.lanes)
+    return EnvPool(lambda: registry.make(found.id, **arguments), config.lanes)
 
 
 def hierarchy_arguments(config: TrainConfig, sub_done: bool) -> dict[str, Any]:

@@ -72,8 +72,15 @@ def save(
     return final
 
 
-def save_policies(folder: Path, policies: Mapping[str, Any]) -> None:
+def save_policies(
+    folder: Path, policies: Mapping[str, Any], label: Mapping[str, Any] | None = None
+) -> None:
     """Writes policies, by name, into a folder of a run: whole or not at all.
+
+    Args:
+        folder: The folder.
+        policies: The policies.
+        label: What they are, for readers: becomes `label.json`.
 
     Raises:
         CheckpointError: They cannot be written.
@@ -84,6 +91,8 @@ def save_policies(folder: Path, policies: Mapping[str, Any]) -> None:
     with _staging(staged, folder, folder.parent):
         for name, policy in policies.items():
             policy.save_pretrained(staged / name)
+        if label is not None:
+            _write_json(staged / "label.json", dict(label))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(staged, folder)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ def demonstrate(
     constrained: bool = False,
     history: int | None = None,
     transcripts: bool = False,
+    on_episode: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
     """An expert's episodes, in the words and (with a codec) the tokens of the agent to be.
 
@@ -51,12 +52,15 @@ def demonstrate(
             admissible commands.
         history: What the agent remembers on a flat environment; see `Executor`.
         transcripts: Keep texts.
+        on_episode: Called with each finished episode.
     """
     policy = Expert(expert, seed=seed, noise=noise, plan_noise=plan_noise, prompts=prompts)
     executor = Executor(policy, prompts, constrained=constrained, history=history)
     agent = HiMACAgent(None if flat else Planner(policy, prompts), executor)
     requests = [EpisodeRequest(task_id, i) for i, task_id in enumerate(task_ids)]
-    return collect(agent, pool, requests, codec=codec, transcripts=transcripts)
+    return collect(
+        agent, pool, requests, codec=codec, transcripts=transcripts, on_episode=on_episode
+    )
 
 
 def demonstration_order(count: int, seed: int) -> NDArray[np.int64]:

@@ -1,12 +1,25 @@
-"""What a long piece of work shows and costs: a progress bar, and a clock."""
+"""What a long piece of work shows and costs: stages on a console, and a clock."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+#: Seconds of work after which a console that is no terminal gets a line.
+EVERY = 3.0
 
 
 class Clock:
@@ -23,37 +36,158 @@ class Clock:
         return passed
 
 
-class Bar:
-    """A progress bar that shows the latest metrics; silent where there is no terminal."""
+@dataclass
+class Stage:
+    """A piece of work under way.
 
-    def __init__(self, console: Console, title: str, total: int, done: int) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[shown]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._console, self._title, self._total = console, title, total
-        self._id = self._progress.add_task(title, total=total, completed=done, shown="")
+    Attributes:
+        title: What is done.
+        total: Of how many parts; None where that is not known.
+        done: How many are done.
+        values: The latest metrics.
+        began: When it began, by the display's clock.
+        bar: Its bar, on a terminal.
+    """
 
-    def __enter__(self) -> Callable[..., None]:
-        self._progress.start()
-        return self._tick
+    title: str
+    total: int | None
+    done: int
+    began: float
+    values: dict[str, float] = field(default_factory=dict)
+    bar: TaskID | None = None
 
-    def __exit__(self, *exception: object) -> None:
-        self._progress.stop()
+    def line(self, now: float) -> str:
+        """How far it is, in one line."""
+        parts = [self.title]
+        if self.total is not None:
+            parts.append(f"{self.done}/{self.total}")
+        if self.values:
+            parts.append(self.shown())
+        return "  ".join([*parts, f"{now - self.began:.0f} s"])
 
-    def _tick(self, values: dict[str, float], completed: int | None = None) -> None:
-        shown = "  ".join(f"{key} {value:.3f}" for key, value in values.items())
-        if completed is None:
-            self._progress.advance(self._id)
-        else:
-            self._progress.update(self._id, completed=completed)
-        self._progress.update(self._id, shown=shown)
-        task = self._progress.tasks[0]
-        if not self._console.is_terminal and task.completed % max(1, self._total // 10) == 0:
-            count = f"{task.completed:.0f}/{self._total}"
-            self._console.print(f"{self._title} {count}  {shown}")
+    def shown(self) -> str:
+        """The latest metrics."""
+        return "  ".join(f"{key} {value:.3f}" for key, value in self.values.items())
+
+
+class Display:
+    """Shows what is being done, one stage within another, and is never silent for long.
+
+    On a terminal each stage has a bar whose time goes on by itself. Elsewhere each has a line when
+    it begins, one after every few seconds of work, and one when it ends, if it was long.
+
+    Args:
+        console: Where.
+        clock: Seconds, for the lines.
+        pulse: Seconds between two looks at the clock, taken by a thread while a stage is open; 0:
+            by nobody but whoever calls `beat`.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pulse: float = 0.5,
+    ) -> None:
+        self.console = console
+        self._clock, self._pulse = clock, pulse
+        self._stages: list[Stage] = []
+        self._told = clock()
+        self._lock = threading.RLock()
+        self._bars: Progress | None = None
+        self._over = threading.Event()
+        self._heart: threading.Thread | None = None
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        with self._lock:
+            self.console.print(text, highlight=False, soft_wrap=True)
+            self._told = self._clock()
+
+    @contextmanager
+    def stage(
+        self, title: str, total: int | None = None, done: int = 0
+    ) -> Iterator[Callable[..., None]]:
+        """A piece of work; what it yields is called after each part of it.
+
+        Args:
+            title: What is done.
+            total: Of how many parts.
+            done: How many were done before.
+
+        Yields:
+            A function of the latest metrics (None: none) and of the parts done (None: one more).
+        """
+        stage = Stage(title, total, done, self._clock())
+
+        def tick(values: dict[str, float] | None = None, completed: int | None = None) -> None:
+            with self._lock:
+                stage.done = stage.done + 1 if completed is None else completed
+                stage.values = values or stage.values
+                if self._bars is not None and stage.bar is not None:
+                    self._bars.update(stage.bar, completed=stage.done, shown=stage.shown())
+            self.beat()
+
+        self._open(stage)
+        try:
+            yield tick
+        finally:
+            self._close(stage)
+
+    def beat(self) -> None:
+        """Tells how far the innermost stage is, if nothing was told for a while."""
+        with self._lock:
+            if self._stages and self._bars is None and self._clock() - self._told >= EVERY:
+                self.say(self._stages[-1].line(self._clock()))
+
+    def _open(self, stage: Stage) -> None:
+        with self._lock:
+            self._stages.append(stage)
+            if self.console.quiet:
+                return
+            if not self.console.is_terminal:
+                total = "" if stage.total is None else f" ({stage.total})"
+                self.say(f"{stage.title}{total} ...")
+                if self._pulse and self._heart is None:
+                    self._over = threading.Event()
+                    self._heart = threading.Thread(
+                        target=self._live, args=(self._over,), name="progress", daemon=True
+                    )
+                    self._heart.start()
+                return
+            if self._bars is None:
+                self._bars = Progress(
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TimeElapsedColumn(),
+                    TextColumn("{task.fields[shown]}"),
+                    console=self.console,
+                )
+                self._bars.start()
+            stage.bar = self._bars.add_task(
+                stage.title, total=stage.total, completed=stage.done, shown=""
+            )
+
+    def _live(self, over: threading.Event) -> None:
+        while not over.wait(self._pulse):
+            self.beat()
+
+    def _close(self, stage: Stage) -> None:
+        with self._lock:
+            self._stages.remove(stage)
+            now = self._clock()
+            if self._bars is not None and stage.bar is not None:
+                self._bars.remove_task(stage.bar)
+                if not self._stages:
+                    self._bars.stop()
+                    self._bars = None
+            if not self.console.quiet and now - stage.began >= EVERY:
+                self.say(stage.line(now))
+            heart = self._heart if not self._stages else None
+            if heart is not None:
+                self._over.set()
+                self._heart = None
+        if heart is not None:
+            heart.join()

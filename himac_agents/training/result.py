@@ -29,7 +29,8 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
     Returns:
         `warm_start` and `final` (success at temperature 1, with `greedy` inside), `baselines` by
         name, `gain` (paired differences with 95% bootstrap intervals over tasks) and `work`; with
-        `eval_at_tokens` also `at_tokens`, the same at that budget, if the run has reached it.
+        `eval_at_tokens` also `at_tokens`, the same at that budget, if the run has reached it; of a
+        run that was extended `former`, its ends before; with `eval_every` `panel`, what was seen.
     """
     found = at["evaluations"]
     warm, final = found["warm_start"], found["final"]
@@ -45,12 +46,13 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
         gains["over_flat_grpo"] = difference(baselines["grpo"]["final"], final)
     return {
         "method": config.method,
-        "env": config.env if method_of(config).hierarchical else config.flat_env,
+        "env": config.env_id(flat=not method_of(config).hierarchical),
         "split": config.eval_split,
         "seed": config.seed,
         "warm_start": warm,
         "final": final,
         **({"at_tokens": found["at_tokens"]} if "at_tokens" in found else {}),
+        **({"former": at["former"]} if at.get("former") else {}),
         "baselines": baselines,
         "gain": gains,
         "work": {
@@ -64,6 +66,7 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
             "learning_seconds": round(at["learn_seconds"], 1),
             "learning_cpu_seconds": round(at["learn_cpu_seconds"], 3),
         },
+        **({"panel": at["looks"]} if at.get("looks") else {}),
         "note": config.note,
     }
 

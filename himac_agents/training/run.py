@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,44 @@ from himac_agents.config import TrainConfig
 from himac_agents.files import write_atomically
 from himac_agents.rollouts.trace import describe
 from himac_agents.rollouts.types import Episode
+from himac_agents.training.loggers import Guarded, JsonLogger, Logger, Row, make_loggers
+from himac_agents.training.seal import check_unchanged, seal
 from himac_envs.task import HiMACError
 
 
 class Run:
     """The folder of one training run, and its logs.
 
-    Files: `config.toml`, `metrics.jsonl` (one JSON object a phase), TensorBoard events,
-    `episodes.jsonl` (sampled episodes to look at), `checkpoints/`; when finished also
+    Files: `config.toml`, `begun.toml` (the settings that the run was begun with; see
+    `himac_agents.training.seal`), `metrics.jsonl` (one JSON object a phase), what the loggers
+    write, `episodes.jsonl` (sampled episodes to look at), `checkpoints/`; when finished also
     `result.json` and `report.html`.
 
     Args:
         folder: Where; made if absent.
         config: The settings, written by `begin`.
         resume: Continue the folder's run: logs are appended to, nothing is overwritten.
+        loggers: Who is told the metrics beside `metrics.jsonl`; None: those of the settings.
+        warn: Told of loggers that fail.
 
     Raises:
         FileExistsError: A fresh start in a folder that already holds a run.
         HiMACError: Another process is at work in the folder.
+        ValueError: The settings are not those that the run was begun with.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        *,
+        resume: bool = False,
+        loggers: Sequence[Logger] | None = None,
+        warn: Callable[[str], None] = print,
+    ) -> None:
         self.folder = folder
+        if resume:
+            check_unchanged(folder, config)
         if not resume and (folder / "config.toml").exists():
             raise FileExistsError(
                 f"{folder} already holds a run: `himac train --resume {folder}` continues it, "
@@ -49,19 +66,24 @@ class Run:
             raise HiMACError(
                 f"another process is training in {folder}: wait for it, or choose another --out"
             ) from error
-        self._config = None if resume else config
+        self._config, self._goes_on = config, resume
         self.metrics_path = folder / "metrics.jsonl"
         self.episodes_path = folder / "episodes.jsonl"
         self.lines = 0
-        self._board: Any = None
+        self._metrics = JsonLogger(self.metrics_path)
+        made = make_loggers(config, folder) if loggers is None else loggers
+        self._loggers = Guarded(made, warn)
 
     def begin(self) -> None:
         """Writes the settings: from now on the folder holds a run.
 
         Called when all that they ask for is there, so that a start that fails leaves no run behind.
         """
-        if self._config is not None:
-            write_atomically(self.folder / "config.toml", self._config.to_toml())
+        seal(self.folder, self._config, goes_on=self._goes_on)
+        path, text = self.folder / "config.toml", self._config.to_toml()
+        # A run that goes on goes further, at most.
+        if not path.is_file() or TrainConfig.from_toml(path) != self._config:
+            write_atomically(path, text)
 
     @property
     def checkpoints(self) -> Path:
@@ -77,36 +99,51 @@ class Run:
         self.lines = lines
         if not self.metrics_path.exists():
             return
-        kept = self.metrics_path.read_text(encoding="utf-8").splitlines()[:lines]
-        write_atomically(self.metrics_path, "".join(f"{line}\n" for line in kept))
-        # TensorBoard's files cannot be cut: they are written again, from the lines that stay.
-        for path in self.folder.glob("events.out.tfevents.*"):
-            path.unlink()
-        for line in kept:
-            row = json.loads(line)
-            self._chart(row.pop("phase"), row.pop("step"), row)
+        kept = self._metrics.rows(lines)
+        self._rewrite(kept)
         if not self.episodes_path.exists():
             return
         # Episodes belong to iterations; the run may have ended in the middle of a line.
-        rows = [row for line in kept if (row := _row(line)) and row["phase"] != "warm_start"]
-        last = max((row["step"] for row in rows), default=-1)
-        known = {(row["phase"], row["step"]) for row in rows}
+        rows = [row for row in kept if row.phase != "warm_start"]
+        last = max((row.step for row in rows), default=-1)
+        known = {(row.phase, row.step) for row in rows}
         shown = self.episodes_path.read_text(encoding="utf-8").splitlines()
         whole = [line for line in shown if (row := _row(line)) and _belongs(row, last, known)]
         write_atomically(self.episodes_path, "".join(f"{line}\n" for line in whole))
 
     def log(self, phase: str, step: int, values: Mapping[str, float]) -> None:
-        """Appends one line of metrics, and the same to TensorBoard."""
-        row = {"phase": phase, "step": step, **{k: _plain(v) for k, v in values.items()}}
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Appends one line of metrics, and tells it the loggers."""
+        row = Row(phase, step, {key: _plain(value) for key, value in values.items()})
+        self._metrics.log(row)
         self.lines += 1
-        self._chart(phase, step, values)
+        self._loggers.log(row)
 
-    def _chart(self, phase: str, step: int, values: Mapping[str, float]) -> None:
-        board = self._tensorboard()
-        for key, value in values.items():
-            board.add_scalar(f"{phase}/{key}", value, step)
+    def rename(self, phase: str, step: int, new: str) -> None:
+        """Gives the lines and the shown episodes of an evaluation another name.
+
+        Args:
+            phase: Its name.
+            step: Its iteration.
+            new: The name it gets.
+        """
+        rows = self._metrics.rows(self.lines)
+        alike = [row.phase == phase and row.step == step for row in rows]
+        self._rewrite(
+            [replace(row, phase=new) if a else row for row, a in zip(rows, alike, strict=True)]
+        )
+        if self.episodes_path.exists():
+            lines = []
+            for line in self.episodes_path.read_text(encoding="utf-8").splitlines():
+                shown = json.loads(line)
+                name, comma, kind = shown["phase"].partition(",")
+                if (name, shown["step"]) == (phase, step):
+                    line = json.dumps({**shown, "phase": new + comma + kind})
+                lines.append(line + "\n")
+            write_atomically(self.episodes_path, "".join(lines))
+
+    def _rewrite(self, rows: Sequence[Row]) -> None:
+        self._metrics.rewind(rows)
+        self._loggers.rewind(rows)
 
     def show(
         self,
@@ -149,23 +186,22 @@ class Run:
 
     def close(self) -> None:
         """Closes the logs, and leaves the folder to others."""
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+        self._loggers.close()
         self._lock.release()
-
-    def _tensorboard(self) -> Any:
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(str(self.folder))
-        return self._board
 
 
 class UnwrittenRun(Run):
     """The same run seen from a process that leaves the writing to another."""
 
-    def __init__(self, folder: Path, config: TrainConfig, *, resume: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        *,
+        resume: bool = False,
+        loggers: Sequence[Logger] | None = None,
+        warn: Callable[[str], None] = print,
+    ) -> None:
         self.folder, self.lines = folder, 0
 
     def begin(self) -> None:
@@ -178,6 +214,9 @@ class UnwrittenRun(Run):
     def log(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Counts a line."""
         self.lines += 1
+
+    def rename(self, phase: str, step: int, new: str) -> None:
+        """Nothing."""
 
     def show(
         self,

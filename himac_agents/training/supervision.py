@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
+
 from himac_agents.agents.agent import history_of
 from himac_agents.algorithms.methods import method_of
 from himac_agents.config import TrainConfig
@@ -19,6 +21,8 @@ from himac_agents.training.demonstrations import (
     demonstration_order,
     texts_of,
 )
+from himac_agents.training.progress import Display
+from himac_envs.contract import ExpertName, expert_of
 
 #: A new tiny model's vocabulary is that of so many demonstrated tasks.
 _READ_FOR_WORDS = 400
@@ -37,11 +41,18 @@ class Demonstrations:
         pool: Its environments.
         prompts: Its agent's style.
         train_ids: The training split.
+        display: Where their making is shown.
     """
 
     def __init__(
-        self, config: TrainConfig, pool: EnvPool, prompts: Prompts, train_ids: Sequence[str]
+        self,
+        config: TrainConfig,
+        pool: EnvPool,
+        prompts: Prompts,
+        train_ids: Sequence[str],
+        display: Display | None = None,
     ) -> None:
+        self._display = display or Display(Console(quiet=True))
         self._config, self._pool, self._prompts = config, pool, prompts
         self._train_ids = train_ids
         self._flat = not method_of(config).hierarchical
@@ -57,19 +68,33 @@ class Demonstrations:
         self.steps = 0
         self._segments: list[Segment] | None = None
 
+    @property
+    def expert(self) -> ExpertName:
+        """Who demonstrates: the oracle also where the environment has no explorer.
+
+        Raises:
+            ContractError: It has neither.
+        """
+        name = self._config.flat_env if self._flat else self._config.env
+        return expert_of(self._pool[0], self._config.expert, name)
+
     def texts(self) -> list[str]:
         """All that is read and written in them, for the vocabulary of a model to be built."""
         config = self._config
-        episodes = demonstrate(
-            self._pool,
-            self.task_ids[:_READ_FOR_WORDS] or self._train_ids[:_READ_FOR_WORDS],
-            prompts=self._prompts,
-            expert=config.expert,
-            noise=0.2,
-            seed=config.seed + 1,
-            flat=self._flat,
-            transcripts=True,
-        )
+        shown = self.task_ids[:_READ_FOR_WORDS] or self._train_ids[:_READ_FOR_WORDS]
+        with self._display.stage("what is read and written", len(shown)) as tick:
+            # Played with more mistakes than are demonstrated: what follows them is to have words.
+            episodes = demonstrate(
+                self._pool,
+                shown,
+                prompts=self._prompts,
+                expert=self.expert,
+                noise=0.2,
+                seed=config.seed + 1,
+                flat=self._flat,
+                transcripts=True,
+                on_episode=lambda episode: tick(),
+            )
         return texts_of(episodes, self._prompts, history_of(config) if self._flat else None)
 
     def segments(self, codec: Codec) -> list[Segment]:
@@ -91,7 +116,7 @@ class Demonstrations:
             self.task_ids,
             prompts=self._prompts,
             codec=codec,
-            expert=config.expert,
+            expert=self.expert,
             noise=config.demo_noise,
             plan_noise=config.plan_noise,
             seed=config.seed + 2,

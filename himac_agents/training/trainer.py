@@ -7,14 +7,14 @@ depends on (seed, task, episode number, position) alone.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from rich.console import Console
 
 import himac_envs  # noqa: F401  (registers the environments)
@@ -22,20 +22,25 @@ from himac_agents import distributed
 from himac_agents.agents.agent import HiMACAgent, assemble, forget
 from himac_agents.algorithms.iteration import Iteration, Setting
 from himac_agents.algorithms.learner import Learner, cosine
-from himac_agents.algorithms.methods import check, method_of, supervised_steps
+from himac_agents.algorithms.methods import Method, check, method_of, supervised_steps
 from himac_agents.config import TrainConfig
 from himac_agents.evaluation.evaluate import evaluate_tasks, spread
 from himac_agents.files import find_checkpoint, reading
 from himac_agents.policies import noise
 from himac_agents.policies.base import TokenBatch, in_role
 from himac_agents.policies.loading import load_reference, make_policies
+from himac_agents.policies.threads import set_threads
 from himac_agents.prompts import make_prompts
 from himac_agents.rollouts.pool import make_pool
 from himac_agents.rollouts.trace import Sample
-from himac_agents.training import checkpoint, result
+from himac_agents.rollouts.types import Episode
+from himac_agents.training import checkpoint, parts, result
 from himac_agents.training.baselines import BASELINES
-from himac_agents.training.progress import Bar, Clock
+from himac_agents.training.loggers import Logger, check_loggers
+from himac_agents.training.panel import BEST, Panel
+from himac_agents.training.progress import Clock, Display
 from himac_agents.training.run import Run, UnwrittenRun
+from himac_agents.training.state import Progressed, spent
 from himac_agents.training.stopping import keeping_the_last_good
 from himac_agents.training.supervision import Demonstrations
 
@@ -46,39 +51,6 @@ _TASKS = 0  # 1 belongs to `demonstration_order`
 _WARM_SAVE = 500
 
 
-@dataclass
-class Progressed:
-    """How far a run is; saved with every checkpoint.
-
-    Attributes:
-        warm: Supervised steps done.
-        iteration: Co-evolution iterations done.
-        env_steps: Steps of tasks taken while learning (evaluation not counted).
-        tokens: Tokens written while learning.
-        demo_steps: Steps of tasks in the demonstrations.
-        warm_seconds: Wall time of supervision.
-        warm_cpu_seconds: CPU time of supervision, all threads together.
-        learn_seconds: Wall time of reinforcement learning, rollouts included.
-        learn_cpu_seconds: CPU time of the same.
-        lines: Lines of `metrics.jsonl`.
-        rng: State of the trainer's generator.
-        evaluations: Results so far, by name, with what a paired comparison needs.
-    """
-
-    warm: int = 0
-    iteration: int = 0
-    env_steps: int = 0
-    tokens: int = 0
-    demo_steps: int = 0
-    warm_seconds: float = 0.0
-    learn_seconds: float = 0.0
-    warm_cpu_seconds: float = 0.0
-    learn_cpu_seconds: float = 0.0
-    lines: int = 0
-    rng: dict[str, Any] = field(default_factory=dict)
-    evaluations: dict[str, Any] = field(default_factory=dict)
-
-
 class Trainer:
     """One run.
 
@@ -87,10 +59,17 @@ class Trainer:
             next supervised step or iteration, with a checkpoint and a KeyboardInterrupt.
 
     Args:
-        config: The settings.
-        folder: Where the run is written.
+        config: The settings. All else is made from them where it is not given.
+        folder: Where the run is written; None: runs/METHOD-seedN.
+        agent: Who learns; see `himac_agents.training.parts`.
+        envs: An environment's id, a function that makes one, or a pool of them.
+        method: A method's name, or the method.
+        loggers: Who is told the metrics, in place of those that the settings name.
         resume: Continue the run in `folder` from its newest checkpoint.
         console: Where progress is shown; None makes one on stderr.
+
+    Raises:
+        ValueError: Settings, or parts that were given, mean nothing together.
 
     Example:
         >>> Trainer(TrainConfig.preset("quickstart"), "runs/first").run()  # doctest: +SKIP
@@ -101,29 +80,50 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        folder: str | Path,
+        folder: str | Path | None = None,
+        agent: HiMACAgent | None = None,
+        envs: parts.Envs | None = None,
+        method: Method | str | None = None,
+        loggers: Sequence[Logger] | None = None,
         *,
         resume: bool = False,
         console: Console | None = None,
     ) -> None:
-        if config.threads:
-            torch.set_num_threads(config.threads)
+        if method is not None:
+            name = method if isinstance(method, str) else parts.name_of(method)
+            config = config.replace(method=name)
         self.config = config = check(config)
-        if config.policy == "hf" and not config.model:
-            raise ValueError("policy='hf' needs model=<a name or a folder>")
+        check_loggers(config)
+        if config.policy == "hf" and not config.model and agent is None:
+            raise ValueError("model: policy='hf' needs model=<a name or a folder>")
         self.team = distributed.join()
         if config.tasks < self.team.size:
             raise ValueError(f"tasks={config.tasks}: {self.team.size} processes need one each")
         self.console = console or Console(stderr=True)
         if not self.team.leads:
             self.console = Console(quiet=True)
+        self.display = Display(self.console)
         self.method = method_of(config)
         self.flat = not self.method.hierarchical
-        self.prompts = make_prompts(config, sub_done=self.method.sub_done)
-        self.pool = make_pool(config, flat=self.flat, sub_done=self.method.sub_done)
-        self.train_ids = self.pool.task_ids("train")
-        self.eval_ids = spread(self.pool.task_ids(config.eval_split), config.eval_episodes)
-        self.demonstrations = Demonstrations(config, self.pool, self.prompts, self.train_ids)
+        self.own_agent = agent is not None
+        with self.display.stage("environments"):
+            if envs is None:
+                self.pool = make_pool(config, flat=self.flat, sub_done=self.method.sub_done)
+            else:
+                config, self.pool = parts.with_envs(config, envs, flat=self.flat)
+            self.train_ids = self.pool.task_ids("train")
+            self.eval_ids = spread(self.pool.task_ids(config.eval_split), config.eval_episodes)
+            self.panel = Panel(config, self.pool)
+        self.config = config
+        if agent is None:
+            self.prompts = make_prompts(config, sub_done=self.method.sub_done)
+        else:
+            parts.check_own_agent(config)
+            self.policies = parts.policies_of(agent, flat=self.flat)
+            self.prompts = agent.executor.prompts
+        self.demonstrations = Demonstrations(
+            config, self.pool, self.prompts, self.train_ids, self.display
+        )
         # Demonstrated tasks and tasks to learn on are apart where there are enough of both.
         self.task_pool = self.demonstrations.other_ids
         if len(self.task_pool) < config.tasks:
@@ -131,11 +131,23 @@ class Trainer:
         self.rng = np.random.default_rng([config.seed, _TASKS])
         self.at = Progressed()
         kind = Run if self.team.leads else UnwrittenRun
-        self.run_folder = kind(Path(folder), config, resume=resume)
+        place = Path("runs") / f"{config.method}-seed{config.seed}" if folder is None else folder
+        self.run_folder = kind(
+            Path(place), config, resume=resume, loggers=loggers, warn=self.display.say
+        )
         self.team.wait()
         newest = find_checkpoint(self.run_folder.checkpoints) if resume else None
-        self.policies = make_policies(config, not self.flat, newest, self.demonstrations.texts)
-        self.agent = assemble(config, self.policies, self.prompts, not self.flat)
+        if agent is None:
+            texts = self.demonstrations.texts
+            with self.display.stage("vocabulary" if config.policy == "tiny" else "model"):
+                self.policies = make_policies(config, not self.flat, newest, texts)
+            self.agent = assemble(config, self.policies, self.prompts, not self.flat)
+        else:
+            self.agent = agent
+            if newest is not None:
+                parts.load_weights(self.policies, newest)
+        if told := set_threads(config.threads, self.policies.values()):
+            self.display.say(told)
         self.learners = {
             name: Learner(p, config, name=name, critic=self.method.critic)
             for name, p in self.policies.items()
@@ -154,9 +166,11 @@ class Trainer:
         config = self.config
         self.begin()
         self._load_reference()
-        with Bar(self.console, self.method.title, config.iterations, self.at.iteration) as tick:
-            while not self._ended():
+        self._look()
+        with self.display.stage(self.method.title, config.iterations, self.at.iteration) as tick:
+            while not self.over():
                 tick(self._iterate())
+                self._look()
                 self._evaluate_at_tokens()
                 if self.at.iteration % config.checkpoint_every == 0 or self._measured():
                     self.save()
@@ -193,7 +207,7 @@ class Trainer:
                 learner.begin_supervision()
         streams = self.supervision(config.seed, at.warm)
         clock, losses = Clock(), []
-        with Bar(self.console, "warm start", steps, at.warm) as tick:
+        with self.display.stage("warm start", steps, at.warm) as tick:
             while at.warm < last:
                 lr = cosine(at.warm, steps, config.warm_lr)
                 for name, stream in streams.items():
@@ -206,6 +220,8 @@ class Trainer:
                     losses.clear()
                     self.run_folder.log("warm_start", at.warm, {"loss": loss, "lr": lr})
                     tick({"loss": loss}, at.warm)
+                else:
+                    tick(None, at.warm)
                 if at.warm % _WARM_SAVE == 0 and at.warm < steps:
                     self.save()
                 self._leave_if_asked()
@@ -221,16 +237,16 @@ class Trainer:
 
     def supervision(self, seed: int, start: int) -> dict[str, Iterator[TokenBatch]]:
         """Each policy's batches of demonstrations from supervised step `start` on."""
+        asked = self.config.expert
+        if not self.config.demo_file and (shown_by := self.demonstrations.expert) != asked:
+            self.console.print(f"note: the environment has no {asked}; the {shown_by} demonstrates")
         streams = self.demonstrations.batches(self.policies, seed, start)
         self.at.demo_steps = self.demonstrations.steps
         return streams
 
-    def _ended(self) -> bool:
-        """Whether learning is over; asked between iterations, so the last may exceed a budget."""
-        config, at = self.config, self.at
-        budgets = ((config.max_env_steps, at.env_steps), (config.max_tokens, at.tokens))
-        used_up = any(0 < most <= used for most, used in budgets)
-        return used_up or at.iteration >= config.iterations
+    def over(self) -> str:
+        """Why learning is over; asked between iterations, so the last may exceed a budget."""
+        return spent(self.config, self.at)
 
     def _draw(self, count: int, rng: np.random.Generator) -> list[str]:
         index = rng.choice(len(self.task_pool), count, replace=count > len(self.task_pool))
@@ -292,7 +308,7 @@ class Trainer:
         for kind, sample in samples.items():
             self.run_folder.show(f"evaluation/{name}, {kind}", self.at.iteration, sample.episodes)
         self.run_folder.log(f"evaluation/{name}", self.at.iteration, successes)
-        self.console.print(f"{name}: " + "  ".join(f"{k} {v:.3f}" for k, v in successes.items()))
+        self.display.say(f"{name}: " + "  ".join(f"{k} {v:.3f}" for k, v in successes.items()))
 
     def _evaluate_at_tokens(self) -> None:
         """Measures what was learned with `eval_at_tokens` tokens, once, when they are written.
@@ -304,7 +320,7 @@ class Trainer:
         due = 0 < self.config.eval_at_tokens <= at.tokens
         if not due or "at_tokens" in at.evaluations:
             return
-        if self._ended():
+        if self.over():
             self._evaluate("final")
             found = {k: v for k, v in at.evaluations["final"].items() if k != "greedy"}
         else:
@@ -325,9 +341,17 @@ class Trainer:
         agent = agent or self.agent
 
         def played(temperature: float, look: Sample | None) -> dict[str, Any]:
-            found = evaluate_tasks(
-                agent, self.pool, self.eval_ids, temperature=temperature, on_episode=look
-            )
+            count = len(self.team.share(self.eval_ids))
+            with self.display.stage(f"evaluation, temperature {temperature:g}", count) as tick:
+
+                def ended(episode: Episode) -> None:
+                    if look is not None:
+                        look(episode)
+                    tick()
+
+                found = evaluate_tasks(
+                    agent, self.pool, self.eval_ids, temperature=temperature, on_episode=ended
+                )
             return result.record(found)
 
         forget(agent)
@@ -337,6 +361,18 @@ class Trainer:
         forget(agent)
         return found
 
+    def _look(self) -> None:
+        """Success on the panel, where it is due: logged, and the best checkpoint by it kept."""
+        at, panel = self.at, self.panel
+        if not panel.due(at):
+            return
+        with self.display.stage("panel", len(panel.task_ids)):
+            values, label = panel.look(self.agent, at)
+        self.run_folder.log("panel", at.iteration, values)
+        if label and self.team.leads:
+            checkpoint.save_policies(self.run_folder.folder / BEST, self.policies, label)
+        self.team.wait()
+
     def beside(self, config: TrainConfig, folder: Path, *, resume: bool) -> Trainer:
         """Another run, for a baseline."""
         return Trainer(config, folder, resume=resume, console=self.console)
@@ -345,6 +381,12 @@ class Trainer:
         if self.config.kl:
             for name, learner in self.learners.items():
                 folder = self.run_folder.folder / "warm_start" / name
+                if self.own_agent:
+                    fresh = self.at.iteration == 0
+                    learner.reference = parts.frozen_copy(
+                        self.policies[name], None if fresh else folder
+                    )
+                    continue
                 learner.reference = load_reference(
                     self.policies[name],
                     folder,
@@ -388,13 +430,25 @@ class Trainer:
             checkpoint.restore_optimizer(path, name, learner.optimizer)
             if learner.critic is not None:
                 checkpoint.restore_critic(path, name, learner.critic)
+        if self._measured() and not self.over():
+            self._extend()
+
+    def _extend(self) -> None:
+        """A finished run is to go further: its end becomes one of its evaluations on the way."""
+        name = self.at.go_on()
+        if self.team.leads:
+            folder = self.run_folder.folder
+            shutil.rmtree(folder / "supervised", ignore_errors=True)
+            (folder / "result.json").unlink(missing_ok=True)
+        self.run_folder.rename("evaluation/final", self.at.iteration, f"evaluation/{name}")
+        self.display.say(f"the run goes on; its former end is kept as {name}")
 
     # -- results ---------------------------------------------------------------------------------
 
     def _finish(self) -> dict[str, Any]:
         for name in self.config.baselines:
             if name not in self.at.evaluations:
-                self.console.print(f"beside it: {name}")
+                self.display.say(f"beside it: {name}")
                 self.at.evaluations[name] = BASELINES[name](self)
                 self.save()
         found = result.summarise(asdict(self.at), self.config)

@@ -150,9 +150,7 @@ class Stretch:
     before: bytes
 
 
-def stretches(
-    board: Board, solution: Solution, most: int, straight: bool = False
-) -> list[Stretch]:
+def stretches(board: Board, solution: Solution, most: int, straight: bool = False) -> list[Stretch]:
     """Cut a solution into at most ``most`` stretches: at each box's turn.
 
     With ``straight`` also at each turn of a box's way, so that a sub-goal is one walk and pushes in

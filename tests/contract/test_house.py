@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 #: The rooms of himac_agents; each imports from those above it only.
 ROOMS = (
-    "files", "register", "distributed", "pairs", "config", "policies", "prompts", "agents",
+    "files", "register", "distributed", "config", "policies", "prompts", "agents",
     "rollouts", "algorithms", "evaluation", "reports", "training", "adapters", "experiments", "cli",
 )  # fmt: skip
 #: The kernel files are one compiled unit each.

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 from toy import FruitEnv
 
-from himac_envs import HierarchicalEnv, Outcome
+from himac_envs import Blueprint, HierarchicalEnv, Outcome
 from himac_envs.testing import ConformanceError, check_task_env
 
 
@@ -49,6 +49,24 @@ class _LazyOracle(FruitEnv):
 )
 def test_broken_environments_are_found(broken: type[FruitEnv]) -> None:
     with pytest.raises((ConformanceError, RuntimeError)):
+        check_task_env(broken())
+
+
+class _PlansOnce(FruitEnv):
+    """A planner that is asked again in mid-episode gets nothing."""
+
+    def oracle_blueprint(self) -> Blueprint:
+        return Blueprint.of([]) if self._steps else super().oracle_blueprint()
+
+
+class _PlansNothing(FruitEnv):
+    def oracle_blueprint(self) -> Blueprint:
+        return None if self._steps else super().oracle_blueprint()  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("broken", [_PlansOnce, _PlansNothing])
+def test_there_is_a_blueprint_until_the_task_is_won(broken: type[FruitEnv]) -> None:
+    with pytest.raises(ConformanceError, match=r"after 1 steps: oracle_blueprint\(\)"):
         check_task_env(broken())
 
 

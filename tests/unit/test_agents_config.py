@@ -35,7 +35,7 @@ from himac_envs import registry
         ({"temperature": 0.0}, "above 0"),
         ({"gigpo_discount": 1.5}, "between 0 and 1"),
         ({"hidden": 66}, "hidden=66, heads=4"),
-        ({"history": "all"}, "a number of steps"),
+        ({"history": "all"}, "of type int"),
         ({"method": "himac-no-subdone"}, "subgoal_budget"),
         ({"lora_rank": 4}, "policy='hf'"),
     ],

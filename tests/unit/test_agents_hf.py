@@ -19,8 +19,8 @@ from himac_agents.algorithms.batching import segments_of, token_batch
 from himac_agents.algorithms.learner import Learner
 from himac_agents.cli import main
 from himac_agents.config import TrainConfig
+from himac_agents.config.pairs import read_pairs, write_pairs
 from himac_agents.evaluation.loading import load_agent
-from himac_agents.pairs import read_pairs, write_pairs
 from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch
 from himac_agents.policies.hf import HFPolicy
 from himac_agents.policies.lora import WEIGHTS, Lora

@@ -15,7 +15,7 @@ from himac_agents.cli import main
 from himac_agents.evaluation.loading import Players
 from himac_agents.evaluation.protocols import Protocol, names
 from himac_agents.prompts import VerlAgentPrompts
-from himac_envs.registry import env_cards
+from himac_envs.registry import env_cards, find_env
 from himac_envs.task import MissingDependencyError
 
 
@@ -185,7 +185,7 @@ def test_saved_models_and_runs(tmp_path: Path) -> None:
 
     from himac_agents.agents.agent import HiMACAgent
     from himac_agents.config import TrainConfig
-    from himac_agents.evaluation.loading import trained_with
+    from himac_agents.evaluation.loading import trained_hierarchy, trained_with
     from himac_agents.policies.hf import HFPolicy
 
     folder = save_text_model(tmp_path / "model", layers=1)
@@ -206,10 +206,11 @@ def test_saved_models_and_runs(tmp_path: Path) -> None:
     )  # fmt: skip
     (run / "config.toml").write_text(settings.to_toml())
     own = {"room": [7, 7], "max_steps": 9}
-    assert trained_with(str(run), "HiMAC-Sokoban-v0") == {**own, "subgoal_budget": 4}
+    assert trained_with(str(run), "HiMAC-Sokoban-v0") == own
     assert trained_with(str(run), "HiMAC-Sokoban-Flat-v0") == own
-    assert trained_with(str(run), "HiMAC-ALFWorld-v0") == {"subgoal_budget": 4}
-    assert trained_with("oracle", "HiMAC-ALFWorld-v0") == {}
+    assert trained_with(str(run), "HiMAC-ALFWorld-v0") == {}
+    assert trained_with("oracle", "HiMAC-ALFWorld-v0") == trained_hierarchy("oracle") == {}
+    assert trained_hierarchy(str(run)) == {"subgoal_budget": 4}
 
 
 def test_records_of_another_evaluation_are_not_mixed_in(
@@ -266,11 +267,13 @@ def test_a_run_elsewhere_than_it_was_trained_is_told(
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.toml").write_text(TrainConfig().to_toml())
-    assert _foreign(str(run), "HiMAC-ALFWorld-v0") == ""
-    assert _foreign(str(run), "HiMAC-ALFWorld-Long-v0") == "", "the same kind of task"
+    assert _foreign(str(run), find_env("HiMAC-ALFWorld-v0")) == ""
+    assert _foreign(str(run), find_env("HiMAC-ALFWorld-Long-v0")) == "", "the same kind of task"
     for other in ("HiMAC-WebShop-v0", "HiMAC-ALFWorld-Flat-v0"):
-        assert _foreign(str(run), other).endswith(f"on HiMAC-ALFWorld-v0 and plays {other}")
-    assert _foreign("oracle", "HiMAC-WebShop-v0") == ""
+        assert _foreign(str(run), find_env(other)).endswith(
+            f"on HiMAC-ALFWorld-v0 and plays {other}"
+        )
+    assert _foreign("oracle", find_env("HiMAC-WebShop-v0")) == ""
 
 
 def test_nothing_but_errors_is_no_success(

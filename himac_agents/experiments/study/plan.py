@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from himac_agents.algorithms.methods import METHODS, method_of, resolve
-from himac_agents.config import TrainConfig
+from himac_agents.config import LEARNING_FIELDS, TrainConfig
+from himac_agents.config.values import read_file
 from himac_envs import registry
 
 #: What a run of a method changes in the cell's preset.
@@ -221,20 +222,6 @@ class Study:
                 )
 
 
-#: Settings that leave a warm start and its evaluation as they are. All others shape it: where they
-#: differ, it cannot be shared.
-LEARNING_FIELDS = frozenset(
-    {
-        "method", "iterations", "max_env_steps", "max_tokens", "eval_at_tokens", "tasks",
-        "blueprints", "executions", "greedy_execution", "planner_every", "executor_updates",
-        "resample_dead", "executor_advantage", "stop_at_failure", "step_cost", "advantage_std",
-        "gigpo_discount", "gigpo_weight", "format_penalty", "lr", "clip", "clip_high", "kl",
-        "loss_mean", "loss_constant", "minibatches", "least_minibatch", "epochs", "temperature",
-        "baselines", "checkpoint_every", "note",
-    }
-)  # fmt: skip
-
-
 def _check_shared(first: Job, job: Job) -> None:
     for name in (item.name for item in dataclasses.fields(TrainConfig)):
         if name in LEARNING_FIELDS:
@@ -247,11 +234,6 @@ def _check_shared(first: Job, job: Job) -> None:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    import tomllib
-
     if not path.is_file():
         raise FileNotFoundError(f"there is no study {path}")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: not valid TOML: {error}") from error
+    return read_file(path)

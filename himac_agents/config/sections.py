@@ -1,0 +1,463 @@
+"""The sections of a run's settings: each field once, with help, limits and what it changes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from himac_agents.config.pairs import Pairs
+from himac_agents.config.setting import GREATEST_SEED, section, setting
+
+Baseline = Literal["supervised", "grpo", "demonstrator", "oracle"]
+
+
+@section
+class TaskSettings:
+    """What is learned, and where."""
+
+    method: str = setting(
+        "himac",
+        '"himac" is the paper\'s (its formulas are reconstructed), "himac-option" this '
+        'project\'s; there are ablations of the paper\'s, flat agents ("grpo", "rloo", "gigpo"), '
+        "and what is registered from outside: see himac_agents.algorithms.methods.",
+        "learning",
+    )
+    env: str = setting(
+        "",
+        "The hierarchical environment. Without one: that of flat_env's tasks, or ALFWorld's.",
+        "start",
+    )
+    flat_env: str = setting(
+        "",
+        "The same tasks without a hierarchy: for the flat methods and the flat baseline. Without "
+        'one: the id that belongs to env ("X-v0" and "X-Flat-v0").',
+        "start",
+    )
+    env_kwargs: Pairs = setting(
+        {},
+        'Further keyword arguments of both environments; a value "$HIMAC_DATA/..." reads the '
+        "variable.",
+        "start",
+    )
+    seed: int = setting(
+        0,
+        "Seed of everything: weights, demonstrations, task choice, sampling.",
+        "sample",
+        least=0,
+        most=GREATEST_SEED,
+    )
+    subgoal_budget: int = setting(
+        0,
+        "Steps after which the environment ends a sub-goal by itself; 0 leaves that to the "
+        "executor.",
+        "start",
+        least=0,
+    )
+    replans: int = setting(
+        0,
+        "How often the planner is asked again once its last sub-goal has ended and the task "
+        'is not solved. The further blueprints are part of the world; only "himac-joint" '
+        "learns from them.",
+        "start",
+        least=0,
+    )
+    history: Literal["episode"] | int = setting(
+        "episode",
+        'What a flat agent reads at each step: the "episode" so far as one conversation, or '
+        "the instruction and its last so many steps (each step is then a training sequence of "
+        "its own).",
+        "start",
+        least=0,
+    )
+
+
+@section
+class PolicySettings:
+    """The policy."""
+
+    policy: str = setting(
+        "tiny",
+        '"tiny" (built from scratch) or "hf" (a local transformers model).',
+        "start",
+        choices=("tiny", "hf"),
+    )
+    model: str = setting("", 'Name or folder of the model; policy = "hf" needs one.', "start")
+    share_parameters: bool = setting(
+        True,
+        "One model in both roles, as in the paper; false gives each role its own.",
+        "start",
+    )
+    hidden: int = setting(64, "Width of the tiny model.", "start", least=1)
+    layers: int = setting(3, "Layers of the tiny model.", "start", least=1)
+    heads: int = setting(4, "Attention heads of the tiny model.", "start", least=1)
+    feedforward: int = setting(192, "Feed-forward width of the tiny model.", "start", least=1)
+    match: bool = setting(
+        False,
+        "The tiny model's queries and keys begin equal, so that equal words attend to each "
+        "other from the first step: it learns to copy with fewer demonstrations.",
+        "start",
+    )
+    constrained: bool = setting(
+        False,
+        "Commands are chosen among the admissible ones (in every arm alike), or written freely.",
+        "start",
+    )
+    max_command_tokens: int = setting(16, "The longest command, in tokens.", "start", least=1)
+    max_blueprint_tokens: int = setting(64, "The longest blueprint, in tokens.", "start", least=1)
+
+
+@section
+class PromptSettings:
+    """Prompts."""
+
+    prompt: str = setting(
+        "auto",
+        'Style: "compact" (few words), "compact-gather" (what matches the task is repeated '
+        'behind each observation, not marked in it), "chat", "verl-agent" (that project\'s '
+        'flat prompt), or "auto": compact for tiny models, chat for all others.',
+        "start",
+    )
+    executor_history: Literal["segment", "episode"] = setting(
+        "segment",
+        'What the executor remembers on a hierarchical environment: its sub-goal\'s "segment", '
+        'which is the paper\'s mask, or the whole "episode".',
+        "start",
+    )
+    think: bool = setting(
+        False,
+        "Ask for reasoning in <think> tags before each answer (chat prompts).",
+        "start",
+    )
+
+
+@section
+class ModelSettings:
+    """Models of Hugging Face (policy = "hf")."""
+
+    lora_rank: int = setting(
+        0,
+        "Learn an adapter (LoRA) of this rank instead of the model's own weights; 0: the "
+        "whole model.",
+        "start",
+        least=0,
+    )
+    lora_alpha: int = setting(
+        32,
+        "The adapter's update is scaled by lora_alpha / lora_rank.",
+        "start",
+        above=0,
+    )
+    lora_targets: tuple[str, ...] = setting(
+        ("all-linear",),
+        'Modules that get an adapter: names, or "all-linear".',
+        "start",
+    )
+    separate_adapters: bool = setting(
+        False,
+        "An adapter for the planner and one for the executor on one base model (needs "
+        "lora_rank; sets share_parameters to false).",
+        "start",
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto",
+        'What is computed in: "float32", "bfloat16", or "auto" (bfloat16 on a GPU).',
+        "start",
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Compute activations twice instead of keeping them: slower, and much less memory.",
+        "start",
+    )
+    keep_thoughts: bool = setting(
+        False,
+        "Whether the executor reads, at its next step, what it thought (<think>) at this one. "
+        "False: as reasoning models are used; each step with a thought is then a training "
+        "sequence of its own.",
+        "start",
+    )
+    template_options: Pairs = setting(
+        {},
+        "Arguments for the model's chat template, such as { enable_thinking = false }.",
+        "start",
+    )
+
+
+@section
+class WarmStartSettings:
+    """Warm start: supervision on demonstrations."""
+
+    demos: int = setting(500, "Demonstrated tasks of the training split.", "start", least=0)
+    demo_file: str = setting(
+        "",
+        "A file of demonstrations (`himac demos`) to start from instead of making them: then "
+        "`demos`, `expert` and the noise are without effect.",
+        "start",
+    )
+    expert: Literal["explorer", "oracle"] = setting(
+        "explorer",
+        'Who demonstrates: "explorer" searches honestly, "oracle" knows where everything is.',
+        "start",
+    )
+    demo_noise: float = setting(
+        0.1,
+        "Chance that a demonstrated command is a random admissible one: the demonstrator errs.",
+        "start",
+        least=0,
+        most=1,
+    )
+    plan_noise: float = setting(
+        0.1,
+        "Chance that a demonstrated blueprint has a sub-goal dropped, doubled or swapped.",
+        "start",
+        least=0,
+        most=1,
+    )
+    warm_steps: int = setting(
+        1500,
+        "Optimiser steps of the warm start; 0 skips it.",
+        "start",
+        least=0,
+    )
+    flat_warm_steps: int = setting(
+        0,
+        "The same for a flat agent; 0: as many. One model is to be shown what planner and "
+        "executor see together, where each of them is a model.",
+        "start",
+        least=0,
+    )
+    warm_lr: float = setting(
+        3e-3,
+        "Peak learning rate of the warm start, decayed to a tenth along a cosine.",
+        "start",
+        least=0,
+    )
+    warm_planner_repeats: int = setting(
+        2,
+        "How often a demonstrated blueprint is seen for each time that a sub-goal's execution is.",
+        "start",
+        least=1,
+    )
+    warm_planner_share: float = setting(
+        1.0,
+        "With separate parameters: the planner's supervised steps for each of the executor's. "
+        "Its texts are few and short: at 1 it may learn them by heart, their mistakes "
+        "included.",
+        "start",
+        least=0,
+        most=1,
+    )
+    warm_tokens: int = setting(2048, "Padded tokens in a supervised step.", "start", least=1)
+
+
+@section
+class LearningSettings:
+    """Reinforcement learning."""
+
+    iterations: int = setting(
+        20,
+        "Iterations at most: each is phase A, then phase B (flat and joint methods: one phase).",
+        "extent",
+        least=0,
+    )
+    max_env_steps: int = setting(
+        0,
+        "Learning ends with the iteration in which so many steps of tasks were taken; 0 sets "
+        "no bound.",
+        "extent",
+        least=0,
+    )
+    max_tokens: int = setting(
+        0,
+        "Learning ends with the iteration in which so many tokens were written; 0 sets no bound.",
+        "extent",
+        least=0,
+    )
+    eval_at_tokens: int = setting(
+        0,
+        "Held-out success at temperature 1 is measured once more, after the iteration in "
+        "which so many tokens were written: methods can then be compared at equal tokens too. "
+        "0: it is not.",
+        "learning",
+        least=0,
+    )
+    tasks: int = setting(16, "Tasks drawn for an iteration.", "learning", least=1)
+    blueprints: int = setting(
+        8,
+        'M: blueprints sampled a task in phase A (and in "himac-joint").',
+        "learning",
+        least=1,
+    )
+    executions: int = setting(
+        8,
+        "N: executions of z* sampled a task in phase B; episodes a task in flat methods.",
+        "learning",
+        least=1,
+    )
+    greedy_execution: bool = setting(
+        True,
+        "The executor is greedy in phase A, as in the paper: one execution then tells what a "
+        "blueprint is worth with this executor, and equal blueprints are executed once. "
+        "False: it samples.",
+        "learning",
+    )
+    planner_every: int = setting(
+        1,
+        "Phase A comes with every k-th iteration; in between, the executor practises on the "
+        "planner's most likely blueprints.",
+        "learning",
+        least=1,
+    )
+    executor_updates: int = setting(
+        1,
+        "Executor updates an iteration, each on fresh executions of z*.",
+        "learning",
+        least=1,
+    )
+    resample_dead: int = setting(
+        0,
+        'Up to so many times, groups without any credit ("dead") are replaced by groups of '
+        "newly drawn tasks; what they cost counts as work.",
+        "learning",
+        least=0,
+    )
+    executor_advantage: Literal["trajectory", "option", "both"] | None = setting(
+        None,
+        'The executor\'s credit: "trajectory" (the paper\'s), "option" (a sub-goal at a time) '
+        'or "both". None: the method\'s own.',
+        "learning",
+    )
+    stop_at_failure: bool | None = setting(
+        None,
+        "While learning, end an execution with its first failed sub-goal, as not solved: what "
+        "follows is seldom worth its time. Evaluation always plays to the end. None: the method's "
+        "own.",
+        "learning",
+    )
+    step_cost: float = setting(
+        0.0,
+        "What a step takes off an achieved sub-goal's value, for the option-level advantage. "
+        "Above 0, search luck looks like skill wherever all executions succeed and the "
+        "deviation is divided by.",
+        "learning",
+        least=0,
+    )
+    advantage_std: bool = setting(
+        True,
+        'Divide advantages by the group\'s standard deviation ("rloo" never does).',
+        "learning",
+    )
+    gigpo_discount: float = setting(
+        0.95,
+        "GiGPO: what a reward one step later is worth.",
+        "learning",
+        least=0,
+        most=1,
+    )
+    gigpo_weight: float = setting(
+        1.0,
+        "GiGPO: the weight of a step's advantage beside its episode's.",
+        "learning",
+        least=0,
+    )
+    format_penalty: float = setting(0.1, "What an unparsable blueprint loses.", "learning", least=0)
+    lr: float = setting(5e-4, "Learning rate.", "learning", least=0)
+    clip: float | None = setting(
+        None,
+        "Lower clip of the probability ratio. None: the method's own.",
+        "learning",
+        least=0,
+    )
+    clip_high: float | None = setting(
+        None,
+        "Upper clip of the probability ratio. None: the method's own.",
+        "learning",
+        least=0,
+    )
+    kl: float | None = setting(
+        None,
+        "Weight of the KL penalty to the warm start; 0 keeps no reference model. None: the "
+        "method's own.",
+        "learning",
+        least=0,
+    )
+    loss_mean: Literal["sequence", "token", "constant"] = setting(
+        "sequence",
+        'Whose mean the loss is: every "sequence" weighs the same, every "token" does, or '
+        '"constant".',
+        "learning",
+    )
+    loss_constant: float = setting(
+        512.0,
+        'With loss_mean = "constant": what the sum over a sequence\'s tokens is divided by.',
+        "learning",
+        above=0,
+    )
+    minibatches: int = setting(2, "Optimiser steps a phase, at most.", "learning", least=1)
+    least_minibatch: int = setting(
+        32,
+        "A phase is cut into mini-batches of at least so many sequences that carry an "
+        "advantage. One with fewer makes a single step, which is as much smaller as that "
+        "mini-batch is less full than those of a phase in which all carry one.",
+        "learning",
+        least=1,
+    )
+    epochs: int = setting(1, "Passes over a phase's samples.", "learning", least=1)
+    micro_tokens: int = setting(
+        2048,
+        "Padded tokens in a micro-batch (memory and speed only; the gradient is the same). "
+        "Small ones hold sequences of nearly equal length; a GPU wants more.",
+        "speed",
+        least=1,
+    )
+    max_grad_norm: float = setting(1.0, "The gradient's norm is clipped here.", "start", above=0)
+    temperature: float = setting(1.0, "Sampling temperature while learning.", "learning", above=0)
+
+
+@section
+class EvaluationSettings:
+    """Evaluation."""
+
+    eval_split: str = setting(
+        "test",
+        "The split that evaluation plays; training never does.",
+        "start",
+    )
+    eval_episodes: int = setting(500, "Held-out tasks.", "sample", least=1)
+    eval_every: int = setting(
+        0,
+        'Success on a small, fixed panel of the "valid" split is measured every so many '
+        "iterations, and the best checkpoint by it is kept as RUN/best; 0: it is not.",
+        "record",
+        least=0,
+    )
+    panel_episodes: int = setting(32, "Tasks of that panel.", "record", least=1)
+    baselines: tuple[Baseline, ...] = setting(
+        (),
+        'What is measured beside the result: "supervised" (the warm start trained on for the '
+        'same CPU time), "grpo" (flat, as many environment steps), "demonstrator", "oracle".',
+        "record",
+    )
+
+
+@section
+class HousekeepingSettings:
+    """Housekeeping."""
+
+    lanes: int = setting(128, "Environments that play at the same time.", "speed", least=1)
+    threads: int = setting(
+        0,
+        "CPU threads of torch; 0: one for a tiny model, and for a larger one as many as this "
+        "process has cores.",
+        "speed",
+        least=0,
+    )
+    checkpoint_every: int = setting(5, "Iterations between checkpoints.", "record", least=1)
+    loggers: tuple[str, ...] = setting(
+        ("tensorboard",),
+        "Who is told the metrics beside metrics.jsonl: registered loggers by name.",
+        "record",
+    )
+    note: str = setting(
+        "",
+        "What a reader should know before comparing this run's figures.",
+        "record",
+    )
