@@ -131,7 +131,7 @@ def test_intervals_at_the_ends() -> None:
     assert wide.low == 0.0 and wide.high <= 1.0
     unknown = success_from_means([0.4, 0.5], 0)
     assert unknown.low < 0.4 < 0.5 < unknown.high
-    far = difference_from_means([0.9, 0.0, 0.0], [0.1] * 3)
+    far = difference_from_means([1.0, -0.2, 0.0], [0.1] * 3)
     assert -1.0 == far.low < far.high == 1.0, "no difference of shares is beyond them"
     table = np.array([[0.0, 1.0], [1.0, 1.0]])
     assert difference_over_seeds(table, table).ci95 == (0.0, 0.0)

@@ -23,6 +23,7 @@ from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.trace import MAX_EPISODE, MAX_TEXT, Sample, describe, picture, png_uri
 from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment, Turn
+from himac_agents.training import result
 from himac_agents.training.run import Run
 from himac_envs.hierarchy import HierarchicalEnv
 
@@ -97,15 +98,15 @@ def test_sokoban_is_kept_as_boards() -> None:
 
 
 def test_a_player_on_a_target_is_drawn_as_such() -> None:
-    class Room:
+    class Room(gym.Env[Any, Any]):
         board = object()
         room_fixed = np.array([[0, 2, 1, 2, 2]])
         room_state = np.array([[0, 5, 4, 3, 2]])
 
     assert picture(Room(), {}) == "#+$*."
     image = np.zeros((2, 2, 3), np.uint8)
-    assert picture(object(), {"image": image}) is image
-    assert picture(object(), {"text": "x"}) is None
+    assert picture(gym.Env(), {"image": image}) is image
+    assert picture(gym.Env(), {"text": "x"}) is None
 
 
 def test_candidates_belong_to_their_group_and_one_is_chosen() -> None:
@@ -176,7 +177,12 @@ def test_one_iteration_of_learning_and_its_report(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     Trainer(config, folder, console=fruit_runs.QUIET).run()
     run = read_run(folder)
-    assert run.finished and not run.notes
+    assert run.finished and not run.notes and run.result is not None
+    # One run says what its intervals are over, in its file and in its table.
+    assert run.result["gain"]["temperature_1"]["over"] == run.result["final"]["over"] == "tasks"
+    shown = result.table(run.result)
+    assert "95% interval over tasks" in [str(column.header) for column in shown.columns]
+    assert "interval over tasks" in str(shown.caption)
     phases = list(dict.fromkeys(e["phase"] for e in run.episodes))
     assert phases == [
         "evaluation/warm_start, temperature 1", "evaluation/warm_start, greedy", "train",
