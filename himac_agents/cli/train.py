@@ -96,7 +96,7 @@ def _defaults(args: Sequence[str], preset: str) -> TrainConfig:
 def _value(args: Sequence[str], setting: str) -> str:
     """What an option is given; "" where it is not."""
     options = {f"--{setting}", f"--{setting.replace('_', '-')}"}
-    for word, after in zip(args, [*args[1:], ""], strict=True):
+    for word, after in zip(args, [*args[1:], ""], strict=False):
         name, equals, value = word.partition("=")
         if name in options:
             return value if equals else after

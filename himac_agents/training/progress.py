@@ -19,7 +19,9 @@ from rich.progress import (
 )
 
 #: Seconds of work after which a console that is no terminal gets a line.
-EVERY = 3.0
+EVERY = 2.5
+#: Seconds between two looks at the clock: with them nothing is silent for three.
+_PULSE = 0.25
 
 
 class Clock:
@@ -73,8 +75,9 @@ class Stage:
 class Display:
     """Shows what is being done, one stage within another, and is never silent for long.
 
-    On a terminal each stage has a bar whose time goes on by itself. Elsewhere each has a line when
-    it begins, one after every few seconds of work, and one when it ends, if it was long.
+    On a terminal each stage has a bar whose time goes on by itself. Elsewhere a line comes after
+    every few seconds of work, in one stage or in several, and at the end of a long one: what is
+    over at once says nothing.
 
     Args:
         console: Where.
@@ -88,7 +91,7 @@ class Display:
         console: Console,
         *,
         clock: Callable[[], float] = time.monotonic,
-        pulse: float = 0.5,
+        pulse: float = _PULSE,
     ) -> None:
         self.console = console
         self._clock, self._pulse = clock, pulse
@@ -147,8 +150,6 @@ class Display:
             if self.console.quiet:
                 return
             if not self.console.is_terminal:
-                total = "" if stage.total is None else f" ({stage.total})"
-                self.say(f"{stage.title}{total} ...")
                 if self._pulse and self._heart is None:
                     self._over = threading.Event()
                     self._heart = threading.Thread(
