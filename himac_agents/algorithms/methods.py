@@ -172,7 +172,10 @@ def method_of(config: TrainConfig) -> Method:
     Raises:
         ValueError: There is no such method.
     """
-    return METHODS.find(config.method)
+    try:
+        return METHODS.find(config.method)
+    except ValueError as error:
+        raise ValueError(f"method={config.method!r}: {error}") from None
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -207,7 +210,10 @@ def check(config: TrainConfig) -> TrainConfig:
             f"method={config.method!r} ends sub-goals after a fixed number of steps: set it with "
             "subgoal_budget"
         )
-    prompts.resolve(config.prompt)
+    try:
+        prompts.resolve(config.prompt)
+    except ValueError as error:
+        raise ValueError(f"prompt={config.prompt!r}: {error}") from None
     if supervised_steps(config) and not (config.demos or config.demo_file):
         raise ValueError("demos=0: a warm start of warm_steps > 0 needs demonstrations")
     if "supervised" in config.baselines and not supervised_steps(config):

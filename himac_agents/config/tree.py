@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from himac_agents.config import environments, values
+from himac_agents.config.learning import LearningSettings
 from himac_agents.config.sections import (
     EvaluationSettings,
     HousekeepingSettings,
-    LearningSettings,
     ModelSettings,
     PolicySettings,
     PromptSettings,

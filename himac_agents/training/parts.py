@@ -16,10 +16,11 @@ from typing import Any
 import gymnasium as gym
 
 from himac_agents.agents.agent import HiMACAgent
-from himac_agents.algorithms.methods import METHODS, Method
+from himac_agents.algorithms.methods import METHODS, Method, register_method, supervised_steps
 from himac_agents.config import TrainConfig
 from himac_agents.files import CheckpointError, reading
 from himac_agents.policies.base import Learnable
+from himac_agents.policies.loading import load_reference
 from himac_agents.rollouts.pool import EnvPool, make_pool
 
 #: An environment's id, what makes one, or a pool of them.
@@ -27,18 +28,17 @@ Envs = str | Callable[[], gym.Env[Any, Any]] | EnvPool
 
 
 def name_of(method: Method) -> str:
-    """What the settings call a method.
+    """What the settings call a method; one that has no name yet is registered by its title.
 
     Raises:
-        ValueError: It is not registered, so that nobody could go on with its runs.
+        ValueError: Another method has that name.
     """
     for name, known in METHODS.items():
         if known is method:
             return name
-    raise ValueError(
-        f"the method {method.title!r} is not registered: give it a name in "
-        "himac_agents.algorithms.methods, so that the run's settings can say it"
-    )
+    name = "-".join(method.title.lower().split())
+    register_method(name, method)
+    return name
 
 
 def with_envs(config: TrainConfig, envs: Envs, *, flat: bool) -> tuple[TrainConfig, EnvPool]:
@@ -130,3 +130,17 @@ def frozen_copy(policy: Any, folder: Path | None) -> Any:
     if folder is not None:
         load_weights({folder.name: twin}, folder.parent)
     return twin
+
+
+def reference(policy: Any, folder: Path, config: TrainConfig, *, begun: bool | None) -> Any:
+    """What a KL penalty holds a policy on to: the warm start, frozen.
+
+    Args:
+        policy: The policy that learns.
+        folder: The warm start.
+        config: The run's settings.
+        begun: Of an agent that was given: whether it has learned already. None: the run made it.
+    """
+    if begun is not None:
+        return frozen_copy(policy, folder if begun else None)
+    return load_reference(policy, folder, config, fresh=not supervised_steps(config))

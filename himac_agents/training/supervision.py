@@ -110,20 +110,24 @@ class Demonstrations:
         return segments_of_demos(self._lines, codec)
 
     def _make(self, codec: Codec) -> list[Segment]:
-        config = self._config
-        episodes = demonstrate(
-            self._pool,
-            self.task_ids,
-            prompts=self._prompts,
-            codec=codec,
-            expert=self.expert,
-            noise=config.demo_noise,
-            plan_noise=config.plan_noise,
-            seed=config.seed + 2,
-            flat=self._flat,
-            constrained=config.constrained,
-            history=history_of(config),
-        )
+        config, asked = self._config, self._config.expert
+        if (shown_by := self.expert) != asked:
+            self._display.say(f"note: the environment has no {asked}; the {shown_by} demonstrates")
+        with self._display.stage("demonstrations", len(self.task_ids)) as tick:
+            episodes = demonstrate(
+                self._pool,
+                self.task_ids,
+                prompts=self._prompts,
+                codec=codec,
+                expert=self.expert,
+                noise=config.demo_noise,
+                plan_noise=config.plan_noise,
+                seed=config.seed + 2,
+                flat=self._flat,
+                constrained=config.constrained,
+                history=history_of(config),
+                on_episode=lambda episode: tick(),
+            )
         self.steps = sum(e.steps for e in episodes)
         return [s for episode in episodes if episode.error is None for s in episode.segments]
 

@@ -28,7 +28,7 @@ from himac_agents.evaluation.evaluate import evaluate_tasks, spread
 from himac_agents.files import find_checkpoint, reading
 from himac_agents.policies import noise
 from himac_agents.policies.base import TokenBatch, in_role
-from himac_agents.policies.loading import load_reference, make_policies
+from himac_agents.policies.loading import make_policies
 from himac_agents.policies.threads import set_threads
 from himac_agents.prompts import make_prompts
 from himac_agents.rollouts.pool import make_pool
@@ -237,9 +237,6 @@ class Trainer:
 
     def supervision(self, seed: int, start: int) -> dict[str, Iterator[TokenBatch]]:
         """Each policy's batches of demonstrations from supervised step `start` on."""
-        asked = self.config.expert
-        if not self.config.demo_file and (shown_by := self.demonstrations.expert) != asked:
-            self.console.print(f"note: the environment has no {asked}; the {shown_by} demonstrates")
         streams = self.demonstrations.batches(self.policies, seed, start)
         self.at.demo_steps = self.demonstrations.steps
         return streams
@@ -378,21 +375,13 @@ class Trainer:
         return Trainer(config, folder, resume=resume, console=self.console)
 
     def _load_reference(self) -> None:
-        if self.config.kl:
-            for name, learner in self.learners.items():
-                folder = self.run_folder.folder / "warm_start" / name
-                if self.own_agent:
-                    fresh = self.at.iteration == 0
-                    learner.reference = parts.frozen_copy(
-                        self.policies[name], None if fresh else folder
-                    )
-                    continue
-                learner.reference = load_reference(
-                    self.policies[name],
-                    folder,
-                    self.config,
-                    fresh=not supervised_steps(self.config),
-                )
+        for name, learner in self.learners.items() if self.config.kl else ():
+            learner.reference = parts.reference(
+                self.policies[name],
+                self.run_folder.folder / "warm_start" / name,
+                self.config,
+                begun=self.at.iteration > 0 if self.own_agent else None,
+            )
 
     # -- checkpoints -----------------------------------------------------------------------------
 

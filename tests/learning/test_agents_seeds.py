@@ -9,7 +9,7 @@ import gymnasium as gym
 import pytest
 
 from himac_agents.agents.agent import HiMACAgent
-from himac_agents.evaluation.evaluate import play
+from himac_agents.evaluation.evaluate import evaluate_tasks
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.training.trainer import Trainer
@@ -37,13 +37,13 @@ def test_evaluation_with_any_seed() -> None:
     pool = EnvPool(lambda: gym.make(fruit_runs.CONFIG.env), 8)
     ids = list(pool.task_ids("test"))
     seeds = (0, 2**32, LAST - 1, LAST)
-    found = play(agent, pool, ids, seeds=seeds)
+    found = evaluate_tasks(agent, pool, ids, seeds=seeds)
     assert found.seeds == seeds and len(found.records) == len(ids) * len(seeds)
-    once = play(agent, pool, ids, seeds=(LAST,))
+    once = evaluate_tasks(agent, pool, ids, seeds=(LAST,))
     assert [r.tokens for r in once.records] == [r.tokens for r in found.records[-len(ids) :]]
     for seed in (-1, 2**63):
         with pytest.raises(ValueError, match="between 0 and"):
-            play(agent, pool, ids, seeds=(seed,))
+            evaluate_tasks(agent, pool, ids, seeds=(seed,))
         with pytest.raises(ValueError, match="between 0 and"):
             fruit_runs.CONFIG.replace(seed=seed)
 

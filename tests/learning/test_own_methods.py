@@ -19,7 +19,7 @@ from himac_agents.algorithms.batching import segments_of
 from himac_agents.algorithms.credit import Credit, executor_credit
 from himac_agents.algorithms.critic import Tokens
 from himac_agents.algorithms.himac import CoEvolution, Joint
-from himac_agents.algorithms.iteration import Iteration, Setting, groups_of, update
+from himac_agents.algorithms.iteration import Draw, Iteration, Setting, update
 from himac_agents.algorithms.methods import (
     METHODS,
     Method,
@@ -183,8 +183,8 @@ class ValueHead(nn.Module):
 def actor_critic(at: Setting, task_ids: Sequence[str], number: int = 0) -> Iteration:
     """A2C: each turn's return against what the critic said of the state before it."""
     done = Iteration()
-    asked = groups_of(task_ids, at.config.executions, 0)
-    episodes = list(done.book(collect(at.sampling(), at.pool, asked)))
+    asked = at.drawn(task_ids).requests(at.config.executions)
+    episodes = list(done.book(collect(at.sampling(), at.pool, asked, seed=at.key("episodes"))))
     credit = Credit()
     segments = segments_of(episodes, "executor")
     for segment, values in zip(segments, at.executor.values(segments), strict=True):
@@ -242,7 +242,9 @@ def test_a_critic_comes_to_know_what_it_is_taught(config: TrainConfig, tmp_path:
     trainer.warm_start()
     learner = trainer.learners["policy"]
     learner.begin_reinforcement()
-    played = collect(trainer.agent, trainer.pool, groups_of(trainer.train_ids[:4], 3, 0))
+    played = collect(
+        trainer.agent, trainer.pool, Draw(tuple(trainer.train_ids[:4]), (0, 1, 2, 3)).requests(3)
+    )
     segments = segments_of(played, "executor")
     credit = Credit()
     for segment in segments:

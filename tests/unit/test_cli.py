@@ -81,7 +81,7 @@ def test_eval_of_scripted_agents(
         (["train", "--lr=3", "--resume=/no/such/run"], "own settings"),
         (["train", "quickstart", "--resume=/no/such/run"], "own settings"),
         (["train", "--lr", "-1"], "--lr=-1.0: must be at least 0"),
-        (["train", "--method", "ppo"], "--method='ppo': choose among"),
+        (["train", "--method", "ppo"], "--method='ppo': no method"),
         (["train", "--loggers", "paper"], "--loggers='paper': choose among tensorboard"),
         (["train", "--env", "webshop", "--flat-env", "HiMAC-ALFWorld-Flat-v0"], "same tasks"),
         (["train", "--env", "toy:Own-v0", "--method", "grpo"], "--flat-env"),
