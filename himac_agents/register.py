@@ -48,7 +48,9 @@ class Register(Mapping[str, T], Generic[T]):
             raise TypeError(f"a {self.what} is a {self.kind.__name__}, not {thing!r}")
         if not name or name != name.strip() or any(c.isspace() for c in name):
             raise ValueError(f"{name!r} cannot name a {self.what}: give one word")
-        if name in self._known and not replace:
+        if self._known.get(name) is thing:
+            return thing
+        if name in self and not replace:
             raise ValueError(
                 f"there is a {self.what} {name!r} already: choose another name, or register it "
                 "with replace=True"

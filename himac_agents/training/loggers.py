@@ -10,15 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from himac_agents.config import TrainConfig
 from himac_agents.files import write_atomically
-
-#: The group of entry points in which packages name their loggers.
-GROUP = "himac.loggers"
+from himac_agents.register import Register
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,22 +126,22 @@ class TensorBoardLogger:
             self._board = None
 
 
-_FACTORIES: dict[str, Factory] = {"tensorboard": TensorBoardLogger}
+#: What makes loggers, by name.
+LOGGERS: Register[Factory] = Register("logger", "himac.loggers", {"tensorboard": TensorBoardLogger})
 
 
-def register_logger(name: str, factory: Factory) -> None:
+def register_logger(name: str, factory: Factory, *, replace: bool = False) -> None:
     """Makes a logger known by name.
 
     Args:
         name: What `loggers` calls it.
         factory: Called with the run's folder and settings.
+        replace: Take the place of one that has the name.
 
     Raises:
         ValueError: Another one has this name.
     """
-    if _FACTORIES.get(name, factory) is not factory:
-        raise ValueError(f"there is a logger {name!r} already: choose another name")
-    _FACTORIES[name] = factory
+    LOGGERS.add(name, factory, replace=replace)
 
 
 def make_loggers(config: TrainConfig, folder: Path) -> list[Logger]:
@@ -153,7 +150,8 @@ def make_loggers(config: TrainConfig, folder: Path) -> list[Logger]:
     Raises:
         ValueError: A name is not known.
     """
-    return [_factory(name)(folder, config) for name in config.loggers]
+    check_loggers(config)
+    return [LOGGERS[name](folder, config) for name in config.loggers]
 
 
 def check_loggers(config: TrainConfig) -> None:
@@ -163,18 +161,10 @@ def check_loggers(config: TrainConfig) -> None:
         ValueError: The message lists those there are.
     """
     for name in config.loggers:
-        _factory(name)
-
-
-def _factory(name: str) -> Factory:
-    if name in _FACTORIES:
-        return _FACTORIES[name]
-    others = {point.name: point for point in entry_points(group=GROUP)}
-    if name in others:
-        factory: Factory = others[name].load()
-        return factory
-    known = ", ".join(sorted({*_FACTORIES, *others}))
-    raise ValueError(f"loggers={name!r}: choose among {known}, or register it")
+        try:
+            LOGGERS.find(name)
+        except ValueError as error:
+            raise ValueError(f"loggers={name!r}: {error}") from None
 
 
 class Guarded:

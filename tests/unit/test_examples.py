@@ -17,6 +17,7 @@ SAYS = {
     "random_agent.py": "HiMAC-ALFWorld-v0",
     "own_agent.py": "score",
     "own_env.py": "reward 1.0",
+    "own_method.py": "of the held-out tasks",
     "planner_only.py": "the expert's",
     "pettingzoo_agents.py": "won: True",
     "batch.py": "[0 0 0 0 1 1 1 1]",
