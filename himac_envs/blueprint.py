@@ -6,6 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+
+from himac_envs.answers import fenced, lines, tag, tagged, unwrap
 
 #: What an executor writes to end its sub-goal.
 SUB_DONE = "<sub_done>"
@@ -16,16 +19,28 @@ MAX_BLUEPRINT = 8_192
 #: Characters kept of one sub-goal.
 MAX_SUBGOAL = 256
 
-_ITEM = re.compile(r"^[ \t>]{0,64}(?:\(?\d{1,6}[.):\]]|[-*•–])[ \t]+(\S.*)$")
-_OPEN_BLUEPRINT = re.compile(r"<blueprint\b[^<>]{0,64}>", re.IGNORECASE)
-_CLOSE_BLUEPRINT = re.compile(r"</blueprint\s*>", re.IGNORECASE)
-_SUBGOAL = re.compile(r"<sub_?goal\b[^<>]{0,64}>([^<]*)", re.IGNORECASE)
+#: A list's number or bullet, behind quotes and headings' signs; a bold number is seen to apart.
+_LEAD = re.compile(r"[\s>#]{0,64}")
+_NUMBER = re.compile(
+    r"\(?\d{1,6}(?:[.):\]]|(?=(?:\*{1,3}|_{1,3})[.):]))"  # 1. 1) (1) 1: and the 1 of **1**.
+    r"|(?:step|sub[-_ ]?goal)[ \t]{0,4}#?\d{1,6}(?:[ \t]{0,4}[.):\u2013\u2014-]|(?=[*_]))",
+    re.IGNORECASE,
+)
+_BULLET = re.compile(r"[-*+\u2022\u2013][ \t]+(?:\[[ xX]\][ \t]+)?")
+_EMPHASIS = re.compile(r"\*{1,3}|_{1,3}")
+_BLUEPRINT_TAG = tag("blueprint")
+_SUBGOAL_TAG = tag("sub_?goal")
+_LIST = re.compile(r"[\[{](?=\s{0,256}[\[{\"])")
+#: Places in a text where a JSON list is looked for.
+_MOST_LISTS = 32
 _TAG = re.compile(
     r"</?(?:blueprint|sub_?goal|sub_done|think|plan|action)\b[^<>]{0,64}>", re.IGNORECASE
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _JSON_KEYS = ("subgoal", "sub_goal", "goal", "text", "description")
+_JSON_LISTS = ("blueprint", "subgoals", "sub_goals", "plan", "steps")
+_JSON = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +104,12 @@ class Blueprint:
     ) -> Blueprint:
         """Read a blueprint from whatever a model wrote. Total: never raises.
 
-        Understood are, in this order: a JSON list (of strings, or of objects with a "subgoal",
-        "goal" or "text"), ``<subgoal>`` tags, numbered or bulleted lines, and, inside
-        ``<blueprint>`` tags, plain lines. Tags may be unclosed or nested.
+        What stands in ``<blueprint>`` tags is read where there are any, of several pairs the
+        last. Understood are, in this order: a JSON list (of strings, or of objects with a
+        "subgoal", "goal" or "text") that is no part of an item, ``<subgoal>`` tags, numbered or
+        bulleted lines ("1. x", "1.x", "Step 1: x", "- x", as a heading or in bold), and, inside
+        ``<blueprint>`` tags, plain lines. Tags may be unclosed. Quotes, backticks and stars around
+        the whole of a sub-goal are taken off.
 
         Args:
             text: The model's output; anything that is not a string is unparsable.
@@ -157,27 +175,42 @@ class BlueprintText(str):
 
 
 def _read(text: str) -> Sequence[str]:
-    opened = _OPEN_BLUEPRINT.search(text)
-    if opened:
-        text = text[opened.end() :]
-        closed = _CLOSE_BLUEPRINT.search(text)
-        if closed:
-            text = text[: closed.start()]
+    inner = tagged(text, _BLUEPRINT_TAG)
+    text = text if inner is None else inner
     for read in (_read_json, _read_tags, _read_items):
         found = read(text)
         if found:
             return found
-    return text.splitlines() if opened else []
+    return [] if inner is None else [unwrap(line) for line in lines(text)]
 
 
 def _read_json(text: str) -> list[str]:
-    start, end = text.find("["), text.rfind("]")
-    if start < 0 or end < start:
-        return []
-    try:
-        value = json.loads(text[start : end + 1])
-    except (ValueError, RecursionError):
-        return []
+    """The last list of sub-goals before the first item: within an item it is part of its text."""
+    found: list[str] = []
+    place = 0
+    for _ in range(_MOST_LISTS):
+        opened = _LIST.search(text, place)
+        if opened is None:
+            break
+        place = opened.end()
+        if _items_before(text, place):
+            break
+        try:
+            value, place = _JSON.raw_decode(text, opened.start())
+        except (ValueError, RecursionError):
+            continue
+        found = _texts(value) or found
+    return found
+
+
+def _items_before(text: str, place: int) -> bool:
+    start = text.rfind("\n", 0, place) + 1
+    return bool(_read_items(text[:place])) or _item(text[start:place] + "x") is not None
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        value = next((value[k] for k in _JSON_LISTS if isinstance(value.get(k), list)), None)
     if not isinstance(value, list):
         return []
     found = []
@@ -185,13 +218,46 @@ def _read_json(text: str) -> list[str]:
         if isinstance(item, dict):
             item = next((item[k] for k in _JSON_KEYS if isinstance(item.get(k), str)), None)
         if isinstance(item, str):
-            found.append(item)
+            found.append(_item(item) or item)
     return found
 
 
 def _read_tags(text: str) -> list[str]:
-    return [m.group(1) for m in _SUBGOAL.finditer(text)]
+    """What stands behind each opening tag, up to the next tag."""
+    found: list[str] = []
+    start: int | None = None
+    for mark in _SUBGOAL_TAG.finditer(text):
+        if start is not None:
+            found.append(text[start : mark.start()])
+        start = None if mark[1] else mark.end()
+    if start is not None:
+        found.append(text[start:])
+    return [unwrap(part) for part in found if part.strip()]
 
 
 def _read_items(text: str) -> list[str]:
-    return [m.group(1) for m in map(_ITEM.match, text.splitlines()) if m]
+    return [item for item in map(_item, text.splitlines()) if item]
+
+
+def _item(line: str) -> str | None:
+    """The text of a numbered or bulleted line; None where it is neither."""
+    line = line[_LEAD.match(line).end() :].rstrip()  # type: ignore[union-attr]
+    bullet = _BULLET.match(line)
+    if bullet:
+        line = line[bullet.end() :]
+    emphasis = _EMPHASIS.match(line)
+    mark = emphasis[0] if emphasis else ""
+    number = _NUMBER.match(line, len(mark))
+    if number is None:
+        return unwrap(line) or None if bullet else None
+    rest = line[number.end() :]
+    if mark and rest.startswith(mark):  # **1.** x, **1**. x, **Step 1**: x
+        rest = rest[len(mark) :].lstrip(".):]")
+    elif mark and rest.endswith(mark):  # **1. x**
+        rest = rest[: -len(mark)]
+    elif mark:
+        rest = rest.replace(mark, "", 1)  # **1. x**: why
+    # "1.find" is an item, "1.5 kg" is not.
+    if not rest.strip() or (rest[0].isdigit() and not bullet):
+        return None
+    return unwrap(rest) or None

@@ -160,14 +160,14 @@ class Executor:
         choices = self.choices(offers, context)
         completion = await ask(self.policy, memory.ask(context, choices), self.sampling, memory)
         if not completion.token_ids:
-            completion = replace(completion, text=self._rewritten(completion.text, info))
+            completion = replace(completion, text=self._rewritten(completion.text, offers, info))
         start = len(context.token_ids)
         ids = context.say(completion)
         if choices is not None and ids in choices:
             # The command itself: its text may hold words that the model's vocabulary lacks.
             action = offers[choices.index(ids)][1]
         else:
-            action = meant(prompts.read(completion.text), offers)
+            action = meant(prompts.read(completion.text, [c for _, c in offers]), offers)
         allowed = completion.allowed
         if choices is not None and not allowed:
             # An expert's command, as a bound model would have written it.
@@ -230,9 +230,9 @@ class Executor:
         written = self.prompts.phrase(command, info)
         return command if written == self.prompts.write_command(command) else written
 
-    def _rewritten(self, text: str, info: Info) -> str:
+    def _rewritten(self, text: str, offers: Sequence[Offer], info: Info) -> str:
         """An expert's command, who does not know how things are written in this place."""
-        command = self.prompts.read(text)
+        command = self.prompts.read(text, [c for _, c in offers])
         return text if (written := self._as_written(command, info)) == command else written
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from himac_agents.policies.base import Message
@@ -77,8 +77,13 @@ class Prompts(Protocol):
         """
         ...
 
-    def read(self, answer: str) -> str:
-        """The command in an executor's answer, or `<sub_done>`. Total: never raises."""
+    def read(self, answer: str, admissible: Collection[str] = ()) -> str:
+        """The command in an executor's answer, or `<sub_done>`. Total: never raises.
+
+        Args:
+            answer: What the model wrote.
+            admissible: The commands that are possible now, where that is known.
+        """
         ...
 
     def write_blueprint(self, blueprint: Blueprint) -> str:
@@ -119,9 +124,9 @@ class PlainCommands:
 
     __slots__ = ()
 
-    def read(self, answer: str) -> str:
+    def read(self, answer: str, admissible: Collection[str] = ()) -> str:
         """Text in `<action>` tags, else the first line; see `read_command`."""
-        return read_command(answer)
+        return read_command(answer, admissible)
 
     def write_blueprint(self, blueprint: Blueprint) -> str:
         """Bulleted lines."""

@@ -1,55 +1,144 @@
-"""How a model's answer is understood: total functions, whatever was written."""
+"""How a model's answer is understood: total functions, whatever was written.
+
+One rule stands behind them. Thoughts are dropped. What stands in tags is taken whole, and of
+several pairs the last. Then the dress is taken off: quotes, backticks, stars, a fence, a full stop,
+a label such as "Action:".
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
+from himac_agents.prompts.thoughts import visible
+from himac_envs.answers import fenced, lines, tag, tagged, unwrap
 from himac_envs.blueprint import SUB_DONE, Blueprint
 
-_THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
-_TAG = re.compile(r"<(/?)think>", re.IGNORECASE)
-_ACTION = re.compile(r"<action>([^<]*)", re.IGNORECASE)
+__all__ = ["MAX_COMMAND", "is_done", "read_blueprint", "read_command", "tidy", "undress", "visible"]
+
 #: Characters of a model's answer that are read as one command.
 MAX_COMMAND = 512
+#: Characters of a model's answer that are read at all.
+MAX_ANSWER = 65_536
 
-
-def visible(text: str) -> str:
-    """An answer without its thoughts.
-
-    A `<think>` block is dropped, one that never ends too; and where a chat template has opened the
-    block already, so that the answer begins inside it, all that stands before the first
-    `</think>`.
-    """
-    first = _TAG.search(text)
-    if first is not None and first.group(1):
-        text = text[first.end() :]
-    return _THINK.sub(" ", text)
+ACTION = tag("action")
+_ANSWER = tag("answer")
+_DONE = re.compile(
+    r"<\s?/?\s?sub_done\s?/?\s?>(?:\s{0,4}<\s?/\s?sub_done\s?>)?", re.IGNORECASE
+)
+_LABEL = (
+    r"(\*\*|__|\*|_|)(?:(?:(?:the|my|next|final)[ \t]{1,4}){0,3}(?:action|command|answer|move))"
+    r"[ \t]{0,4}\d{0,6}[ \t]{0,4}(?:\1[ \t]{0,4}[:\uff1a]|[:\uff1a][ \t]{0,4}\1)[ \t]{0,8}"
+)
+_LABELLED = re.compile(rf"^[ \t>]{{0,8}}{_LABEL}", re.IGNORECASE | re.MULTILINE)
+_LABEL_FIRST = re.compile(_LABEL, re.IGNORECASE)
+#: "> go to desk 1", "- go to desk 1", "1. go to desk 1"
+_BULLET = re.compile(r"(?:>+|[-*•]|\d{1,3}[.)])\s+(?=\S)|>+(?=\S)")
+_THOUGHT = re.compile(
+    r"[*_]{0,2}(?:thoughts?|think|thinking|reason|reasoning|observation)"
+    r"[*_]{0,2}[ \t]{0,4}\d{0,6}[ \t]{0,4}:",
+    re.IGNORECASE,
+)
+#: Between several moves on one line.
+_SEPARATOR = re.compile(r"\|\||[,;]")
 
 
 def read_blueprint(answer: object, goal: str) -> Blueprint:
     """Understands a planner's answer. Total: never raises; see `Blueprint.parse`."""
     if isinstance(answer, str):
-        answer = visible(answer[:65_536])
+        answer = visible(answer[:MAX_ANSWER])
     return Blueprint.parse(answer, fallback=goal)
 
 
-def read_command(answer: object) -> str:
-    """Understands an executor's answer as one command line or `<sub_done>`. Total.
+def read_command(answer: object, admissible: Collection[str] = ()) -> str:
+    """Understands an executor's answer as one command or `<sub_done>`. Total.
 
-    Text in `<action>` tags is taken where there is any, otherwise the first line that is not
-    empty; `<think>` blocks are dropped. What no environment understands costs a step there.
+    Text in `<action>` tags is taken where there is any (or in `<answer>` tags, behind a label
+    "Action:", in a code fence), otherwise the first line that says something. `<sub_done>` counts
+    where it is all that is answered, or all that stands there; not where it is mentioned. What no
+    environment understands costs a step there.
+
+    Several lines are several moves for some environments, and a command with a remark for others.
+    In tags they are taken whole, unless the first of them is a command by itself. Without tags the
+    first is taken, unless all of them are moves: the admissible commands are single words, and
+    every line is made of those.
+
+    Args:
+        answer: What the model wrote; anything that is not a string is no command.
+        admissible: The commands that are possible now, where that is known. None of them is
+            undressed: an environment may have commands that end in a full stop.
     """
     if not isinstance(answer, str):
         return ""
-    answer = visible(answer[:65_536])
-    if SUB_DONE in answer:
+    known = frozenset(admissible)
+    if (text := answer.strip()) in known:
+        return text
+    text = visible(answer[:MAX_ANSWER])
+    if is_done(text):
         return SUB_DONE
-    tagged = _ACTION.search(answer)
-    if tagged:
-        answer = tagged.group(1)
-    for line in answer.splitlines():
-        # A lone surrogate cannot be encoded, and a NUL ends strings elsewhere.
-        line = line.encode("utf-8", "replace").decode("utf-8").replace("\x00", " ").strip()
-        if line:
-            return line[:MAX_COMMAND]
-    return ""
+    whole, told = False, False
+    for pattern in (ACTION, _ANSWER):
+        if (inner := tagged(text, pattern)) is not None:
+            text, whole = inner, True
+    if not whole and (labels := list(_LABELLED.finditer(text))):
+        text, told = text[labels[-1].end() :], True
+    if not whole and (inner := fenced(text)) is not None:
+        text, whole = inner, True
+    if (whole or told) and is_done(text):
+        return SUB_DONE
+    found = [undress(tidy(line), known) for line in lines(text)[:MAX_COMMAND]]
+    if not whole and not told:
+        found = [line for line in found if not _THOUGHT.match(line) and not is_done(line)]
+    if not found:
+        return ""
+    first = found[0]
+    if len(found) > 1 and (_moves(found, known) or (whole and first not in known)):
+        return "\n".join(found)[:MAX_COMMAND].rstrip()
+    if is_done(first):
+        return SUB_DONE
+    return first if first in known else first[:MAX_COMMAND].rstrip()
+
+
+def is_done(text: str) -> bool:
+    """Whether a text is `<sub_done>` and nothing else, in any case, with a slash or without."""
+    text = text.strip()
+    return len(text) <= 128 and _DONE.fullmatch(undress(text)) is not None
+
+
+def undress(text: str, known: Collection[str] = ()) -> str:
+    """Takes quotes, backticks, stars, labels, bullets and a full stop off, layer by layer.
+
+    Args:
+        text: One line.
+        known: Texts that are right as they are: it ends at the first of these.
+    """
+    if text in known or len(text) > 4 * MAX_COMMAND:
+        return text
+    while (bare := _peel(text)) and bare != text:
+        text = bare
+        if text in known:
+            break
+    return text
+
+
+def _peel(text: str) -> str:
+    if (bare := unwrap(text)) != text:
+        return bare
+    for dress in (_LABEL_FIRST, _BULLET):
+        if found := dress.match(text):
+            return text[found.end() :]
+    return text[:-1].rstrip() if text.endswith(".") and not text.endswith("..") else text
+
+
+def tidy(line: str) -> str:
+    """A line that can be encoded (no lone surrogates) and printed (a NUL ends strings elsewhere)."""
+    return line.encode("utf-8", "replace").decode("utf-8").replace("\x00", " ").strip()
+
+
+def _moves(found: Collection[str], known: Collection[str]) -> bool:
+    """Whether all lines are moves, with a verb before them or without: "push left", "Up || up"."""
+    words = {command.casefold() for command in known if command != SUB_DONE}
+    if not words or not all(word.isalpha() for word in words):
+        return False
+    parts = [part.casefold().split() for line in found for part in _SEPARATOR.split(line)]
+    return all(0 < len(part) <= 2 and part[-1] in words for part in parts)

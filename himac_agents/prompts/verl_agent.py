@@ -10,18 +10,17 @@ as a command.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from himac_agents.policies.base import Message
 from himac_agents.prompts.chat import ChatPrompts
-from himac_agents.prompts.parsing import MAX_COMMAND, read_command
+from himac_agents.prompts.parsing import ACTION, MAX_ANSWER, MAX_COMMAND, is_done, tidy
+from himac_agents.prompts.thoughts import visible
 from himac_agents.prompts.wording import offered, wording
+from himac_envs.answers import lines, tagged
 from himac_envs.blueprint import SUB_DONE
-
-_ANSWER = re.compile(r"<think>.*?</think>.*?<action>(.*?)</action>", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +61,24 @@ class VerlAgentPrompts(ChatPrompts):
         )
         return [Message("user", "\n".join(lines))]
 
-    def read(self, answer: str) -> str:
-        """The text between `<action>` tags after a thought, in lower case; "" where a tag lacks."""
+    def read(self, answer: str, admissible: Collection[str] = ()) -> str:
+        """The text between `<action>` tags after a thought, in lower case; "" where a tag lacks.
+
+        The tags are read as everywhere (see `read_command`); nothing else is mended.
+        """
         if not isinstance(answer, str):
             return ""
-        found = _ANSWER.search(answer[:65_536])
-        if found is None:
-            # A hierarchy's executor ends a sub-goal without a command.
-            return SUB_DONE if read_command(answer) == SUB_DONE else ""
-        return read_command(found.group(1)[:MAX_COMMAND].lower())
+        answer = answer[:MAX_ANSWER]
+        said = visible(answer)
+        low = answer.lower()
+        thought = 0 <= low.find("<think>") < low.find("</think>")
+        inner = tagged(said, ACTION, closed=True) if thought else None
+        # A hierarchy's executor ends a sub-goal without a command.
+        if is_done(said if inner is None else inner):
+            return SUB_DONE
+        if inner is None or low.find("<action") < low.find("<think>"):
+            return ""
+        return "\n".join(map(tidy, lines(inner.lower())))[:MAX_COMMAND].rstrip()
 
     def write_command(self, command: str) -> str:
         """The command in `<action>` tags after an empty thought; `<sub_done>` stands alone."""
