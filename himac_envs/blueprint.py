@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from himac_envs.answers import fenced, lines, tag, tagged, unwrap
+from himac_envs.answers import lines, tag, tagged, unwrap
 
 #: What an executor writes to end its sub-goal.
 SUB_DONE = "<sub_done>"
@@ -205,7 +205,11 @@ def _read_json(text: str) -> list[str]:
 
 def _items_before(text: str, place: int) -> bool:
     start = text.rfind("\n", 0, place) + 1
-    return bool(_read_items(text[:place])) or _item(text[start:place] + "x") is not None
+    before = text[:place]
+    return (
+        bool(_SUBGOAL_TAG.search(before) or _read_items(before))
+        or _item(text[start:place] + "x") is not None
+    )
 
 
 def _texts(value: Any) -> list[str]:
@@ -258,6 +262,6 @@ def _item(line: str) -> str | None:
     elif mark:
         rest = rest.replace(mark, "", 1)  # **1. x**: why
     # "1.find" is an item, "1.5 kg" is not.
-    if not rest.strip() or (rest[0].isdigit() and not bullet):
-        return None
+    if rest[:1].isdigit():
+        return unwrap(line) if bullet else None
     return unwrap(rest) or None

@@ -23,9 +23,7 @@ MAX_ANSWER = 65_536
 
 ACTION = tag("action")
 _ANSWER = tag("answer")
-_DONE = re.compile(
-    r"<\s?/?\s?sub_done\s?/?\s?>(?:\s{0,4}<\s?/\s?sub_done\s?>)?", re.IGNORECASE
-)
+_DONE = re.compile(r"<\s?/?\s?sub_done\s?/?\s?>(?:\s{0,4}<\s?/\s?sub_done\s?>)?", re.IGNORECASE)
 _LABEL = (
     r"(\*\*|__|\*|_|)(?:(?:(?:the|my|next|final)[ \t]{1,4}){0,3}(?:action|command|answer|move))"
     r"[ \t]{0,4}\d{0,6}[ \t]{0,4}(?:\1[ \t]{0,4}[:\uff1a]|[:\uff1a][ \t]{0,4}\1)[ \t]{0,8}"
@@ -80,15 +78,19 @@ def read_command(answer: object, admissible: Collection[str] = ()) -> str:
     for pattern in (ACTION, _ANSWER):
         if (inner := tagged(text, pattern)) is not None:
             text, whole = inner, True
-    if not whole and (labels := list(_LABELLED.finditer(text))):
-        text, told = text[labels[-1].end() :], True
+    labels = [] if whole else list(_LABELLED.finditer(text))
+    if labels:
+        behind = next((m for m in reversed(labels) if not _is_blank(text, m.end())), labels[-1])
+        text, told = text[behind.end() :], True
     if not whole and (inner := fenced(text)) is not None:
         text, whole = inner, True
     if (whole or told) and is_done(text):
         return SUB_DONE
     found = [undress(tidy(line), known) for line in lines(text)[:MAX_COMMAND]]
     if not whole and not told:
-        found = [line for line in found if not _THOUGHT.match(line) and not is_done(line)]
+        found = [line for line in found if not _THOUGHT.match(line)]
+        if len(found) > 1:
+            found = [line for line in found if not is_done(line)]
     if not found:
         return ""
     first = found[0]
@@ -131,8 +133,14 @@ def _peel(text: str) -> str:
 
 
 def tidy(line: str) -> str:
-    """A line that can be encoded (no lone surrogates) and printed (a NUL ends strings elsewhere)."""
+    """A line that can be encoded: no lone surrogates, and no NUL, which ends strings elsewhere."""
     return line.encode("utf-8", "replace").decode("utf-8").replace("\x00", " ").strip()
+
+
+def _is_blank(text: str, place: int) -> bool:
+    """Whether nothing but white space follows a place, before the next label."""
+    found = _LABELLED.search(text, place)
+    return not text[place : found.start() if found else len(text)].strip()
 
 
 def _moves(found: Collection[str], known: Collection[str]) -> bool:

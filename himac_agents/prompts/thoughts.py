@@ -12,13 +12,13 @@ _MARK = re.compile(
     # <think>, </thinking >, <reasoning effort="low">, <seed:think>, <thinking>
     rf"<\s{{0,4}}(?P<c0>/?)\s{{0,4}}(?:\w{{1,16}}:)?{_NAME}(?:[\s/][^<>]{{0,256}})?>"
     # [THINK], but not the button click[think]
-    rf"|(?<![\w\]])\[(?P<c1>/?){_NAME}\]"
+    rf"|(?<![\w\]])\[{_NAME}\]|(?P<c1>\[/{_NAME}\])"
     # <|begin_of_thought|>, <|END_THINKING|>
     rf"|<\|(?:(?:begin|start)(?:_of)?|(?P<c2>end(?:_of)?))_{_NAME}\|>"
     # <|think|>, <|/think|>
     rf"|<\|(?P<c3>/?){_NAME}\|>"
     # a triangle for each bracket
-    rf"|◁(?P<c4>/?){_NAME}▷"
+    rf"|\u25c1(?P<c4>/?){_NAME}\u25b7"
     # <|channel>thought ... <channel|>
     rf"|<\|channel>\s{{0,4}}{_NAME}\b|(?P<c5><channel\|>)",
     re.IGNORECASE,
@@ -63,9 +63,10 @@ def _thoughts(text: str) -> list[tuple[int, int]]:
     """Where the thoughts begin and end, in order."""
     found: list[tuple[int, int]] = []
     depth, begin, closed = 0, 0, 0
-    said = len(text.rstrip())
-    for mark in _MARK.finditer(text):
-        if not any(mark[f"c{i}"] for i in range(6)):
+    marks = list(_MARK.finditer(text))
+    said = _said(text, marks)
+    for mark in marks:
+        if not _closes(mark):
             if mark[0].endswith("/>"):  # an empty one
                 if depth == 0:
                     found.append(mark.span())
@@ -78,13 +79,27 @@ def _thoughts(text: str) -> list[tuple[int, int]]:
         elif depth == 1:
             found.append((begin, mark.end()))
             depth = 0
-        elif mark.end() < said:
+        elif not found or mark.start() < said:
             # Closed and never opened: the template did, so that all before was thought.
             found = [(0, mark.end())]
         else:
-            found.append(mark.span())
+            found.append(mark.span())  # closed once too often, behind the answer
     if depth:
         # Opened more often than closed: a tag that was only mentioned in a thought, which ends
         # with the last one that closes; or a thought without an end.
         found.append((begin, closed or len(text)))
     return found
+
+
+def _closes(mark: re.Match[str]) -> bool:
+    return any(mark[f"c{i}"] for i in range(6))
+
+
+def _said(text: str, marks: list[re.Match[str]]) -> int:
+    """Where the text ends, closing marks at its end left out."""
+    end = len(text)
+    for mark in reversed(marks):
+        if not _closes(mark) or text[mark.end() : end].strip():
+            break
+        end = mark.start()
+    return end

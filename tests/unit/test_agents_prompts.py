@@ -57,7 +57,8 @@ def test_any_answer_is_a_blueprint(answer: object) -> None:
 def test_any_answer_is_a_command(answer: object) -> None:
     found = read_command(answer)
     assert isinstance(found, str) and len(found) <= MAX_COMMAND
-    assert "\n" not in found and "\x00" not in found
+    assert found == found.strip() and "\x00" not in found
+    assert all(line.strip() for line in found.split("\n")) or not found
     found.encode("utf-8")
 
 
@@ -85,7 +86,8 @@ def test_huge_and_hostile_answers(answer: str) -> None:
 def test_commands() -> None:
     assert read_command("go to cabinet 1") == "go to cabinet 1"
     assert read_command("<think>hm <action>no</action></think> <action> look </action>") == "look"
-    assert read_command("I am done: <sub_done>") == SUB_DONE
+    assert read_command("<think>I am done.</think> <sub_done>") == SUB_DONE
+    assert read_command("I am not done: no <sub_done>\nlook") != SUB_DONE, "only mentioned"
     assert read_command("\n\n  open door \nmore") == "open door"
     assert read_command("<think>never ends go to x") == ""
 
