@@ -22,7 +22,8 @@ MAX_SUBGOAL = 256
 #: A list's number or bullet, behind quotes and headings' signs; a bold number is seen to apart.
 _LEAD = re.compile(r"[\s>#]{0,64}")
 _NUMBER = re.compile(
-    r"\(?\d{1,6}(?:[.):\]]|(?=(?:\*{1,3}|_{1,3})[.):]))"  # 1. 1) (1) 1: and the 1 of **1**.
+    # 1. and 1) and (1) and 1: and 1\\. and "1 - ", and the 1 of **1**.
+    r"\(?\d{1,6}(?:\\?[.):\]]|[ \t]{1,4}[\u2013\u2014-](?=[ \t])|(?=(?:\*{1,3}|_{1,3})[.):]))"
     r"|(?:step|sub[-_ ]?goal)[ \t]{0,4}#?\d{1,6}(?:[ \t]{0,4}[.):\u2013\u2014-]|(?=[*_]))",
     re.IGNORECASE,
 )

@@ -37,6 +37,8 @@ _THOUGHT = re.compile(
     r"[*_]{0,2}[ \t]{0,4}\d{0,6}[ \t]{0,4}:",
     re.IGNORECASE,
 )
+_TURN_ENDS = re.compile(r"(?:<\|\w{1,24}\|>|</s>|<end_of_turn>|<eos>)\Z")
+_LONGEST_END = 32
 #: Between several moves on one line.
 _SEPARATOR = re.compile(r"\|\||[,;]")
 
@@ -71,7 +73,7 @@ def read_command(answer: object, admissible: Collection[str] = ()) -> str:
     known = frozenset(admissible)
     if (text := answer.strip()) in known:
         return text
-    text = visible(answer[:MAX_ANSWER])
+    text = _ended(visible(answer[:MAX_ANSWER]))
     if is_done(text):
         return SUB_DONE
     whole, told = False, False
@@ -120,6 +122,15 @@ def undress(text: str, known: Collection[str] = ()) -> str:
         text = bare
         if text in known:
             break
+    return text
+
+
+def _ended(text: str) -> str:
+    """An answer without the marks that end a turn, which some servers leave there."""
+    text = text.rstrip()
+    for _ in range(4):
+        if found := _TURN_ENDS.search(text[-_LONGEST_END:]):
+            text = text[: len(text) - len(found[0])].rstrip()
     return text
 
 

@@ -150,6 +150,8 @@ COMMANDS = {
     "done in tags": ("all is well <action> <SUB_DONE/> </action>", SUB_DONE),
     "done behind a label": ("Thought: I have it.\nAction: <sub_done>", SUB_DONE),
     "done behind a thought": ("Thought: I have it.\n<sub_done>", SUB_DONE),
+    "done, and the turn's end": ("<sub_done><|im_end|>\n", SUB_DONE),
+    "the turn's end, twice": (f"{OPEN}<end_of_turn> </s>", OPEN),
     "done, mentioned": (f"<action>{OPEN}</action> then <sub_done>", OPEN),
     "done, mentioned without tags": (f"{OPEN}\n<sub_done>", OPEN),
     "done, mentioned first": (f"<sub_done>\n{OPEN}", OPEN),
@@ -163,7 +165,7 @@ def test_commands_are_read(answer: str, command: str) -> None:
 
 MUG, SHELF = "find and take a mug", "put the mug in/on the shelf"
 BLUEPRINTS = {
-    "our words, echoed": f"<blueprint> and </blueprint>!\n<blueprint>- {MUG}\n- {SHELF}</blueprint>",
+    "our words, echoed": f"<blueprint> and </blueprint>:<blueprint>- {MUG}\n- {SHELF}</blueprint>",
     "twice": f"<blueprint>1. wait</blueprint> No: <Blueprint>1. {MUG}\n2. {SHELF}</blueprint>",
     "attributes": f"<blueprint n='2'>1. {MUG}\n2. {SHELF}</blueprint> Good luck.\n1. wait",
     "plain lines in a fence": f"<blueprint>\n```\n{MUG}\n{SHELF}\n```\n</blueprint>",
@@ -176,6 +178,8 @@ BLUEPRINTS = {
     "Step with a dash": f"Step 1 - {MUG}\nSTEP 2 \u2013 {SHELF}",
     "Sub-goal": f"Sub-goal 1: {MUG}\nSubgoal 2: {SHELF}",
     "headings of steps": f"## Step 1: {MUG}\n\n## Step 2: {SHELF}",
+    "dashes": f"1 - {MUG}\n2 \u2014 {SHELF}",
+    "escaped": f"1\\. {MUG}\n2\\. {SHELF}",
     "colons": f"1: {MUG}\n2: {SHELF}",
     "boxes to tick": f"- [ ] {MUG}\n- [x] {SHELF}",
     "bold bullets": f"* **{MUG}**\n* **{SHELF}**",
@@ -402,6 +406,7 @@ HOSTILE = [
     "<blueprint>a</blueprint>", "<subgoal>", "1. ", "1. a\n", "**1", "**", "`", "```", "```\n", '"',
     "Action:", "Action:\n", "Action: a\n", "Action ", "Thought: a\n", "> ", ">", ". ", ".", "up\n",
     "<sub_done>", "<sub_done>\n", " ", "\n", "\t", "\x00", "\ud800", "</act", "- ", "Step 1", "_1",
+    "</s>", "1 - ",
 ]  # fmt: skip
 
 
