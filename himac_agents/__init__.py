@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from himac_agents.evaluation.evaluate import evaluate
     from himac_agents.evaluation.loading import load_agent
     from himac_agents.policies.base import Policy, Sampling
-    from himac_agents.policies.loading import register_policy
+    from himac_agents.policies.kinds import register_policy
     from himac_agents.prompts import ChatPrompts, register_prompts
     from himac_agents.rollouts.collect import collect
     from himac_agents.training.trainer import Trainer
@@ -37,7 +37,7 @@ _PLACES = {
     "evaluate": "evaluation.evaluate",
     "load_agent": "evaluation.loading",
     "register_method": "algorithms.methods",
-    "register_policy": "policies.loading",
+    "register_policy": "policies.kinds",
     "register_prompts": "prompts",
 }
 

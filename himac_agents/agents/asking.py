@@ -42,7 +42,7 @@ class Question:
     @property
     def batched(self) -> bool:
         """Whether the policy answers many at once."""
-        return isinstance(self.policy, BatchPolicy)
+        return hasattr(self.policy, "generate")
 
 
 #: A coroutine that asks questions and ends with a value.

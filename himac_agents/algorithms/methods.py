@@ -35,6 +35,7 @@ from himac_agents.algorithms.flat import Flat
 from himac_agents.algorithms.himac import CoEvolution, ExecutorCredit, Joint, PlannerCredit
 from himac_agents.algorithms.iteration import Iteration, Setting
 from himac_agents.config import TrainConfig
+from himac_agents.policies.kinds import POLICIES
 from himac_agents.register import Register
 
 #: What a method may have values of its own for, and what holds where it has none.
@@ -210,10 +211,11 @@ def check(config: TrainConfig) -> TrainConfig:
             f"method={config.method!r} ends sub-goals after a fixed number of steps: set it with "
             "subgoal_budget"
         )
-    try:
-        prompts.resolve(config.prompt)
-    except ValueError as error:
-        raise ValueError(f"prompt={config.prompt!r}: {error}") from None
+    for name, find in (("prompt", prompts.resolve), ("policy", POLICIES.find)):
+        try:
+            find(value := getattr(config, name))
+        except ValueError as error:
+            raise ValueError(f"{name}={value!r}: {error}") from None
     if supervised_steps(config) and not (config.demos or config.demo_file):
         raise ValueError("demos=0: a warm start of warm_steps > 0 needs demonstrations")
     if "supervised" in config.baselines and not supervised_steps(config):

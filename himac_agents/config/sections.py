@@ -77,7 +77,7 @@ class PolicySettings:
     policy: str = setting(
         "tiny",
         '"tiny" (built from scratch), "hf" (a local transformers model), or a kind that is '
-        "registered from outside: see himac_agents.policies.loading.",
+        "registered from outside: see himac_agents.policies.kinds.",
         "start",
     )
     model: str = setting("", 'Name or folder of the model; policy = "hf" needs one.', "start")

@@ -2,87 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from himac_agents.config import TrainConfig
 from himac_agents.files import reading
-from himac_agents.policies.base import Learnable
-from himac_agents.policies.hf import Loading, load
-from himac_agents.policies.lora import Lora
-from himac_agents.policies.tiny import TinyPolicy, TinySize, build_tokenizer
-from himac_agents.register import Register
-
-Texts = Callable[[], Iterable[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyKind:
-    """A kind of policy that can be trained: how a new one is made, and how a saved one is read.
-
-    Attributes:
-        make: A new policy, from a run's settings and a function that gives samples of all that is
-            to be read and written. It is to depend on `config.seed` alone.
-        load: A policy from a folder that its `save_pretrained` wrote (None where no settings come
-            with it).
-    """
-
-    make: Callable[[TrainConfig, Texts], Learnable]
-    load: Callable[[Path, TrainConfig | None], Learnable]
-
-
-def _make_tiny(config: TrainConfig, texts: Texts) -> Learnable:
-    shape = (config.hidden, config.layers, config.heads, config.feedforward)
-    size = TinySize(*shape, match=config.match)
-    return TinyPolicy.build(_vocabulary(texts), size, seed=config.seed)
-
-
-@lru_cache(maxsize=1)
-def _vocabulary(texts: Texts) -> Any:
-    """A tokenizer, built once for all policies of a run: it takes seconds."""
-    return build_tokenizer(texts())
-
-
-#: The kinds of policies by name.
-POLICIES: Register[PolicyKind] = Register(
-    "kind of policy",
-    "himac.policies",
-    {
-        "tiny": PolicyKind(_make_tiny, lambda folder, config: TinyPolicy.load(folder)),
-        "hf": PolicyKind(
-            lambda config, texts: _load_hf(config.model, config),
-            lambda folder, config: _load_hf(folder, config),
-        ),
-    },
-    PolicyKind,
-)
-
-
-def register_policy(
-    name: str,
-    make: Callable[[TrainConfig, Texts], Learnable],
-    load: Callable[[Path, TrainConfig | None], Learnable],
-    *,
-    replace: bool = False,
-) -> None:
-    """Makes a kind of policy available by name: `policy = NAME` in settings and commands.
-
-    The same by a package's entry point, which names a `PolicyKind`:
-    `[project.entry-points."himac.policies"]`.
-
-    Args:
-        name: The kind's name.
-        make: See `PolicyKind`.
-        load: See `PolicyKind`.
-        replace: Take the place of a kind that has the name.
-
-    Raises:
-        ValueError: The name is taken, or no word.
-    """
-    POLICIES.add(name, PolicyKind(make, load), replace=replace)
+from himac_agents.policies.kinds import POLICIES, Texts, vocabulary
 
 
 def make_policies(
@@ -107,7 +33,7 @@ def make_policies(
     try:
         return {name: kind.make(config, words) for name in names}
     finally:
-        _vocabulary.cache_clear()
+        vocabulary.cache_clear()
 
 
 def policy_names(config: TrainConfig, hierarchical: bool) -> list[str]:
@@ -143,21 +69,6 @@ def load_policies(folder: Path, config: TrainConfig, hierarchical: bool) -> dict
         name: load_policy(folder / name, config.policy, config)
         for name in policy_names(config, hierarchical)
     }
-
-
-def _load_hf(path: str | Path, config: TrainConfig | None) -> Any:
-
-    how = Loading()
-    if config is not None:
-        lora = Lora(config.lora_rank, config.lora_alpha, config.lora_targets)
-        how = Loading(
-            dtype=config.dtype,
-            lora=lora if config.lora_rank else None,
-            gradient_checkpointing=config.gradient_checkpointing,
-            template_options=config.template_options,
-        )
-    with reading(Path(path)):
-        return load(path, how, seed=0 if config is None else config.seed)
 
 
 def load_reference(policy: Any, folder: Path, config: TrainConfig, *, fresh: bool) -> Any:

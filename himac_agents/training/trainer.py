@@ -92,7 +92,7 @@ class Trainer:
         if method is not None:
             name = method if isinstance(method, str) else parts.name_of(method)
             config = config.replace(method=name)
-        self.config = config = check(config)
+        self.config = config = check(parts.with_modules(config))
         check_loggers(config)
         if config.policy == "hf" and not config.model and agent is None:
             raise ValueError("model: policy='hf' needs model=<a name or a folder>")

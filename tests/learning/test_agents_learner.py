@@ -171,7 +171,7 @@ def test_kl_holds_the_policy_back(texts: list[str], episodes: list[Episode]) -> 
         policy, reference = (
             TinyPolicy.build(texts, TinySize(32, 2, 2, 64), seed=0) for _ in range(2)
         )
-        learner = Learner(policy, CONFIG.replace(kl=kl, epochs=4, lr=3e-3), reference)
+        learner = Learner(policy, CONFIG.replace(kl=kl, epochs=12, lr=3e-3), reference)
         found = learner.reinforce(segments, np.random.default_rng(0))
         batch = token_batch(segments)
         gap = policy.logprobs(batch) - reference.logprobs(batch)

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from himac_agents.algorithms import methods
 from himac_agents.algorithms.batching import segments_of
 from himac_agents.algorithms.credit import Credit, executor_credit
 from himac_agents.algorithms.critic import Tokens
@@ -40,7 +39,7 @@ CONFIG = fruit_runs.CONFIG.replace(
 @pytest.fixture(autouse=True)
 def _own_register(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
-    monkeypatch.setattr(methods._REGISTER, "_known", dict(methods._REGISTER._known))
+    monkeypatch.setattr(METHODS, "_known", dict(METHODS._known))
 
 
 def _centred(config: TrainConfig, episodes: Sequence[Episode]) -> list[float]:

@@ -10,6 +10,7 @@ import torch
 
 from himac_agents.experiments.bench import train
 from himac_agents.experiments.bench.scripted import ScriptedEnv, Shape
+from himac_agents.policies import noise
 from himac_agents.policies.base import Prompt, Sampling
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_envs.task import MissingDependencyError
@@ -84,7 +85,9 @@ def test_draws_follow_the_distribution() -> None:
     policy = TinyPolicy.build(["a b c d"], TinySize(16, 1, 1, 16), seed=2)
     prompt = tuple(policy.tokenizer.encode("a b", add_special_tokens=False))
     count = 4000
-    drawn = policy.generate([Prompt((), prompt)] * count, Sampling(1.0, 1))
+    drawn = policy.generate(
+        [Prompt((), prompt, noise=noise.key(k)) for k in range(count)], Sampling(1.0, 1)
+    )
     chance: dict[int, float] = {d.token_ids[0]: float(np.exp(d.logprobs[0])) for d in drawn}
     for token, p in chance.items():
         share = sum(d.token_ids[0] == token for d in drawn) / count

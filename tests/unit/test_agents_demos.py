@@ -193,7 +193,8 @@ def test_a_file_holds_the_tokens_that_playing_gives(
     demos = demos_of(played, env, style)
     write_demos(tmp_path / "demos.jsonl", demos)
     read = segments_of_demos(read_demos(tmp_path / "demos.jsonl"), Letters())
-    assert _rows(read) == _rows([s for episode in played for s in episode.segments])
+    # Rows of one segment may come in another order: a turn that lost its thought has its own.
+    assert sorted(_rows(read)) == sorted(_rows([s for e in played for s in e.segments]))
     assert sum(demo.steps for demo in demos) == sum(episode.steps for episode in played)
 
 

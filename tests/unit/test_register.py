@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from himac_agents.algorithms.methods import METHODS, Method
-from himac_agents.policies.loading import POLICIES
+from himac_agents.policies.kinds import POLICIES
 from himac_agents.prompts import STYLES, ChatPrompts, make, register_prompts, resolve
 from himac_agents.register import Register
 from himac_agents.training.loggers import LOGGERS

@@ -51,6 +51,8 @@ def _of(hint: Any, told: Any) -> st.SearchStrategy[Any]:
         return st.lists(_of(inner[0], told), min_size=1, max_size=3).map(tuple)
     if origin is dict:
         return MAPPINGS
+    if hint is types.NoneType:
+        return st.none()
     if hint is bool:
         return st.booleans()
     if hint is str:

@@ -56,7 +56,7 @@ def test_run_lengths_and_other_letters() -> None:
 
 def test_errors_name_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(LevelError, match=r"line 5: doubled:1: .*exactly one player, found 2"):
-        parse_levels("#####\n#@$.#\n#####\n\n######\n#$.#\n######\n", "doubled")
+        parse_levels("#####\n#@$.#\n#####\n\n######\n#@@$.#\n######\n", "doubled")
     with pytest.raises(FileNotFoundError, match="no level files"):
         LevelFolder(tmp_path)
     bad = tmp_path / "bad.xsb"

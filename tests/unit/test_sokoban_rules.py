@@ -68,7 +68,7 @@ def test_pull_variant() -> None:
     [
         ("#####\n#@$ #\n#####", "as many boxes as targets"),
         ("#####\n# $.#\n#####", "exactly one player"),
-        ("#####\n#$.#\n######", "exactly one player"),
+        ("#####\n#@@$.#\n######", "exactly one player"),
         ("####\n#@$.\n####", "do not close"),
         ("#####\n#@  #\n#####", "at least one"),
     ],
