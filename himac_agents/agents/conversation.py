@@ -133,7 +133,7 @@ class Memory:
     segment: tuple[Any, ...] | None = None
     decisions: int = 0
     info: dict[str, Any] = field(default_factory=dict)
-    expert: dict[str, Any] = field(default_factory=dict)
+    expert: dict[Any, Any] = field(default_factory=dict)
 
     def ask(self, context: Context, choices: Sequence[tuple[int, ...]] | None = None) -> Prompt:
         """The conversation up to now as a question, with noise that no other question has."""

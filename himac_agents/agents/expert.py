@@ -61,9 +61,8 @@ class Expert:
                 "environment of your own take himac_envs.OraclePlanner and OracleExecutor"
             )
         env = memory.env.unwrapped
-        rng = memory.expert.setdefault(
-            "rng", randomness.generator("expert", self.seed, memory.noise)
-        )
+        if (rng := memory.expert.get(self)) is None:
+            rng = memory.expert[self] = randomness.generator("expert", self.seed, memory.noise)
         if role == "planner":
             return Completion(self._plan(env, rng))
         return Completion(self.prompts.write_command(self._command(env, memory, rng)))
