@@ -90,7 +90,7 @@ def read_command(answer: object, admissible: Collection[str] = ()) -> str:
         return SUB_DONE
     found = [undress(tidy(line), known) for line in lines(text)[:MAX_COMMAND]]
     if not whole and not told:
-        found = [line for line in found if not _THOUGHT.match(line)]
+        found = [line for line in found if line in known or not _THOUGHT.match(line)]
         if len(found) > 1:
             found = [line for line in found if not is_done(line)]
     if not found:

@@ -9,7 +9,7 @@ _NAME = (
 )
 #: Opening and closing marks. A closing one matches one of the groups named c0 to c5.
 _MARK = re.compile(
-    # <think>, </thinking >, <reasoning effort="low">, <seed:think>, <thinking>
+    # <think>, </thinking >, <reasoning effort="low">, <seed:think>
     rf"<\s{{0,4}}(?P<c0>/?)\s{{0,4}}(?:\w{{1,16}}:)?{_NAME}(?:[\s/][^<>]{{0,256}})?>"
     # [THINK], but not the button click[think]
     rf"|(?<![\w\]])\[{_NAME}\]|(?P<c1>\[/{_NAME}\])"

@@ -229,6 +229,7 @@ def test_admissible_commands_are_not_undressed() -> None:
                        f"<action>`{command}`</action>", f"**{command}**"):  # fmt: skip
             assert read_command(answer, known) == command
     assert read_command("Look around.") == "Look around"
+    assert read_command("think: hm\nwait", ["think: hm", "wait now"]) == "think: hm"
     assert read_command("`wait`.", known) == "wait"
     # Environments understand more than they list: what none of them is, is read as without them.
     assert read_command("`search[shoes]`.", known) == "search[shoes]"
