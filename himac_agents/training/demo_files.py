@@ -8,8 +8,9 @@ rest says where the conversation comes from:
 - `task_id`, `env`, `subgoal` ("" for planners and on flat environments), `episode` (a number);
 - `success`: whether the episode solved its task; `steps`: steps of the task in this conversation;
 - `style`: the style of the prompts, so that a model is not warmed up with another's words;
-- `learn`: "all" of the assistant's turns are to be imitated, or the "last" only (where earlier ones
-  are shown without the thoughts that they had, and have lines of their own).
+- `learn`: "all" of the assistant's turns are to be imitated, the "last" only, or the turns in this
+  list (0 is the conversation's first). A turn that later ones are not shown whole, because it held
+  a thought, has a line of its own.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Demo:
     episode: int = 0
     success: bool = True
     steps: int = 0
-    learn: Literal["all", "last"] = "all"
+    learn: Literal["all", "last"] | tuple[int, ...] = "all"
 
     def to_json(self) -> dict[str, Any]:
         """The line's content."""
@@ -78,13 +79,17 @@ def _demos_of_segment(
     spoken = [i for i, m in enumerate(segment.messages) if m.role == "assistant"]
     if len(spoken) != len(segment.turns):
         raise ValueError(f"{len(segment.turns)} turns, but {len(spoken)} of them in the messages")
-    rewritten = any(turn.sequence is not None for turn in segment.turns)
+    shared = tuple(k for k, turn in enumerate(segment.turns) if turn.sequence is None)
     found: list[Demo] = []
-    for at, turn in zip(spoken, segment.turns, strict=True):
+    for k, (at, turn) in enumerate(zip(spoken, segment.turns, strict=True)):
         whole = at == spoken[-1]
-        if not (whole or turn.sequence is not None):
+        if turn.sequence is None and k != shared[-1]:
             continue
         messages = (*segment.messages[:at], Message("assistant", turn.text))
+        if turn.sequence is not None:
+            learn: Literal["all", "last"] | tuple[int, ...] = "last"
+        else:
+            learn = "all" if len(shared) == len(segment.turns) else shared
         acted = segment.role == "executor"
         steps = sum(t.action != SUB_DONE for t in segment.turns) if acted and whole else 0
         if segment.option is not None and whole:
@@ -100,7 +105,7 @@ def _demos_of_segment(
                 episode=number,
                 success=episode.success,
                 steps=steps,
-                learn="last" if rewritten else "all",
+                learn=learn,
             )
         )
     return found
@@ -181,8 +186,11 @@ def _demo(content: Any) -> Demo:
         raise ValueError("a conversation begins with a question and ends with the assistant")
     if content.get("role") not in ("planner", "executor"):
         raise ValueError('"role" is planner or executor')
-    if content.get("learn", "all") not in ("all", "last"):
-        raise ValueError('"learn" is all or last')
+    learn, spoken = content.get("learn", "all"), [m.role for m in messages].count("assistant")
+    if isinstance(learn, list) and all(type(k) is int and 0 <= k < spoken for k in learn):
+        learn = tuple(learn)
+    elif learn not in ("all", "last"):
+        raise ValueError(f'"learn" is all, last or a list of turns, 0 to {spoken - 1}')
     return Demo(
         messages=tuple(messages),
         role=content["role"],
@@ -193,7 +201,7 @@ def _demo(content: Any) -> Demo:
         episode=int(content.get("episode", 0)),
         success=bool(content.get("success", True)),
         steps=int(content.get("steps", 0)),
-        learn=cast(Literal["all", "last"], content.get("learn", "all")),
+        learn=cast('Literal["all", "last"] | tuple[int, ...]', learn),
     )
 
 
@@ -210,7 +218,7 @@ def _segment(demo: Demo, codec: Codec) -> Segment:
     opening = next(i for i, m in enumerate(demo.messages) if m.role == "assistant")
     context = Context(demo.role, demo.messages[:opening], codec)
     segment = Segment(demo.role, demo.episode, demo.subgoal, -1 if demo.role == "planner" else 0)
-    last = len(demo.messages) - 1
+    last, spoken = len(demo.messages) - 1, 0
     for place in range(opening, len(demo.messages)):
         message = demo.messages[place]
         if message.role != "assistant":
@@ -218,7 +226,8 @@ def _segment(demo: Demo, codec: Codec) -> Segment:
             continue
         start = len(context.token_ids)
         ids = context.say(Completion(message.text))
-        if demo.learn == "all" or place == last:
+        turn, spoken = spoken, spoken + 1
+        if demo.learn == "all" or (place == last if demo.learn == "last" else turn in demo.learn):
             segment.turns.append(Turn(demo.role, start, ids, (), message.text, message.text))
     segment.token_ids, segment.messages = context.token_ids, context.messages
     return segment

@@ -17,8 +17,15 @@ from himac_agents.policies.generation.reader import Reader
 from himac_agents.policies.generation.restricted import Answer, forbid
 from himac_agents.policies.noise import uniforms
 
-#: What a forward pass costs beside its tokens, in tokens (a small model on one CPU core).
-_PASS = 160
+# What reading costs, in tokens (fitted to the times of a small model on one CPU core; on other
+# machines it is the order of magnitude that matters).
+#: A forward pass, beside its tokens.
+_PASS = 110
+#: A key that a row's tokens see: once a row, for each of its tokens, and for copying it first,
+#: where rows are picked from the cache.
+_SEEN, _ATTENDED, _COPIED = 0.043, 0.001, 0.015
+#: Rows whose keys differ by fewer than this are read together.
+_STEP = 64
 
 
 class Writer(Protocol):
@@ -116,9 +123,25 @@ class Decoding:
     def _feed(self, alive: list[int], fed: list[list[int]]) -> Tensor:
         """Feeds what was written since the last pass; logits [alive, vocabulary] after it."""
         longest = max(len(self.answers[i].pending) for i in alive)
-        # While most rows write, the whole cache takes part and nothing is copied; then only those
-        # rows are picked that still do.
-        whole = len(alive) * 4 > self.cache.rows * 3
+        widths = [int(self.lengths[self.rows[i]]) + longest for i in alive]
+        order = sorted(range(len(alive)), key=widths.__getitem__)
+        groups, cost = cheapest(order, [longest] * len(alive), widths)
+        # The whole cache takes part, and nothing is copied, where that is less work than picking
+        # the rows that still write.
+        width = int(self.lengths.max()) + longest
+        if _PASS + self.cache.rows * _work(longest, width, picked=False) <= cost:
+            return self._feed_rows(alive, fed, longest, whole=True)
+        last: list[Tensor | None] = [None] * len(alive)
+        for group in groups:
+            logits = self._feed_rows([alive[k] for k in group], fed, longest, whole=False)
+            for at, k in enumerate(group):
+                last[k] = logits[at]
+        return torch.stack([row for row in last if row is not None])
+
+    def _feed_rows(
+        self, alive: list[int], fed: list[list[int]], longest: int, whole: bool
+    ) -> Tensor:
+        """One pass of `_feed`, over the whole cache or over the rows of `alive`."""
         rows = range(self.cache.rows) if whole else [self.rows[i] for i in alive]
         place = [self.rows[i] for i in alive] if whole else range(len(alive))
         tokens = np.full((len(rows), longest), self.policy.pad_id, dtype=np.int64)
@@ -147,9 +170,10 @@ class Decoding:
             feeds.append(ids[start:])
         # Rows with much to read (a new episode, a plan) and rows with little (one observation)
         # are read apart, so that the short ones are not padded to the long ones' length.
-        order = sorted(range(len(feeds)), key=lambda i: len(feeds[i]))
+        lengths, widths = [len(feed) for feed in feeds], [len(ids) for ids in self.prompts]
+        order = sorted(range(len(feeds)), key=lambda i: (lengths[i], widths[i]))
         last: list[Tensor | None] = [None] * len(feeds)
-        for group in _by_length(order, [len(feed) for feed in feeds]):
+        for group in cheapest(order, lengths, widths)[0]:
             longest = max(len(feeds[i]) for i in group)
             fed = np.full((len(group), longest), self.policy.pad_id, dtype=np.int64)
             positions = np.zeros((len(group), longest), dtype=np.int64)
@@ -250,24 +274,43 @@ def inverse(logp: Tensor, drawn: Tensor) -> Tensor:
     return torch.minimum(ids, last)[:, 0]
 
 
-def _by_length(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-    """Cuts rows sorted by length into the groups that are cheapest to read.
+def _work(length: int, width: int, *, picked: bool) -> float:
+    """What one row costs that reads `length` tokens and sees `width` keys, in tokens."""
+    return length + width * (_SEEN + _ATTENDED * length + _COPIED * picked)
 
-    A group costs its rows times its longest, and a pass as much as `_PASS` tokens; the cuts that
-    make the sum smallest are found exactly, from the shortest row on.
+
+def cheapest(
+    order: Sequence[int], lengths: Sequence[int], widths: Sequence[int]
+) -> tuple[list[list[int]], float]:
+    """Cuts rows, in the order given, into the groups that are cheapest to read, and their cost.
+
+    Every row of a group costs as much as its longest, and every group a forward pass. The cuts that
+    make the sum smallest are found exactly, between rows that differ by `_STEP` keys or more.
+
+    Args:
+        order: Indices of the rows, those that are alike beside each other.
+        lengths: Tokens that each row has to read.
+        widths: Keys that each row's last token sees.
     """
-    firsts = [k for k in range(len(order)) if k == 0 or lengths[order[k]] != lengths[order[k - 1]]]
-    bounds = [*firsts, len(order)]
+    kinds = [(lengths[i], widths[i] // _STEP) for i in order]
+    bounds = [k for k in range(len(order)) if k == 0 or kinds[k] != kinds[k - 1]] + [len(order)]
     # best[b]: (cost of reading the rows before bounds[b], where its last group begins)
-    best: list[tuple[int, int]] = [(0, 0)]
+    best: list[tuple[float, int]] = [(0.0, 0)]
     for b in range(1, len(bounds)):
-        stop = bounds[b]
-        longest = lengths[order[stop - 1]]
-        best.append(min((best[a][0] + (stop - bounds[a]) * longest + _PASS, a) for a in range(b)))
+        longest = width = 0
+        found = (math.inf, 0)
+        for a in range(b - 1, -1, -1):
+            part = order[bounds[a] : bounds[a + 1]]
+            longest = max(longest, *(lengths[i] for i in part), 0)
+            width = max(width, *(widths[i] for i in part), 0)
+            rows = bounds[b] - bounds[a]
+            cost = best[a][0] + _PASS + rows * _work(longest, width, picked=True)
+            found = min(found, (cost, a))
+        best.append(found)
     groups: list[list[int]] = []
     b = len(bounds) - 1
     while b > 0:
         a = best[b][1]
         groups.append(list(order[bounds[a] : bounds[b]]))
         b = a
-    return groups[::-1]
+    return groups[::-1], best[-1][0]
