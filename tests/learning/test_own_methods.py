@@ -205,7 +205,6 @@ def test_a_critic_learns_beside_its_policy_and_resumes_exactly(
     newest = latest_checkpoint(tmp_path / "part" / "checkpoints")
     assert (newest / "policy.critic.safetensors").is_file()
     again = Trainer(config, tmp_path / "part", resume=True, console=fruit_runs.QUIET)
-    del again.at.evaluations["final"]
     again.run()
     assert torch.equal(_weights(straight), _weights(again))
     ends = again.learners["policy"].critic.parameters()
