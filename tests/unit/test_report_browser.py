@@ -67,7 +67,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     ]  # fmt: skip
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     (folder / "episodes.jsonl").write_text("".join(json.dumps(e) + "\n" for e in EPISODES))
-    path, _ = write_report([folder], Path(folder) / "report.html")
+    path, *_ = write_report([folder], Path(folder) / "report.html")
     return path.as_uri()
 
 

@@ -62,7 +62,6 @@ def test_a_vocabulary_is_built_once_for_all_policies(monkeypatch: pytest.MonkeyP
         return real(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(tiny, "build_tokenizer", build)
-    monkeypatch.setattr(loading, "build_tokenizer", build)
     config = TrainConfig(share_parameters=False, hidden=16, heads=2, layers=1)
     made = loading.make_policies(config, True, None, lambda: ["go to the mug 1"] * 9)
     assert sorted(made) == ["executor", "planner"] and len(built) == 1
