@@ -83,8 +83,8 @@ class Decoding:
         for row, prompt in zip(self.rows, prompts, strict=True):
             self.shifts[row] = policy.prefix_shift(prompt)
         self.answers = [Answer(prompt.choices) for prompt in prompts]
-        # Every row of the cache takes part in a decoding step (no copy of keys and values);
-        # rows that are not asked, or have finished, compute something nobody reads.
+        # Where the whole cache takes part in a pass, rows that are not asked, or have finished,
+        # compute something nobody reads.
         self.lengths = np.zeros(cache.rows, dtype=np.int64)
         for slot, row in cache.row_of.items():
             self.lengths[row] = len(cache.tokens[slot])
