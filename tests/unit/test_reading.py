@@ -414,16 +414,27 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("piece", HOSTILE, ids=repr)
-def test_hostile_answers_take_linear_time(piece: str) -> None:
-    def spent(call: Callable[[], object]) -> float:
+def _cpu_seconds(call: Callable[[], object]) -> float:
+    """The fastest of three calls, in seconds of this process."""
+    spent = []
+    for _ in range(3):
         began = time.process_time()
         call()
-        return time.process_time() - began
+        spent.append(time.process_time() - began)
+    return min(spent)
 
+
+@pytest.mark.parametrize("piece", HOSTILE, ids=repr)
+def test_hostile_answers_take_linear_time(piece: str) -> None:
+    """Eight times the text takes about eight times as long, on any machine; a square, 64 times."""
     verl = VerlAgentPrompts()
-    long = piece * (65_536 // len(piece))
-    for answer in (long, "<action>" + long, "Action" + long, "<blueprint>1. " + long):
-        assert spent(lambda answer=answer: read_command(answer, ["up", "down"])) < 0.7
-        assert spent(lambda answer=answer: read_blueprint(answer, "goal")) < 0.7
-        assert spent(lambda answer=answer: verl.read(answer)) < 0.7
+    readers: list[Callable[[str], object]] = [
+        lambda answer: read_command(answer, ["up", "down"]),
+        lambda answer: read_blueprint(answer, "goal"),
+        verl.read,
+    ]
+    for head in ("", "<action>", "Action", "<blueprint>1. "):
+        short, long = (head + piece * (size // len(piece)) for size in (4_096, 32_768))
+        for read in readers:
+            limit = 24 * _cpu_seconds(lambda read=read, short=short: read(short)) + 0.02
+            assert _cpu_seconds(lambda read=read, long=long: read(long)) < limit
