@@ -6,7 +6,7 @@ from gymnasium.vector import AutoresetMode
 
 import himac_envs.vector
 
-envs = himac_envs.vector.make("HiMAC-ALFWorld-v0", 8, autoreset=AutoresetMode.DISABLED)
+envs = himac_envs.vector.make("HiMAC-ALFWorld-v0", 8, autoreset_mode=AutoresetMode.DISABLED)
 observations, infos = envs.reset(seed=0)
 observations, *_ = envs.step(["1. find and take a mug\n2. put the mug in/on the shelf"] * 8)
 print([s for s in observations["subgoal"][:2]])

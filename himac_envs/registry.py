@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, VectorizeMode
 
 from himac_envs.contract import kind_of
 from himac_envs.task import HiMACError
@@ -86,7 +86,8 @@ class EnvCard:
         benchmark: "alfworld", "webshop" or "sokoban".
         kind: "hierarchical", "flat", "pixels" or "browser".
         kwargs: Default keyword arguments.
-        vector_entry_point: "module:attribute" of a batch engine, if any.
+        vector_entry_point: "module:attribute" of a batch engine, if any; without one
+            `himac_envs.vector` plays the environment in lanes.
         extra: The optional dependency group that it needs, if any.
     """
 
@@ -115,6 +116,33 @@ def _read_env_cards() -> Iterator[EnvCard]:
                 raise ValueError(f"{path}: a card with wrong keys: {error}") from error
 
 
+class _Settings(dict[str, Any]):
+    """An id's keyword arguments, from which ``gym.make_vec`` takes its own.
+
+    Beside a vector entry point Gymnasium refuses ``vector_kwargs`` and ``wrappers``, since it does
+    not know whether the entry point has a use for them. `himac_envs.vector.make` has: they become
+    its keywords, so that they work for every id alike. What it has no use for is refused still.
+    """
+
+    _ours = True
+
+    def pop(self, key: str, *default: Any) -> Any:
+        value = super().pop(key, *default)
+        if key == "vectorization_mode":
+            mode = getattr(value, "value", value)
+            self._ours = mode in (None, VectorizeMode.VECTOR_ENTRY_POINT.value)
+        elif self._ours and key == "vector_kwargs" and set(value) <= {"autoreset_mode", "copy"}:
+            self.update(value)
+            return {}
+        elif self._ours and key == "wrappers" and value:
+            self[key] = value
+            return []
+        return value
+
+    def copy(self) -> _Settings:
+        return _Settings(self)
+
+
 def register_all() -> None:
     """Register every card's id with Gymnasium; ids already registered are left alone."""
     for card in env_cards().values():
@@ -122,8 +150,8 @@ def register_all() -> None:
             gym.register(
                 id=card.id,
                 entry_point=card.entry_point,
-                vector_entry_point=card.vector_entry_point,
-                kwargs=dict(card.kwargs),
+                vector_entry_point=f"himac_envs.vector:{card.id}",
+                kwargs=_Settings(card.kwargs),
                 order_enforce=True,
                 disable_env_checker=False,
             )

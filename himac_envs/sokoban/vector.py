@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from himac_envs.lanes import Reset, lane_count, read_actions, read_reset
 from himac_envs.sokoban.batch import BatchBoards
 from himac_envs.sokoban.pixels import PixelSettings
 from himac_envs.sokoban.rules import Level
@@ -55,17 +56,11 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
         render_mode: str | None = None,
         **settings: Any,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs={num_envs}: a batch needs at least one environment")
+        self.num_envs = lane_count(num_envs)
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode={render_mode!r}: the batch engine has 'rgb_array'")
         self.settings = PixelSettings(**settings)
-        self.num_envs = int(num_envs)
-        self.autoreset_mode = (
-            autoreset_mode
-            if isinstance(autoreset_mode, AutoresetMode)
-            else AutoresetMode(autoreset_mode)
-        )
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {
             "render_modes": ["rgb_array"],
             "render_fps": 8,
@@ -89,6 +84,7 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
         self._task_ids = np.full(self.num_envs, None, object)
         self._names = np.array(self.settings.action_names, object)
         self._over = np.zeros(self.num_envs, np.bool_)
+        self._won = np.zeros(self.num_envs, np.bool_)  # of those that are over
         self._any_over = False
         # Constant arrays, handed out in every info: read-only, so that nobody can spoil them.
         self._everyone = _constant(np.ones(self.num_envs, np.bool_))
@@ -107,28 +103,23 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
 
         Args:
             seed: One seed (environment *i* gets ``seed + i``), one for each, or None.
-            options: ``reset_mask`` (bool array: reset only these), ``task_id`` (one id for all),
-                ``task_ids`` (one for each environment that is reset) or ``levels``.
+            options: ``task_id`` (one for all, or one for each environment) and ``reset_mask`` (bool
+                array: reset only these), as for every batch of the suite; or ``levels`` (a room for
+                each environment that is reset).
         """
         n = self.num_envs
-        if seed is None or isinstance(seed, int | np.integer):
-            seeds = [None if seed is None else int(seed) + i for i in range(n)]
-        else:
-            seeds = list(seed)
-            if len(seeds) != n:
-                raise ValueError(f"{len(seeds)} seeds for {n} environments: give one for each")
-        options = dict(options or {})
-        chosen = self._mask(options.pop("reset_mask", None))
-        which = np.flatnonzero(chosen)
+        asked = read_reset(n, seed, options, self._ready)
+        chosen, which = asked.mask, np.flatnonzero(asked.mask)
+        levels, drawn = self._asked_for(asked, which)
         if not self._rngs:
-            made = [seeding.np_random(s) for s in seeds]
+            made = [seeding.np_random(s) for s in asked.seeds]
             self._rngs, self._seeds = [r for r, _ in made], [s for _, s in made]
         else:
             for i in which.tolist():
-                if seeds[i] is not None:
-                    self._rngs[i], self._seeds[i] = seeding.np_random(seeds[i])
-        levels = self._asked_for(options, len(which))
-        self._begin(which, levels)
+                if asked.seeds[i] is not None:
+                    self._rngs[i], self._seeds[i] = seeding.np_random(asked.seeds[i])
+        self._begin(which[~drawn], levels)
+        self._begin(which[drawn], None)
         self._over[chosen] = False
         self._any_over = bool(self._over.any())
         self._ready = True
@@ -146,13 +137,14 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
 
         Raises:
             ValueError: There is not one valid action for each environment.
-            gymnasium.error.ResetNeeded: No reset yet, or (DISABLED) a finished board was not reset.
+            gymnasium.error.ResetNeeded: No reset yet, or (DISABLED) a finished board was neither
+                reset nor left alone.
         """
         if not self._ready:
-            raise gym.error.ResetNeeded("call reset() first")
+            raise gym.error.ResetNeeded("call reset() before step()")
         moves = self._actions(actions)
         boards, grid = self.boards, self._grid
-        fresh = None
+        fresh = resting = None
         if not self._any_over:
             answer = boards.step(moves, None, grid)
         elif self.autoreset_mode is AutoresetMode.NEXT_STEP:
@@ -162,30 +154,33 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
             moves = np.where(fresh, 0, moves)
             answer.score[fresh] = 0.0
             won_at_start = fresh & (boards.empty == 0)
-        else:
-            raise gym.error.ResetNeeded(
-                f"environments {np.flatnonzero(self._over).tolist()} are over: pass "
-                "options={'reset_mask': mask} to reset() before the next step"
-            )
+        else:  # DISABLED, and left alone
+            resting = self._over
+            answer = boards.step(moves, ~resting, grid)
         won, truncated = answer.won, answer.truncated
         reward = won.astype(np.float64) if self._sparse else answer.reward
         infos = self._infos(
-            self._names[moves], answer.moved, answer.pushed, won.copy(), answer.score, None
-        )
+            self._names[moves], answer.moved, answer.pushed, won.copy(), answer.score,
+            None if resting is None else ~resting,
+        )  # fmt: skip
         if fresh is not None:
             infos["won"] = won | won_at_start
             infos["score"] = (boards.num_boxes - boards.empty) / boards.num_boxes
         grids = answer.grids if fresh is None else None
-        self._any_over = answer.ended > 0
-        if self._any_over:
-            over = won | truncated
-            self._over = over
+        over = won | truncated
+        if answer.ended > 0:
             infos["maxsteps_used"] = over & (boards.steps == boards.max_steps)
             infos["all_boxes_on_target"] = won.copy()
             infos["_maxsteps_used"] = infos["_all_boxes_on_target"] = over.copy()
-            if self.autoreset_mode is AutoresetMode.SAME_STEP:
-                infos = self._restart(over, infos, grids)
-                grids, self._any_over = None, False
+        if resting is not None:
+            won = won | (resting & self._won)
+            truncated = truncated | (resting & ~self._won)
+            over = over | resting
+        self._any_over = answer.ended > 0 or resting is not None
+        self._over, self._won = over, won.copy()
+        if self._any_over and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            infos = self._restart(over, infos, grids)
+            grids, self._any_over, self._over = None, False, np.zeros_like(over)
         return self._observe(grids), reward, won, truncated, infos
 
     def render(self) -> tuple[Array, ...] | None:
@@ -199,21 +194,11 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
         return tuple(picture(self.boards.grids(), self.settings.tiles))
 
     # ---- parts -----------------------------------------------------------------------------
-    def _mask(self, mask: Any) -> NDArray[np.bool_]:
-        if mask is None:
-            return self._everyone.copy()
-        mask = np.array(mask)
-        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(
-                f"reset_mask must be a bool array of shape ({self.num_envs},) with at least one "
-                f"True, got {mask.dtype} {mask.shape}"
-            )
-        if not self._ready and not mask.all():
-            raise gym.error.ResetNeeded("reset every environment once before resetting some")
-        chosen: NDArray[np.bool_] = mask
-        return chosen
-
     def _actions(self, actions: Any) -> NDArray[np.int64]:
+        late = self._any_over and self.autoreset_mode is AutoresetMode.DISABLED
+        if late or not isinstance(actions, np.ndarray):
+            given = read_actions(actions, self._over, self.autoreset_mode)
+            actions = [0 if action is None else action for action in given]
         moves = np.asarray(actions)
         if moves.shape != (self.num_envs,) or moves.dtype.kind not in "iu":
             raise ValueError(
@@ -221,29 +206,32 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
             )
         return np.ascontiguousarray(moves, np.int64)
 
-    def _asked_for(self, options: dict[str, Any], n: int) -> list[Level] | None:
-        source = self.settings.source
-        levels = options.pop("levels", None)
-        ids = options.pop("task_ids", None)
-        one = options.pop("task_id", None)
+    def _asked_for(
+        self, asked: Reset, which: NDArray[np.int64]
+    ) -> tuple[list[Level], NDArray[np.bool_]]:
+        """Return the rooms that are given, and which of the boards draw theirs."""
+        source, options = self.settings.source, dict(asked.rest)
+        levels: list[Level] | None = options.pop("levels", None)
         if options:
             raise ValueError(
-                f"unknown reset options {sorted(options)}: 'reset_mask', 'task_id', 'task_ids' or "
-                "'levels'"
+                f"unknown reset options {sorted(options)}: 'reset_mask', 'task_id' (one, or one "
+                "for each environment) or 'levels'"
             )
-        if one is not None:
-            ids = [one] * n
-        if ids is not None:
-            levels = [source.level(str(i)) for i in ids]
+        ids = [asked.task_ids[i] for i in which.tolist()]
+        drawn = np.array([task_id is None and levels is None for task_id in ids], np.bool_)
         if levels is None:
-            return None
-        if len(levels) != n:
-            raise ValueError(f"{len(levels)} rooms for {n} environments: give one for each")
-        return [level.padded(source.rows, source.cols) for level in levels]
+            levels = [source.level(task_id) for task_id in ids if task_id is not None]
+        elif len(levels) != len(which):
+            raise ValueError(
+                f"{len(levels)} rooms for {len(which)} environments: give one for each"
+            )
+        return [level.padded(source.rows, source.cols) for level in levels], drawn
 
     def _begin(self, which: NDArray[np.int64], levels: list[Level] | None) -> None:
         """Start an episode on these boards, with rooms drawn by each board's own generator."""
         source, task_ids = self.settings.source, self._task_ids
+        if not len(which):
+            return
         if levels is None:
             ids = self.settings.ids
             drawn = [ids[int(self._rngs[i].integers(len(ids)))] for i in which.tolist()]

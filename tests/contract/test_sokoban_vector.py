@@ -84,7 +84,7 @@ def test_batch_is_single_for_500_steps_of_64() -> None:
 def test_sparse_rewards_and_chosen_rooms() -> None:
     env = SokobanVectorEnv(3, room=(6, 6), boxes=1, reward="sparse", max_steps=99)
     ids = ["fast:1", "fast:5", "fast:1"]
-    frames, infos = env.reset(options={"task_ids": ids})
+    frames, infos = env.reset(options={"task_id": ids})
     assert infos["task_id"].tolist() == ids and np.array_equal(frames[0], frames[2])
     single = gym.make(PIXELS, room=(6, 6), boxes=1, max_steps=99).unwrapped
     single.reset(options={"task_id": "fast:1"})
@@ -110,7 +110,7 @@ def test_bad_calls_teach() -> None:
     for options, why in (
         ({"reset_mask": np.zeros(2, bool)}, "at least one"),
         ({"reset_mask": np.ones(2)}, "bool array"),
-        ({"task_ids": ["fast:1"]}, "1 rooms for 2"),
+        ({"task_id": ["fast:1"]}, "1 task ids for 2"),
         ({"task_id": "slow:1"}, "fast:1"),
         ({"maps": 1}, "unknown reset options"),
     ):
@@ -162,7 +162,9 @@ def test_pickle_and_copy_in_mid_episode() -> None:
 
 
 def test_made_through_the_suite() -> None:
-    env = himac_envs.vector.make(PIXELS, 3, autoreset=AutoresetMode.SAME_STEP, room=(6, 6), boxes=1)
+    env = himac_envs.vector.make(
+        PIXELS, 3, autoreset_mode=AutoresetMode.SAME_STEP, room=(6, 6), boxes=1
+    )
     assert isinstance(env, SokobanVectorEnv) and env.autoreset_mode is AutoresetMode.SAME_STEP
     env.reset(seed=0)
     shown = SokobanVectorEnv(2, room=(6, 6), boxes=1, observation="grid", render_mode="rgb_array")

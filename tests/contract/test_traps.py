@@ -121,7 +121,7 @@ def test_our_own_batches() -> None:
     from himac_envs.vector import make
 
     for workers in (False, True):
-        envs = make("HiMAC-ALFWorld-v0", 2, workers=workers, autoreset=AutoresetMode.DISABLED)
+        envs = make("HiMAC-ALFWorld-v0", 2, workers=workers, autoreset_mode=AutoresetMode.DISABLED)
         assert len(envs.reset(seed=1)[0]["text"]) == 2
         envs.close()
     with pytest.raises(ValueError, match="at least one"):
