@@ -18,7 +18,9 @@ from typing import Any, ClassVar, Literal, TypeAlias, cast
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import CustomSpaceError
+from gymnasium.spaces.utils import flatdim, flatten, flatten_space, unflatten
 from gymnasium.vector.utils import create_shared_memory
 from numpy.typing import NDArray
 
@@ -113,6 +115,48 @@ def _refuse_shared_memory(space: FreeText, n: int = 1, ctx: Any = None) -> Any:
     )
 
 
+def _refuse_flattening(space: FreeText, *_: Any) -> Any:
+    # Gymnasium's own handlers for Text make 65,536 numbers of it, and then fail on the first
+    # character that is no letter with a bare KeyError.
+    raise CustomSpaceError(
+        "FreeText cannot be flattened: text has no form as an array of fixed size. Take "
+        "himac_envs.TextOnly(env) for plain strings; for arrays take the picture alone "
+        "(gymnasium.wrappers.FilterObservation(env, ['image']) with image=True), or "
+        "HiMAC-Sokoban-Pixels-v0"
+    )
+
+
+for _form in (flatdim, flatten_space, flatten, unflatten):
+    _form.register(FreeText)(_refuse_flattening)
+
+
+class StepLimited(gym.Env[Any, Any]):
+    """An environment whose `spec` tells the step limit that it keeps itself.
+
+    ``gym.make`` takes ``max_episode_steps`` of a registration for a wrapper of its own, which
+    ``max_steps`` could then only shorten. So ``gym.spec(id).max_episode_steps`` stays None, and
+    ``env.spec.max_episode_steps`` is the limit of the environment that was made.
+    """
+
+    _spec: EnvSpec | None = None
+
+    def _longest_episode(self) -> int:
+        """Return the most steps that an episode can have."""
+        raise NotImplementedError
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What the environment was made from, with its step limit as ``max_episode_steps``."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None:
+            spec = copy.copy(spec)
+            spec.max_episode_steps = self._longest_episode()
+        self._spec = spec
+
+
 @dataclass(slots=True)
 class Outcome:
     """What a benchmark's rules answer to one command (or to the start of a task).
@@ -148,7 +192,7 @@ class Snapshot:
     state: Any
 
 
-class TaskEnv(gym.Env[Observation, str], ABC):
+class TaskEnv(StepLimited, gym.Env[Observation, str], ABC):
     """Base class of the flat environments: one task an episode, one command a step.
 
     Args:
@@ -248,6 +292,9 @@ class TaskEnv(gym.Env[Observation, str], ABC):
     @abstractmethod
     def achieved(self, subgoal: str) -> bool | None:
         """Return whether the sub-goal holds now; None where its text is not understood."""
+
+    def _longest_episode(self) -> int:
+        return self.max_steps
 
     def _frame(self) -> NDArray[np.uint8]:
         """Return the picture of the present state, (height, width, 3) uint8."""

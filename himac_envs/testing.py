@@ -252,7 +252,7 @@ def check_views(env: HierarchicalEnv, task_id: str) -> None:
 
 
 def _check_bound(view: gym.Env[Any, Any], env: HierarchicalEnv, task_id: str, word: str) -> None:
-    bound = env.max_steps + (env.replans + 1) * (env.max_subgoals + 1)
+    bound = env.max_decisions
     view.reset(options={"task_id": task_id})
     for _ in range(bound):
         _, _, terminated, truncated, _ = view.step(word)

@@ -18,7 +18,7 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from himac_envs.blueprint import MAX_BLUEPRINT, SUB_DONE, Blueprint
-from himac_envs.task import FreeText, Info, Observation, Snapshot, TaskEnv
+from himac_envs.task import FreeText, Info, Observation, Snapshot, StepLimited, TaskEnv
 
 PLAN, ACT = 0, 1
 
@@ -49,7 +49,7 @@ class HierarchySnapshot:
     done: bool
 
 
-class HierarchicalEnv(gym.Env[Observation, str]):
+class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
     """A task with a blueprint above it: the option interface of the suite.
 
     ## Description
@@ -152,6 +152,14 @@ class HierarchicalEnv(gym.Env[Observation, str]):
     def max_steps(self) -> int:
         """The task's step limit."""
         return self.task.max_steps
+
+    @property
+    def max_decisions(self) -> int:
+        """The most decisions that an episode can have: steps, blueprints and ``<sub_done>``."""
+        return self.max_steps + (self.replans + 1) * (self.max_subgoals + 1)
+
+    def _longest_episode(self) -> int:
+        return self.max_decisions
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

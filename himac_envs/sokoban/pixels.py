@@ -25,6 +25,7 @@ from himac_envs.sokoban.rules import (
 from himac_envs.sokoban.source import FileSource, GeneratedSource, make_source
 from himac_envs.sokoban.text import describe
 from himac_envs.sokoban.tiles import tile_set
+from himac_envs.task import StepLimited
 
 __all__ = ["OBSERVATIONS", "PixelSettings", "SokobanPixelsEnv"]
 
@@ -91,7 +92,7 @@ class PixelSettings:
         self.action_names = ACTION_NAMES[: self.num_actions]
 
 
-class SokobanPixelsEnv(RoomView, gym.Env[NDArray[np.uint8], int]):
+class SokobanPixelsEnv(RoomView, StepLimited, gym.Env[NDArray[np.uint8], int]):
     """gym-sokoban's Sokoban as a Gymnasium environment, a few hundred times faster.
 
     ## Description
@@ -149,7 +150,7 @@ class SokobanPixelsEnv(RoomView, gym.Env[NDArray[np.uint8], int]):
         self.settings = PixelSettings(**settings)
         self.max_steps = self.settings.max_steps
         self.observation_space = self.settings.space
-        self.action_space = spaces.Discrete(self.settings.num_actions)  # type: ignore[assignment]
+        self.action_space = spaces.Discrete(self.settings.num_actions)
         self._grid = self.settings.observation == "grid"
         self._sparse = self.settings.reward_mode == "sparse"
         self._names = self.settings.action_names
@@ -157,6 +158,9 @@ class SokobanPixelsEnv(RoomView, gym.Env[NDArray[np.uint8], int]):
         self._frame: Frame | None = None
 
     # ---- Gymnasium -------------------------------------------------------------------------
+    def _longest_episode(self) -> int:
+        return self.max_steps
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import FilterObservation, FlattenObservation
 from toy import FruitEnv
 
 from himac_envs import FreeText, HierarchicalEnv
@@ -82,8 +83,42 @@ def test_attributes_are_reached_through_wrappers() -> None:
 
 
 def test_the_environment_owns_its_step_limit() -> None:
-    for env_id in env_cards():
+    for env_id, card in env_cards().items():
+        # Gymnasium would put a wrapper of this limit around what max_steps makes longer.
         assert gym.spec(env_id).max_episode_steps is None
+        if card.kind == "browser":
+            continue
+        for made in (gym.make(env_id), gym.make(env_id, max_steps=7)):
+            assert made.spec is not None
+            limit = made.spec.max_episode_steps
+            bound = "max_decisions" if card.kind == "hierarchical" else "max_steps"
+            assert limit == getattr(made.unwrapped, bound)
+            assert made.spec.kwargs.get("max_steps") in (None, 7)
+        if card.kind == "flat":
+            again = gym.make(made.spec)
+            again.reset(seed=0)
+            ends = [again.step("nothing like it")[3] for _ in range(7)]
+            assert limit == 7 and ends == [False] * 6 + [True]
+        assert gym.make(env_id, max_episode_steps=3).spec.max_episode_steps == 3  # type: ignore[union-attr]
+
+
+def test_text_is_not_flattened_into_numbers() -> None:
+    for env_id, card in env_cards().items():
+        if card.kind in ("flat", "hierarchical"):
+            with pytest.raises(gym.error.CustomSpaceError, match=r"himac_envs\.TextOnly"):
+                FlattenObservation(gym.make(env_id))
+    space, batch = FreeText(9), gym.spaces.Dict(text=FreeText(9))
+    for form in (
+        lambda: gym.spaces.flatten_space(space),
+        lambda: gym.spaces.flatdim(space),
+        lambda: gym.spaces.flatten(space, "é"),
+        lambda: gym.spaces.flatten(batch, {"text": "é"}),
+        lambda: gym.spaces.unflatten(space, np.zeros(9)),
+    ):
+        with pytest.raises(gym.error.CustomSpaceError, match="cannot be flattened"):
+            form()
+    image = FilterObservation(gym.make("HiMAC-Sokoban-Flat-v0", image=True), ["image"])
+    assert FlattenObservation(image).reset(seed=0)[0].shape == (96 * 96 * 3,)
 
 
 def test_module_prefix_registers_by_itself() -> None:
