@@ -241,20 +241,41 @@ def _read_tags(text: str) -> list[str]:
 
 
 def _read_items(text: str) -> list[str]:
-    return [item for item in map(_item, text.splitlines()) if item]
+    """The items of a list, of each the text behind its one mark.
+
+    Two are taken off where all are bulleted and numbered on from 1 ("- 1. x", "- 2. y").
+    """
+    rows = [(_is_bulleted(line), item) for line in text.splitlines() if (item := _item(line))]
+    within = [_numbered(item) if bulleted else None for bulleted, item in rows]
+    if len(rows) > 1 and [n and n[0] for n in within] == list(range(1, len(rows) + 1)):
+        return [n[1] for n in within if n is not None]
+    return [item for _, item in rows]
+
+
+def _is_bulleted(line: str) -> bool:
+    return _BULLET.match(line, _LEAD.match(line).end()) is not None  # type: ignore[union-attr]
 
 
 def _item(line: str) -> str | None:
-    """The text of a numbered or bulleted line; None where it is neither."""
+    """The text of a numbered or bulleted line; None where it is neither.
+
+    One mark is taken off, no more: what is written as "- 5 - go" says "5 - go".
+    """
     line = line[_LEAD.match(line).end() :].rstrip()  # type: ignore[union-attr]
     bullet = _BULLET.match(line)
     if bullet:
-        line = line[bullet.end() :]
+        return unwrap(line[bullet.end() :]) or None
+    numbered = _numbered(line)
+    return None if numbered is None else numbered[1]
+
+
+def _numbered(line: str) -> tuple[int, str] | None:
+    """The number of a numbered line, and the text behind it; None where it is none."""
     emphasis = _EMPHASIS.match(line)
     mark = emphasis[0] if emphasis else ""
     number = _NUMBER.match(line, len(mark))
     if number is None:
-        return unwrap(line) or None if bullet else None
+        return None
     rest = line[number.end() :]
     if mark and rest.startswith(mark):  # **1.** x, **1**. x, **Step 1**: x
         rest = rest[len(mark) :].lstrip(".):]")
@@ -263,6 +284,8 @@ def _item(line: str) -> str | None:
     elif mark:
         rest = rest.replace(mark, "", 1)  # **1. x**: why
     # "1.find" is an item, "1.5 kg" is not.
-    if rest[:1].isdigit():
-        return unwrap(line) if bullet else None
-    return unwrap(rest) or None
+    if rest[:1].isdigit() or not unwrap(rest):
+        return None
+    digits = re.search(r"\d+", number[0])
+    assert digits is not None  # every form of _NUMBER has some
+    return int(digits[0]), unwrap(rest)

@@ -39,6 +39,8 @@ _THOUGHT = re.compile(
 )
 _TURN_ENDS = re.compile(r"(?:<\|\w{1,24}\|>|</s>|<end_of_turn>|<eos>)\Z")
 _LONGEST_END = 32
+#: What Sokoban's parser takes for a step in place, beside the moves that are offered.
+_IDLE = frozenset({"noop", "no operation", "still"})
 #: Between several moves on one line.
 _SEPARATOR = re.compile(r"\|\||[,;]")
 
@@ -61,7 +63,7 @@ def read_command(answer: object, admissible: Collection[str] = ()) -> str:
     Several lines are several moves for some environments, and a command with a remark for others.
     In tags they are taken whole, unless the first of them is a command by itself. Without tags the
     first is taken, unless all of them are moves: the admissible commands are single words, and
-    every line is made of those.
+    every line is made of those (and of waiting).
 
     Args:
         answer: What the model wrote; anything that is not a string is no command.
@@ -155,9 +157,11 @@ def _is_blank(text: str, place: int) -> bool:
 
 
 def _moves(found: Collection[str], known: Collection[str]) -> bool:
-    """Whether all lines are moves, with a verb before them or without: "push left", "Up || up"."""
+    """Whether all lines are moves: with a verb ("push left"), several ("Up || up"), or waiting."""
     words = {command.casefold() for command in known if command != SUB_DONE}
     if not words or not all(word.isalpha() for word in words):
         return False
     parts = [part.casefold().split() for line in found for part in _SEPARATOR.split(line)]
-    return all(0 < len(part) <= 2 and part[-1] in words for part in parts)
+    return all(
+        (0 < len(part) <= 2 and part[-1] in words) or " ".join(part) in _IDLE for part in parts
+    )

@@ -63,7 +63,8 @@ class ALFWorldEnv(TaskEnv):
     and ``expert`` (the oracle's next command, "" where there is none).
 
     ## Arguments
-    ``split``: "train", "valid_seen" (= "valid"), "valid_unseen" (= "test"), "all".
+    ``split``: "train", "valid_seen" (= "valid", "eval_in_distribution"), "valid_unseen" (=
+    "test", "eval_out_of_distribution"), "all".
     ``data``: a folder with the official zip archives or the unpacked tree; "generated"; None: the
     installed official games, else generated ones. ``dialect``: play any game with the strings of
     release "2.1.1" or "2.1.2"; None: the file's own. ``goals``: "templated", or "human" for what

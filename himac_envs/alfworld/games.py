@@ -21,7 +21,13 @@ from himac_envs.alfworld.problem import parse_problem
 from himac_envs.alfworld.rules import read_rules
 from himac_envs.task import UnknownSplitError, UnknownTaskError
 
-SPLIT_ALIASES: Final = {"valid": "valid_seen", "test": "valid_unseen"}
+#: Other names of the splits: the suite's, and those of the original's configuration files.
+SPLIT_ALIASES: Final = {
+    "valid": "valid_seen",
+    "test": "valid_unseen",
+    "eval_in_distribution": "valid_seen",
+    "eval_out_of_distribution": "valid_unseen",
+}
 # A game takes some 25 kB: all official ones together stay under 110 MB.
 _GAMES_KEPT: Final = 4096
 
@@ -124,7 +130,8 @@ class OfficialLibrary:
         """The split's ids, sorted.
 
         Args:
-            split: "train", "valid_seen" (or "valid"), "valid_unseen" (or "test") or "all".
+            split: "train", "valid_seen" (or "valid", "eval_in_distribution"), "valid_unseen" (or
+                "test", "eval_out_of_distribution") or "all".
 
         Raises:
             UnknownSplitError: No such split, or it has no games here.

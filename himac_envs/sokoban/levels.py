@@ -35,30 +35,38 @@ _CODES = {
     "$": (1, 4), "b": (1, 4), "@": (1, 5), "p": (1, 5),
     "+": (2, 5), "P": (2, 5),
 }  # fmt: skip
-_BOARD = re.compile(r"^[ \-_]*[#0-9(][#@+$*. \-_pPbBoO0-9|()]*$")
+_BOARD = re.compile(r"^[ \-_]*[#0-9(][#@+$*. \-_pPbBo0-9|()]*$")
+#: What a row may hold besides the codes: run-length encoding.
+_PACKING = "0123456789|()"
 _RUN = re.compile(r"(\d+)([^\d()])")
 _GROUP = re.compile(r"(\d*)\(([^()]*)\)")
 _MAX_CELLS = 10_000
 SUFFIXES = (".txt", ".xsb", ".sok")
 
 
-def parse_levels(text: str, source: str = "text") -> list[Level]:
+def parse_levels(
+    text: str, source: str = "text", path: str | os.PathLike[str] | None = None
+) -> list[Level]:
     """Read every level of a text.
 
     Args:
         text: The text of a file.
         source: Its name; level *n* (from 0) is named ``<source>:<n>``.
+        path: The file, for messages.
 
     Raises:
-        LevelError: A level cannot be read or played; the message names it and its line.
+        LevelError: A level cannot be read or played; the message names it, its file and line, and
+            the column of a character that no level has.
     """
-    return [_level(rows, f"{source}:{n}", line) for n, (line, rows) in enumerate(_blocks(text))]
+    return [
+        _level(rows, f"{source}:{n}", line, path) for n, (line, rows) in enumerate(_blocks(text))
+    ]
 
 
 def read_levels(path: str | os.PathLike[str], source: str | None = None) -> list[Level]:
     """Read every level of a file; see :func:`parse_levels`."""
     path = Path(path)
-    return parse_levels(_read(path), source or path.stem)
+    return parse_levels(_read(path), source or path.stem, path)
 
 
 def format_xsb(room: Level | Board) -> str:
@@ -88,7 +96,7 @@ def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
     rows: list[str] = []
     start = 0
     for number, line in enumerate(text.splitlines(), 1):
-        if "#" in line and _BOARD.match(line):
+        if "#" in line and (_BOARD.match(line) or (rows and _is_spoilt(line))):
             if not rows:
                 start = number
             rows.append(line.rstrip())
@@ -97,6 +105,13 @@ def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
             rows = []
     if rows:
         yield start, rows
+
+
+def _is_spoilt(line: str) -> bool:
+    """Whether a line among a level's rows is a row with a few characters that no level has."""
+    row = line.strip()
+    strange = sum(c not in _CODES and c not in _PACKING for c in row)
+    return row.startswith("#") and row.endswith("#") and 3 * strange < len(row)
 
 
 def _expand(row: str) -> str:
@@ -111,8 +126,18 @@ def _expand(row: str) -> str:
     return _RUN.sub(lambda m: m.group(2) * min(int(m.group(1)), _MAX_CELLS), row)
 
 
-def _level(lines: Sequence[str], name: str, line: int) -> Level:
-    where = f"{name} (line {line})"
+def _level(
+    lines: Sequence[str], name: str, line: int, path: str | os.PathLike[str] | None = None
+) -> Level:
+    of = "" if path is None else f"{os.fspath(path)}, "
+    for number, row in enumerate(lines, line):
+        for column, character in enumerate(row, 1):
+            if character not in _CODES and character not in _PACKING:
+                raise LevelError(
+                    f"{of}line {number}, column {column}: {character!r} is no Sokoban character "
+                    f"(in {row!r}, of {name}); rows are written with # @ + $ * . and blanks"
+                )
+    where = f"{of}line {line}: {name}"
     rows = [row for each in lines for row in _expand(each).split("|")]
     cols = max(map(len, rows))
     if len(rows) * cols > _MAX_CELLS:
@@ -122,8 +147,8 @@ def _level(lines: Sequence[str], name: str, line: int) -> Level:
     fixed = np.ones_like(state)
     for r, row in enumerate(rows, 1):
         for c, character in enumerate(row, 1):
-            if character not in _CODES:
-                raise LevelError(f"{where}: {character!r} is no Sokoban character (in {row!r})")
+            if character not in _CODES:  # what is left of brackets that do not close
+                raise LevelError(f"{where}: {character!r} has no meaning there (in {row!r})")
             fixed[r, c], state[r, c] = _CODES[character]
     outside = [(0, 0)]
     seen = np.zeros(state.shape, bool)
@@ -142,7 +167,7 @@ def _level(lines: Sequence[str], name: str, line: int) -> Level:
     try:
         return Level.from_arrays(fixed[inner], state[inner], name)
     except LevelError as error:
-        raise LevelError(f"line {line}: {error}") from None
+        raise LevelError(f"{of}line {line}: {error}") from None
 
 
 class NumberedIds(Sequence[str]):
@@ -193,7 +218,7 @@ class NumberedIds(Sequence[str]):
 
 @lru_cache(maxsize=64)
 def _cached_levels(path: Path, source: str, _stamp: tuple[int, int]) -> tuple[Level, ...]:
-    return tuple(parse_levels(_read(path), source))
+    return tuple(parse_levels(_read(path), source, path))
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -222,7 +247,7 @@ class LevelFolder:
         if self.path.is_file():
             self.files = {self.name: self.path}
         else:
-            found = [p for p in self.path.rglob("*") if p.suffix in SUFFIXES and p.is_file()]
+            found = [p for p in _files(self.path) if p.suffix.lower() in SUFFIXES]
             named = {str(p.relative_to(self.path).with_suffix("").as_posix()): p for p in found}
             self.files = {name: named[name] for name in sorted(named, key=_natural)}
         if not self.files:
@@ -289,8 +314,8 @@ class LevelFolder:
         rows = cols = 0
         for name in self.split_files(split):
             path = self.files[name]
-            if path.suffix == ".txt":
-                levels: Sequence[Level] = parse_levels(_first_block(path), name)
+            if path.suffix.lower() == ".txt":
+                levels: Sequence[Level] = [_first_level(path, name)]
             else:
                 levels = _cached_levels(path, name, _stamp(path))
             for level in levels:
@@ -298,9 +323,21 @@ class LevelFolder:
         return rows, cols
 
 
-def _first_block(path: Path) -> str:
-    for _, rows in _blocks(_read(path)):
-        return "\n".join(rows)
+def _files(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Every file below a folder, behind links too; a link that leads back up is left alone."""
+    real = os.path.realpath(folder)
+    if real in above or not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _files(path, above | {real})
+        elif path.is_file():
+            yield path
+
+
+def _first_level(path: Path, name: str) -> Level:
+    for line, rows in _blocks(_read(path)):
+        return _level(rows, f"{name}:0", line, path)
     raise LevelError(f"{path} holds no level")
 
 

@@ -57,6 +57,9 @@ def test_the_official_counts(library: OfficialLibrary) -> None:
         assert list(ids) == sorted(set(ids))
         assert all(id_.count("/") == 2 for id_ in ids)
     assert library.task_ids("valid") == library.task_ids("valid_seen")
+    assert library.task_ids("eval_in_distribution") == library.task_ids("valid_seen")
+    with pytest.raises(UnknownSplitError, match="'valid_unseen' has no tasks"):
+        library.task_ids("eval_out_of_distribution")
 
 
 def test_a_tasks_type_is_its_folders_beginning(library: OfficialLibrary) -> None:

@@ -15,6 +15,8 @@ def test_splits_and_their_official_names() -> None:
     library = GeneratedLibrary()
     assert library.counts() == {"train": 10_000, "valid": 1_000, "test": 1_000, "all": 12_000}
     assert library.task_ids("valid_seen") is library.task_ids("valid")
+    assert library.task_ids("eval_in_distribution") is library.task_ids("valid")
+    assert library.task_ids("eval_out_of_distribution") is library.task_ids("test")
     assert library.task_ids("valid_unseen") is library.task_ids("test")
     with pytest.raises(UnknownSplitError, match=r"'dev' is not a split .* 'train': 10000 tasks"):
         library.task_ids("dev")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from himac_agents.agents.agent import Executor
@@ -28,6 +27,7 @@ from himac_agents.prompts import (
 from himac_agents.prompts.parsing import undress
 from himac_envs.answers import tag, tagged, unwrap
 from himac_envs.blueprint import SUB_DONE, Blueprint, clean
+from himac_envs.sokoban.text import parse_actions
 
 ENVS = {"alfworld": "ALFWorld", "webshop": "WebShop", "sokoban": "Sokoban"}
 STYLES = ("compact", "compact-gather", "chat", "verl-agent")
@@ -244,6 +244,9 @@ def test_several_moves_on_lines() -> None:
         assert read_command(answer, moves) == "Right\nUp"
     assert read_command("push right, up\nmove up", moves) == "push right, up\nmove up"
     assert read_command("right\nThe box is there.", moves) == "right"
+    for answer in ("up\nnoop", "still\nno operation || Up", "<action>up\nStill</action>"):
+        assert parse_actions(read_command(answer, moves), limit=3) is not None
+        assert read_command(answer, moves).count("\n") == 1
     assert read_command("<action>right\nThe box is there.</action>", moves) == "right"
     # Where commands are sentences, one is played at a time.
     assert read_command("go north\ngo south", ["go north", "go south"]) == "go north"
@@ -331,8 +334,7 @@ def test_the_environment_hears_several_moves(prompts: Prompts, dress: str) -> No
     env: Any = gym.make("HiMAC-Sokoban-Flat-v0", data="generated", actions_per_step=3)
     observation, info = env.reset(seed=3)
     played = [("Right\nUp", 2), ("push left\nup", 2), ("up\ndown\nup\nup", 3)]
-    if dress == "<action>{}</action>":
-        played.append(("no operation\nup; noop", 3))  # what stands in tags is taken whole
+    played.append(("no operation\nup; noop", 3))
     for moves, taken in played:
         before = info["step"]
         action = Executor(Says(dress.format(moves)), prompts).act(observation, info)
@@ -386,15 +388,33 @@ def test_any_admissible_command_is_read_back(command: str) -> None:
         assert style.read(style.write_command(command), [command, "wait"]) == command
 
 
+def test_one_mark_is_taken_off_an_item() -> None:
+    texts = [
+        *Blueprint.parse("- 5 - go\n- **1.** look").texts(),
+        *Blueprint.parse("- 1. go").texts(),
+    ]
+    assert texts == ["5 - go", "**1.** look", "1. go"]
+    # Bullets before numbers that count on from 1 are one mark.
+    for twice in (
+        "- 1. go\n- 2. look",
+        "* **Step 1:** go\n* **Step 2:** look",
+        "- 1 - go\n- 2) look",
+    ):
+        assert Blueprint.parse(twice).texts() == ["go", "look"]
+    assert Blueprint.parse("- 2. go\n- 1. look").texts() == ["2. go", "1. look"]
+
+
 def _is_bare(text: str) -> bool:
     text = clean(text)
-    # Not a box to tick, nor the number of a list ("5 - go"): a reader takes these off.
-    numbered = re.match(r"\d+ *-\s", text) is not None
-    return unwrap(text) == text and not text.startswith("[ ]") and not numbered
+    # Not a box to tick: it is part of a list's mark.
+    return unwrap(text) == text and not text.startswith("[ ]")
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(_WORDS.filter(_is_bare), min_size=1, max_size=8))
+@example(["5 - go", "1. go"])
+@example(["1. go"])
+@example(["Step 1: go", "Step 3: stop"])
 def test_any_blueprint_is_read_back(texts: list[str]) -> None:
     blueprint = Blueprint.of(texts)
     for style in (CompactPrompts(), ChatPrompts()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import gymnasium as gym
@@ -10,7 +11,13 @@ import pytest
 
 import himac_envs  # noqa: F401
 from himac_envs.sokoban.generate import RoomGenerator
-from himac_envs.sokoban.levels import LevelFolder, NumberedIds, format_xsb, parse_levels
+from himac_envs.sokoban.levels import (
+    LevelFolder,
+    NumberedIds,
+    format_xsb,
+    parse_levels,
+    read_levels,
+)
 from himac_envs.sokoban.rules import LevelError
 
 TWO = """Some collection
@@ -136,3 +143,59 @@ def test_numbered_ids() -> None:
     assert len(NumberedIds([])) == 0
     many = NumberedIds([("fast", range(10**9))])
     assert many[np.int64(123_456_789)] == "fast:123456789"
+
+
+def test_folders_behind_links_and_capital_endings(tmp_path: Path) -> None:
+    real = tmp_path / "elsewhere"
+    (real / "deep").mkdir(parents=True)
+    (real / "deep" / "mine.XSB").write_text(TWO)
+    (real / "one.Txt").write_text(TWO)
+    folder = tmp_path / "levels"
+    folder.mkdir()
+    (folder / "linked").symlink_to(real, target_is_directory=True)
+    (real / "deep" / "back").symlink_to(folder, target_is_directory=True)  # round in a circle
+    (folder / "file.xsb").symlink_to(real / "one.Txt")
+    (folder / "gone.xsb").symlink_to(tmp_path / "nowhere")
+    found = LevelFolder(folder)
+    assert list(found.files) == ["file", "linked/deep/mine", "linked/one"]
+    env = gym.make("HiMAC-Sokoban-Flat-v0", data=str(folder), split="all")
+    assert env.reset(options={"task_id": "linked/deep/mine:1"})[1]["task_id"].endswith("mine:1")
+    link = tmp_path / "link"
+    link.symlink_to(folder, target_is_directory=True)
+    assert list(LevelFolder(link).files) == list(found.files)
+
+
+@pytest.mark.parametrize("name", ["levels.xsb", "levels.txt"])
+@pytest.mark.parametrize(
+    ("row", "column", "character"),
+    [("#@x$.#", 3, "'x'"), ("#@$.\t#", 5, r"'\t'"), ("# @Q$.#", 4, "'Q'"), ("#@$O.#", 4, "'O'")],
+)
+def test_a_bad_character_is_named_by_file_line_and_column(
+    tmp_path: Path, name: str, row: str, column: int, character: str
+) -> None:
+    file = tmp_path / name
+    good = "#####\n#@$.#\n#####"
+    file.write_text(f"Level 1 #\n{good}\n\n; 2\n#######\n#     #\n{row}\n#######\n")
+    message = (
+        f"{re.escape(str(file))}, line 9, column {column}: {re.escape(character)} is no Sokoban"
+    )
+    with pytest.raises(LevelError, match=message):
+        read_levels(file)
+    with pytest.raises(LevelError, match=message):
+        env = gym.make("HiMAC-Sokoban-Flat-v0", data=str(file))
+        env.reset(options={"task_id": "levels:1"})
+    with pytest.raises(LevelError, match=f"line 9, column {column}"):
+        parse_levels(file.read_text())
+
+
+def test_other_faults_name_the_file_too(tmp_path: Path) -> None:
+    file = tmp_path / "bad.txt"
+    for text, why in (("\n####\n#@$.\n####", "do not close"), ("\n#####\n#@@$#\n#####", "player")):
+        file.write_text(text)
+        with pytest.raises(LevelError, match=f"{re.escape(str(file))}, line 2: .*{why}"):
+            read_levels(file)
+
+
+def test_titles_stay_titles() -> None:
+    first, second = parse_levels("#####\n#@$.#\n#####\n# Level two #\n#####\n#@$.#\n#####\n")
+    assert first.state == second.state

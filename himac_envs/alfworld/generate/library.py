@@ -21,7 +21,13 @@ from himac_envs.task import UnknownSplitError, UnknownTaskError
 
 # A game's tables take some 60 kB and a new one some 2 ms.
 _GAMES_KEPT = 512
-_ALIASES = {"valid_seen": "valid", "valid_unseen": "test"}
+#: What the official splits are called that these stand for; see `games.SPLIT_ALIASES`.
+_ALIASES = {
+    "valid_seen": "valid",
+    "valid_unseen": "test",
+    "eval_in_distribution": "valid",
+    "eval_out_of_distribution": "test",
+}
 
 
 class GeneratedLibrary:
@@ -52,7 +58,8 @@ class GeneratedLibrary:
         """Return a split's ids, sorted, without making a list of them.
 
         Args:
-            split: "train", "valid" (or "valid_seen"), "test" (or "valid_unseen") or "all".
+            split: "train", "valid" (or "valid_seen", "eval_in_distribution"), "test" (or
+                "valid_unseen", "eval_out_of_distribution") or "all".
 
         Raises:
             UnknownSplitError: No such split.
