@@ -10,6 +10,7 @@ the file of a kernel changes, and does not notice a change in another file that 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
@@ -29,14 +30,49 @@ U8: TypeAlias = NDArray[np.uint8]
 U32: TypeAlias = NDArray[np.uint32]
 U64: TypeAlias = NDArray[np.uint64]
 
+_log = logging.getLogger(__name__)
+
 try:
     from numba import config as _config
     from numba import njit as _njit
+    from numba.core import event as _event
 except ImportError:
     COMPILED = False
     """Whether the kernels are machine code."""
 else:
     COMPILED = not _config.DISABLE_JIT
+
+
+if COMPILED:
+
+    class _Announcer(_event.Listener):  # type: ignore[misc]
+        """Tells, once a process, that kernels are being compiled.
+
+        numba calls it whenever a function is compiled, and not where its cache on disk has it.
+        """
+
+        told = False
+
+        def on_start(self, event: Any) -> None:
+            dispatcher = event.data.get("dispatcher")
+            module = getattr(getattr(dispatcher, "py_func", None), "__module__", "")
+            if self.told or not module.startswith("himac_envs."):
+                return
+            self.told = True
+            kept = dispatcher.stats.cache_path
+            _log.warning(
+                "compiling the inner loops of %s, which takes up to half a minute: %s",
+                ".".join(module.split(".")[:2]),
+                f"once, then they are kept in {kept}"
+                if kept
+                else "in every process, as numba finds no folder for its cache "
+                "(set NUMBA_CACHE_DIR to one that can be written to)",
+            )
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    _event.register("numba:compile", _Announcer())
 
 
 def kernel(function: F) -> F:
