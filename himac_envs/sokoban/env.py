@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from himac_envs._version import __version__
 from himac_envs.blueprint import MAX_SUBGOALS, Blueprint
 from himac_envs.sokoban import subgoals
 from himac_envs.sokoban.generate import GeneratorName
@@ -164,6 +165,11 @@ class SokobanEnv(RoomView, TaskEnv):
     def task_ids(self, split: str | None = None) -> Sequence[str]:
         """Return ``<generator or file>:<number>`` for every level of a split, in order."""
         return self.source.ids(self.split if split is None else split)
+
+    @property
+    def data_version(self) -> str:
+        """The version of the rooms: the package's for generated rooms and puzzles, else ""."""
+        return __version__ if self.data_name in ("generated", "puzzles") else ""
 
     def _start(self, task_id: str) -> Outcome:
         return self._begin(self.source.level(task_id))
