@@ -143,6 +143,38 @@ class _Settings(dict[str, Any]):
         return _Settings(self)
 
 
+@dataclass(frozen=True)
+class Change:
+    """A change of a benchmark's tasks: figures from before are of other tasks.
+
+    Attributes:
+        version: The first version of the package that has it.
+        what: What has changed, in a sentence.
+    """
+
+    version: str
+    what: str
+
+
+def changes_since(benchmark: str, version: str) -> list[Change]:
+    """Return what has changed in a benchmark's tasks after a version of the package.
+
+    Args:
+        benchmark: "alfworld", "webshop" or "sokoban".
+        version: Such as "0.1.0".
+    """
+    found: list[Change] = []
+    for name in names("envs"):
+        card = read("envs", name)
+        if any(row["benchmark"] == benchmark for row in card.get("env", [])):
+            found += [Change(**row) for row in card.get("changed", [])]
+    return [change for change in found if _numbers(version) < _numbers(change.version)]
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
+
+
 def register_all() -> None:
     """Register every card's id with Gymnasium; ids already registered are left alone."""
     for card in env_cards().values():

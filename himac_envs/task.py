@@ -24,6 +24,7 @@ from gymnasium.spaces.utils import flatdim, flatten, flatten_space, unflatten
 from gymnasium.vector.utils import create_shared_memory
 from numpy.typing import NDArray
 
+from himac_envs._version import __version__
 from himac_envs.blueprint import MAX_SUBGOALS, Blueprint
 
 Observation: TypeAlias = dict[str, Any]
@@ -212,6 +213,11 @@ class TaskEnv(StepLimited, gym.Env[Observation, str], ABC):
     default_max_steps: ClassVar[int] = 50
     default_max_subgoals: ClassVar[int] = MAX_SUBGOALS
     data_name: str = "generated"
+
+    @property
+    def data_version(self) -> str:
+        """The version of the data set: of what comes with the package, its own; else ""."""
+        return __version__ if self.data_name.startswith("generated") else ""
 
     def __init__(
         self,

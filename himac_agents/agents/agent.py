@@ -57,11 +57,13 @@ class Planner:
         policy: Who is asked.
         prompts: What it reads.
         sampling: How its answers are drawn.
+        training_seed: The seed of the run that trained it; None where none of ours did.
     """
 
     policy: AnyPolicy
     prompts: Prompts = field(default_factory=CompactPrompts)
     sampling: Sampling = field(default_factory=lambda: Sampling(1.0, 64))
+    training_seed: int | None = None
 
     async def draft(self, memory: Memory, observation: Observation, info: Info) -> Decision:
         """A blueprint for an environment in phase plan.
@@ -121,6 +123,7 @@ class Executor:
         sees: What it remembers on a hierarchical environment: its "segment", as in the paper, or
             the whole "episode", sub-goals before included.
         keep_thoughts: Whether it reads, at its next step, what it thought (`<think>`) at this one.
+        training_seed: The seed of the run that trained it; None where none of ours did.
     """
 
     policy: AnyPolicy
@@ -130,6 +133,7 @@ class Executor:
     history: int | None = None
     sees: Literal["segment", "episode"] = "segment"
     keep_thoughts: bool = False
+    training_seed: int | None = None
     _memory: Memory | None = field(default=None, init=False, repr=False)
     _task: str = field(default="", init=False, repr=False)
 
@@ -279,9 +283,23 @@ def at_temperature(agent: HiMACAgent, temperature: float) -> HiMACAgent:
 
 
 def assemble(
-    config: TrainConfig, policies: Mapping[str, Any], prompts: Prompts, hierarchical: bool
+    config: TrainConfig,
+    policies: Mapping[str, Any],
+    prompts: Prompts,
+    hierarchical: bool,
+    *,
+    trained: bool = True,
 ) -> HiMACAgent:
-    """Planner and executor over one policy or over one each; a flat agent for a flat method."""
+    """Planner and executor over one policy or over one each; a flat agent for a flat method.
+
+    Args:
+        config: The settings of the run, or those to play with.
+        policies: By role, or "policy" for both.
+        prompts: What they read.
+        hierarchical: Whether there is a planner.
+        trained: Whether the run of these settings trains the policies, or has.
+    """
+    seed = config.seed if trained else None
     command = Sampling(config.temperature, config.max_command_tokens)
     executor = Executor(
         in_role("executor", policies),
@@ -291,11 +309,12 @@ def assemble(
         history=history_of(config),
         sees=config.executor_history,
         keep_thoughts=config.keep_thoughts,
+        training_seed=seed,
     )
     if not hierarchical:
         return HiMACAgent(None, executor)
     plan = Sampling(config.temperature, config.max_blueprint_tokens)
-    return HiMACAgent(Planner(in_role("planner", policies), prompts, plan), executor)
+    return HiMACAgent(Planner(in_role("planner", policies), prompts, plan, seed), executor)
 
 
 def history_of(config: TrainConfig) -> int | None:

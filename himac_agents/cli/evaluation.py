@@ -84,6 +84,7 @@ def run(
     split: str | None = None,
     episodes: int | None = None,
     seeds: tuple[int, ...] | None = None,
+    draws: int | None = None,
     temperature: float | None = None,
     image: bool = False,
     prompt: str | None = None,
@@ -115,6 +116,7 @@ def run(
         split: Which tasks (default: test).
         episodes: How many tasks, spread evenly over the split (default: 100).
         seeds: Each task is played once for each seed; intervals are taken over tasks.
+        draws: Of a protocol that resamples its tasks: how often they are drawn (default: 1).
         temperature: Of sampling; 0 is greedy (default: 1).
         image: Observations with pictures, for models that see (Sokoban).
         prompt: The style of prompts: auto, compact, chat or verl-agent.
@@ -139,6 +141,7 @@ def run(
     from himac_agents.evaluation.evaluate import evaluate
     from himac_agents.evaluation.loading import Players, trained_hierarchy, trained_with
     from himac_agents.evaluation.records import RecordFile
+    from himac_agents.evaluation.resampled import evaluate_resampled
     from himac_agents.files import write_atomically
     from himac_agents.policies.threads import set_threads
 
@@ -146,8 +149,9 @@ def run(
         agent = "api"
     given = {"max_command_tokens": max_command_tokens, "max_blueprint_tokens": max_blueprint_tokens}
     protocol = _protocol(env, preset).replace(
-        split=split, episodes=episodes, seeds=seeds, temperature=temperature, prompt=prompt, **given
-    )
+        split=split, episodes=episodes, seeds=seeds, draws=draws, temperature=temperature,
+        prompt=prompt, **given,
+    )  # fmt: skip
     actor = executor or agent
     name, flat = _asked(env, protocol, environment.flat, planner, actor)
     given_kwargs = environment.arguments() | ({"image": True} if image else {})
@@ -186,6 +190,8 @@ def run(
                 print(note, file=sys.stderr)
     if protocol.official and "data" not in given_kwargs:
         _insist_on_official_data(played, whole)
+    if resume and protocol.resampled:
+        raise ValueError("--resume: a protocol that resamples its tasks is played from its start")
     if resume and records is None:
         raise ValueError("--resume needs --records FILE, the file of the interrupted evaluation")
     names = {"agent": agent, "planner": planner, "executor": executor, "preset": preset}
@@ -196,26 +202,43 @@ def run(
         asked = {"model": remote.model or None, "base_url": remote.base_url or None}
         about = _about(protocol, env_id, kwargs, **told, **how, **asked)
         file = RecordFile(records, about, resume=resume, transcripts=transcripts)
-    with _progress(made, protocol.episodes * len(protocol.seeds)) as tick:
+    with _progress(made, protocol.episodes * len(protocol.seeds) * protocol.draws) as tick:
 
         def ended(record: Record, episode: Episode) -> None:
             if file is not None:
                 file.add(record, episode)
             tick()
 
-        result = evaluate(
-            made,
-            env_id,
-            protocol.split,
-            protocol.episodes,
-            protocol.seeds,
-            temperature=protocol.temperature,
-            lanes=lanes,
-            known=[] if file is None else file.known,
-            on_record=ended,
-            **kwargs,
-        )
-    found = {**result.to_json(), "env": env_id, "split": protocol.split, **told}
+        if protocol.resampled:
+            drawn = evaluate_resampled(
+                made,
+                env_id,
+                protocol.split,
+                protocol.episodes,
+                protocol.draws,
+                protocol.seeds[0],
+                temperature=protocol.temperature,
+                lanes=lanes,
+                on_record=ended,
+                **kwargs,
+            )
+            result, further = drawn.result, {"draws": drawn.to_json()}
+        else:
+            further = {}
+            result = evaluate(
+                made,
+                env_id,
+                protocol.split,
+                protocol.episodes,
+                protocol.seeds,
+                temperature=protocol.temperature,
+                lanes=lanes,
+                known=[] if file is None else file.known,
+                on_record=ended,
+                say=lambda note: print(f"note: {note}", file=sys.stderr),
+                **kwargs,
+            )
+    found = {**result.to_json(), **further, "env": env_id, "split": protocol.split, **told}
     _show(found, Console())
     broken = [r.error for r in result.records if r.error is not None]
     if broken:
@@ -376,6 +399,7 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
         "split",
         "agent",
         "usage",
+        "manifest",
     )
     for key, value in found.items():
         if key not in shown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from himac_agents.agents.agent import HiMACAgent, at_temperature
 from himac_agents.config import check_seeds
 from himac_agents.distributed import team
 from himac_agents.evaluation.intervals import wilson
+from himac_agents.evaluation.manifest import manifest_of
 from himac_agents.evaluation.metrics import Record, summarise
 from himac_agents.policies import noise
 from himac_agents.rollouts.collect import collect
@@ -35,6 +37,7 @@ class EvalResult:
         temperature: Sampling temperature, 0 for greedy.
         records: [episodes] what each was like, in the same order.
         usage: What remote models were asked and what it cost, by model.
+        manifest: What the evaluation was of; see `evaluation.manifest`.
     """
 
     successes: NDArray[np.float64]
@@ -46,6 +49,7 @@ class EvalResult:
     temperature: float = 1.0
     records: tuple[Record, ...] = ()
     usage: Mapping[str, Any] = field(default_factory=dict)
+    manifest: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -54,6 +58,7 @@ class EvalResult:
         seeds: Sequence[int],
         temperature: float,
         usage: Mapping[str, Any] | None = None,
+        manifest: Mapping[str, Any] | None = None,
     ) -> EvalResult:
         """The result of episodes: all tasks with the first seed, then all with the next, ..."""
         return cls(
@@ -66,6 +71,7 @@ class EvalResult:
             temperature=temperature,
             records=tuple(records),
             usage=usage or {},
+            manifest=manifest or {},
         )
 
     @property
@@ -98,6 +104,8 @@ class EvalResult:
             found |= summarise(self.records)
         if self.usage:
             found["usage"] = dict(self.usage)
+        if self.manifest:
+            found["manifest"] = dict(self.manifest)
         return found
 
 
@@ -108,6 +116,19 @@ def spread(ids: Sequence[str], count: int) -> list[str]:
     return [ids[i * len(ids) // count] for i in range(count)]
 
 
+def panel_of(
+    pool: EnvPool, split: str, count: int, say: Callable[[str], None] = warnings.warn
+) -> list[str]:
+    """The `spread` of a split, with a word where it has fewer tasks than were asked for."""
+    ids = pool.task_ids(split)
+    if count > len(ids):
+        say(
+            f"{count:,} tasks were asked for and split {split!r} has {len(ids):,}: each is played "
+            "once a seed (more seeds give more episodes of the same tasks)"
+        )
+    return spread(ids, count)
+
+
 def evaluate_tasks(
     agent: HiMACAgent,
     pool: EnvPool,
@@ -115,6 +136,7 @@ def evaluate_tasks(
     *,
     temperature: float = 1.0,
     seeds: Sequence[int] = (0,),
+    split: str = "",
     on_episode: Callable[[Episode], None] | None = None,
     on_record: Callable[[Record, Episode], None] | None = None,
 ) -> EvalResult:
@@ -128,26 +150,67 @@ def evaluate_tasks(
         task_ids: What.
         temperature: 0 is greedy.
         seeds: Each task is played once a seed. An episode depends on its task and seed alone.
+        split: What the tasks are called together, for the manifest.
         on_episode: Called with each finished episode, in the order in which they end.
         on_record: Called with what each finished episode amounts to, and the episode.
+
+    Raises:
+        ValueError: A task or a seed is named twice.
     """
     check_seeds(*seeds)
-    player, together = at_temperature(agent, temperature), team()
+    check_once(task_ids, "task")
+    check_once(seeds, "seed")
     records: list[Record] = []
     for seed in seeds:
         requests = [EpisodeRequest(task_id, i) for i, task_id in enumerate(task_ids)]
+        records += play_requests(
+            agent, pool, requests, seed, temperature, on_episode=on_episode, on_record=on_record
+        )
+    told = manifest_of(
+        agent, pool[0], task_ids, records, temperature=temperature, seeds=seeds, split=split
+    )
+    return EvalResult.of(records, seeds, temperature, usage(agent), told)
 
-        def told(episode: Episode, seed: int = seed) -> None:
-            if on_episode is not None:
-                on_episode(episode)
-            if on_record is not None:
-                on_record(Record.of(episode, seed), episode)
 
-        key = noise.key("evaluation", seed)
-        played = collect(player, pool, together.share(requests), seed=key, on_episode=told)
-        mine = [Record.of(episode, seed) for episode in played]
-        records += [record for part in together.gather(mine) for record in part]
-    return EvalResult.of(records, seeds, temperature, usage(agent))
+def play_requests(
+    agent: HiMACAgent,
+    pool: EnvPool,
+    requests: Sequence[EpisodeRequest],
+    seed: int,
+    temperature: float,
+    *,
+    on_episode: Callable[[Episode], None] | None = None,
+    on_record: Callable[[Record, Episode], None] | None = None,
+) -> list[Record]:
+    """The records of requests played with one seed of sampling; see `evaluate_tasks`."""
+    player, together = at_temperature(agent, temperature), team()
+
+    def told(episode: Episode) -> None:
+        if on_episode is not None:
+            on_episode(episode)
+        if on_record is not None:
+            on_record(Record.of(episode, seed), episode)
+
+    key = noise.key("evaluation", seed)
+    played = collect(player, pool, together.share(requests), seed=key, on_episode=told)
+    mine = [Record.of(episode, seed) for episode in played]
+    return [record for part in together.gather(mine) for record in part]
+
+
+def check_once(values: Sequence[Any], kind: str) -> None:
+    """Refuses a panel that names something twice.
+
+    Raises:
+        ValueError: It does.
+    """
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(
+                f"{kind} {value!r} stands twice in the panel: each task is played exactly once a "
+                "seed, so give different ones"
+            )
+        seen.add(value)
 
 
 def usage(agent: HiMACAgent) -> dict[str, Any]:
@@ -167,6 +230,7 @@ def evaluate(
     lanes: int = 128,
     known: Sequence[Record] = (),
     on_record: Callable[[Record, Episode], None] | None = None,
+    say: Callable[[str], None] = warnings.warn,
     **env_kwargs: Any,
 ) -> EvalResult:
     """Evaluates an agent on an environment's split.
@@ -175,23 +239,30 @@ def evaluate(
         agent: A hierarchical agent for a hierarchical id, a flat one for a flat id.
         env_id: A registered id.
         split: Which tasks.
-        episodes: How many tasks, spread over the split.
+        episodes: How many tasks, spread over the split; all of them where it has no more.
         seeds: Each task is played once a seed.
         temperature: 0 is greedy.
         lanes: Environments that play at the same time.
         known: Episodes of an interrupted evaluation: they are not played again.
         on_record: Called with what each episode amounts to, once it has ended, and the episode.
+        say: Called with a word where the split has fewer tasks than were asked for.
         **env_kwargs: For the environment.
+
+    Raises:
+        ValueError: A seed is named twice.
     """
+    check_seeds(*seeds)
+    check_once(seeds, "seed")
     pool = EnvPool(lambda: registry.make(env_id, split=split, **env_kwargs), lanes)
-    ids = spread(pool.task_ids(split), episodes)
+    ids = panel_of(pool, split, episodes, say)
     records: list[Record] = []
     for seed in seeds:
         have = {r.task_id: r for r in known if r.seed == seed}
-        left = [task_id for task_id in ids if task_id not in have]
-        played = evaluate_tasks(
-            agent, pool, left, temperature=temperature, seeds=(seed,), on_record=on_record
-        )
-        have |= {record.task_id: record for record in played.records}
+        left = [EpisodeRequest(t, i) for i, t in enumerate(ids) if t not in have]
+        played = play_requests(agent, pool, left, seed, temperature, on_record=on_record)
+        have |= {record.task_id: record for record in played}
         records += [have[task_id] for task_id in ids]
-    return EvalResult.of(records, seeds, temperature, usage(agent))
+    told = manifest_of(
+        agent, pool[0], ids, records, temperature=temperature, seeds=seeds, split=split
+    )
+    return EvalResult.of(records, seeds, temperature, usage(agent), told)

@@ -213,4 +213,5 @@ def load_agent(
     # One policy plays both roles, so that it can be tried in the other kind of environment.
     method = method_of(config)
     sub_done = method.sub_done or method.hierarchical == flat
-    return assemble(config, policies, make_prompts(config, sub_done=sub_done), not flat)
+    made = make_prompts(config, sub_done=sub_done)
+    return assemble(config, policies, made, not flat, trained=run is not None)

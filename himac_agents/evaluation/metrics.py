@@ -9,6 +9,8 @@ question: see `himac_agents.evaluation.intervals`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ class Record:
         blueprint_valid: Whether every blueprint could be parsed.
         options: The environment's records of the sub-goals.
         error: Why the episode was cut off, if it was; it counts as a failure.
+        opening: A short hash of what the task showed at first, for the evaluation's manifest; ""
+            where it showed nothing.
     """
 
     task_id: str
@@ -51,6 +55,7 @@ class Record:
     blueprint_valid: bool
     options: tuple[dict[str, Any], ...]
     error: str | None
+    opening: str = ""
 
     @classmethod
     def of(cls, episode: Episode, seed: int) -> Record:
@@ -71,6 +76,7 @@ class Record:
             blueprint_valid=episode.blueprint_valid,
             options=tuple(episode.options),
             error=episode.error,
+            opening=opening_of(episode.first, episode.goal) if episode.first else "",
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -89,6 +95,7 @@ class Record:
             "blueprint_valid": self.blueprint_valid,
             "options": list(self.options),
             "error": self.error,
+            "opening": self.opening,
         }
 
     @classmethod
@@ -108,7 +115,18 @@ class Record:
             blueprint_valid=bool(values["blueprint_valid"]),
             options=tuple(values["options"]),
             error=values["error"],
+            opening=str(values.get("opening", "")),
         )
+
+
+def digest(parts: Iterable[str]) -> str:
+    """The SHA-256 of texts in their order, in hexadecimal digits."""
+    return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()
+
+
+def opening_of(first: str, goal: str) -> str:
+    """A short hash of what a task shows at first: the observation and the instruction."""
+    return digest([first, goal])[:16]
 
 
 def success_of(records: Sequence[Record]) -> dict[str, Any]:

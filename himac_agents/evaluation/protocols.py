@@ -30,6 +30,9 @@ class Protocol:
         split: Which tasks.
         episodes: How many of them, spread evenly over the split.
         seeds: Each task is played once for each.
+        resampled: Tasks are drawn anew at each draw, with repeats, as `evaluation.resampled` tells;
+            `episodes` is then the number of workers.
+        draws: How many draws of that kind.
         temperature: Of sampling; 0 is greedy.
         prompt: The style of prompts, for models that read any ("auto": the agent's own).
         max_command_tokens: The longest command that a model may write, thoughts included; 0: the
@@ -46,6 +49,8 @@ class Protocol:
     split: str = "test"
     episodes: int = 100
     seeds: tuple[int, ...] = (0,)
+    resampled: bool = False
+    draws: int = 1
     temperature: float = 1.0
     prompt: str = "auto"
     max_command_tokens: int = 0
@@ -63,6 +68,16 @@ class Protocol:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)}: give different ones, at least one")
         check_seeds(*self.seeds)
+        if self.draws < 1 or (self.draws > 1 and not self.resampled):
+            raise ValueError(
+                f"draws={self.draws}: only a protocol that resamples its tasks has several "
+                "(verl-agent-legacy); elsewhere more seeds play the same tasks again"
+            )
+        if self.resampled and len(self.seeds) > 1:
+            raise ValueError(
+                f"seeds={list(self.seeds)}: a protocol that resamples its tasks takes one seed and "
+                "several draws (--draws 20)"
+            )
         if self.temperature < 0:
             raise ValueError(f"temperature={self.temperature}: must be 0 or more")
 

@@ -134,7 +134,8 @@ def scripted(trainer: Running, expert: ExpertKind) -> dict[str, Any]:
     policy = Expert(expert, seed=trainer.config.seed, prompts=trainer.prompts)
     planner = None if trainer.flat else Planner(policy, trainer.prompts)
     agent = HiMACAgent(planner, Executor(policy, trainer.prompts))
-    return result.record(evaluate_tasks(agent, trainer.pool, trainer.eval_ids))
+    split = trainer.config.eval_split
+    return result.record(evaluate_tasks(agent, trainer.pool, trainer.eval_ids, split=split))
 
 
 BASELINES: dict[str, Callable[[Running], dict[str, Any]]] = {

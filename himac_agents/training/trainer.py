@@ -24,7 +24,7 @@ from himac_agents.algorithms.iteration import Iteration, Setting
 from himac_agents.algorithms.learner import Learner, cosine
 from himac_agents.algorithms.methods import Method, check, method_of, supervised_steps
 from himac_agents.config import TrainConfig
-from himac_agents.evaluation.evaluate import evaluate_tasks, spread
+from himac_agents.evaluation.evaluate import evaluate_tasks, panel_of
 from himac_agents.files import find_checkpoint, reading
 from himac_agents.policies import noise
 from himac_agents.policies.base import TokenBatch, in_role
@@ -99,9 +99,8 @@ class Trainer:
         self.team = distributed.join()
         if config.tasks < self.team.size:
             raise ValueError(f"tasks={config.tasks}: {self.team.size} processes need one each")
-        self.console = console or Console(stderr=True)
-        if not self.team.leads:
-            self.console = Console(quiet=True)
+        quiet = Console(quiet=True)
+        self.console = (console or Console(stderr=True)) if self.team.leads else quiet
         self.display = Display(self.console)
         self.method = method_of(config)
         self.flat = not self.method.hierarchical
@@ -112,7 +111,8 @@ class Trainer:
             else:
                 config, self.pool = parts.with_envs(config, envs, flat=self.flat)
             self.train_ids = self.pool.task_ids("train")
-            self.eval_ids = spread(self.pool.task_ids(config.eval_split), config.eval_episodes)
+            held_out = config.eval_split, config.eval_episodes
+            self.eval_ids = panel_of(self.pool, *held_out, self.display.say)
             self.panel = Panel(config, self.pool)
         self.config = config
         if agent is None:
@@ -334,8 +334,7 @@ class Trainer:
         greedy: bool = True,
     ) -> dict[str, Any]:
         """Held-out success at temperature 1 and (if asked) greedy, with each task's result."""
-        looks = samples or {}
-        agent = agent or self.agent
+        looks, agent = samples or {}, agent or self.agent
 
         def played(temperature: float, look: Sample | None) -> dict[str, Any]:
             count = len(self.team.share(self.eval_ids))
@@ -347,8 +346,9 @@ class Trainer:
                     tick()
 
                 found = evaluate_tasks(
-                    agent, self.pool, self.eval_ids, temperature=temperature, on_episode=ended
-                )
+                    agent, self.pool, self.eval_ids, temperature=temperature,
+                    split=self.config.eval_split, on_episode=ended,
+                )  # fmt: skip
             return result.record(found)
 
         forget(agent)

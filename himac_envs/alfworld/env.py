@@ -152,6 +152,11 @@ class ALFWorldEnv(TaskEnv):
         """
         return self.library.task_ids(self.split if split is None else split)
 
+    @property
+    def data_version(self) -> str:
+        """The release of the official games ("json_2.1.2_tw-pddl"), else the package's version."""
+        return super().data_version or self.data_name.rpartition("/")[2]
+
     def _playing(self) -> State:
         if self._state is None:
             raise HiMACError("no game is being played yet: call reset() first")

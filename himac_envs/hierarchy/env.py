@@ -91,7 +91,8 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
     that sub-goals end by ``subgoal_budget`` alone.
 
     ## Version History
-    v0: first release.
+    - v0: first release. What changed in the tasks below stands in their own classes' histories
+      (`SokobanEnv`: splits mended).
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from himac_envs._version import __version__
 from himac_envs.blueprint import MAX_SUBGOALS, Blueprint
 from himac_envs.sokoban import subgoals
 from himac_envs.sokoban.generate import GeneratorName
@@ -48,7 +49,10 @@ class SokobanEnv(RoomView, TaskEnv):
     column), counted from 0 at the top left.
 
     ## Starting State
-    A room drawn from the split. Generated rooms start with no box on a target.
+    A room drawn from the split. Generated rooms start with no box on a target. Rooms of different
+    splits differ in their floor plan, however they are turned or mirrored; see
+    `himac_envs.sokoban.splits`. Rooms of the compatible generators and levels of files without
+    split folders do not, and a `NotHeldOutWarning` says so.
 
     ## Rewards
     -0.1 a step, +1 when one more box stands on a target than before and -1 when fewer do, +10 when
@@ -87,7 +91,11 @@ class SokobanEnv(RoomView, TaskEnv):
     - ``straight``: the sub-goals of ``oracle_blueprint`` end where a box's way turns.
 
     ## Version History
-    v0: first release.
+    - v0: first release.
+    - v0, splits mended: rooms of ``generator="fast"`` belong to the split of their floor plan, and
+      `valid` and `test` have 5,000 rooms each (they had 1,000). Before, rooms were only numbered
+      apart: of 6 x 6 rooms with one box, 97% of those of `test` were among all of `train`. Most ids
+      name another room than before, so figures from before are of other rooms.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 8}  # noqa: RUF012
@@ -157,6 +165,11 @@ class SokobanEnv(RoomView, TaskEnv):
     def task_ids(self, split: str | None = None) -> Sequence[str]:
         """Return ``<generator or file>:<number>`` for every level of a split, in order."""
         return self.source.ids(self.split if split is None else split)
+
+    @property
+    def data_version(self) -> str:
+        """The version of the rooms: the package's for generated rooms and puzzles, else ""."""
+        return __version__ if self.data_name in ("generated", "puzzles") else ""
 
     def _start(self, task_id: str) -> Outcome:
         return self._begin(self.source.level(task_id))

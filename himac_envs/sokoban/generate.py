@@ -6,7 +6,8 @@ start, so every room is solvable by construction. None reads or changes global r
 ================  ==========================================================================
 ``fast``          Our own numbering. Reverse play with a small budget of states, then the player
                   is set down anywhere it could have walked to, so that it does not always start
-                  beside a box. Thousands of rooms a second.
+                  beside a box. Thousands of rooms a second. A number's room has a floor plan of
+                  the number's split; see `himac_envs.sokoban.splits`.
 ``gym-sokoban``   Room *n* is what ``gym_sokoban`` 0.0.6 makes after ``random.seed(n)`` and
                   ``numpy.random.seed(n)``, bit for bit, its failed attempts included.
 ``verl-agent``    Room *n* is what verl-agent's Sokoban makes for seed *n*: pulls only, search
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himac_envs.sokoban.rules import Level
+from himac_envs.sokoban.splits import NUMBERS, number_splits
 
 __all__ = ["GENERATORS", "GenerationError", "GeneratorName", "RoomGenerator"]
 
@@ -39,6 +41,7 @@ GYM_SOKOBAN_DEPTH: Final = 300
 VERL_AGENT_DEPTH: Final = 30
 MAX_FAILURES: Final = 1_000
 MAX_ATTEMPTS: Final = 10_000
+MAX_PLANS: Final = 2_000
 _SALT: Final = 0x48694D4143  # keeps our numbering apart from anyone else's use of splitmix64
 
 
@@ -119,7 +122,8 @@ class RoomGenerator:
         Raises:
             GenerationError: If no room fits the settings.
         """
-        fixed, state = self._make(numbers)
+        splits = number_splits(numbers)
+        fixed, state = self._make(numbers, splits)
         if self.min_solution is None and self.max_solution is None:
             return fixed, state
         for i, number in enumerate(numbers):
@@ -128,7 +132,8 @@ class RoomGenerator:
                 attempt += 1
                 if attempt == MAX_ATTEMPTS:
                     raise self._no_window()
-                other = self._make([_reseed(number, attempt) % self._seeds])
+                again = [_reseed(number, attempt) % self._seeds]
+                other = self._make(again, splits[i : i + 1])
                 fixed[i], state[i] = other[0][0], other[1][0]
         return fixed, state
 
@@ -159,7 +164,9 @@ class RoomGenerator:
             "min_solution/max_solution or change room or boxes"
         )
 
-    def _make(self, seeds: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _make(
+        self, seeds: Sequence[int], splits: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         n, cells = len(seeds), self.rows * self.cols
         fixed, state = np.empty((n, cells), np.uint8), np.empty((n, cells), np.uint8)
         if self.name != "fast":
@@ -172,9 +179,12 @@ class RoomGenerator:
         status = np.zeros(n, np.int64)
         with np.errstate(over="ignore"):  # 64-bit hashes wrap on purpose
             k.make_fast_rooms(
-                keys, self.rows, self.cols, self.num_boxes, self.steps, FAST_BUDGET, 100,
-                fixed, state, status,
+                keys, splits, self.rows, self.cols, self.num_boxes, self.steps, FAST_BUDGET, 100,
+                MAX_PLANS, fixed, state, status,
             )  # fmt: skip
+        lacking = splits[status == k.OTHER_SPLIT]
+        if len(lacking):
+            raise self._no_plan(list(NUMBERS)[lacking[0]])
         if status.any():
             raise self._hopeless()
         return fixed, state
@@ -193,7 +203,7 @@ class RoomGenerator:
                     _python_words(seed, words), _numpy_words(seed, 64 + words // 16),
                     self.rows, self.cols, self.num_boxes, self.steps, verl, verl, depth,
                     FULL_BUDGET, k.WALK_VERL_AGENT if verl else k.WALK_NONE,
-                    1 if verl else MAX_FAILURES, fixed, state,
+                    1 if verl else MAX_FAILURES, k.ANY, fixed, state,
                 )  # fmt: skip
             if status == k.OK:
                 return failed + int(failures)
@@ -210,6 +220,13 @@ class RoomGenerator:
             f"no playable room of {self.rows} x {self.cols} cells with {self.num_boxes} boxes came "
             f"out of {MAX_FAILURES:,} attempts with {self.steps} carving steps: choose a larger "
             "room, fewer boxes or more gen_steps"
+        )
+
+    def _no_plan(self, split: str) -> GenerationError:
+        return GenerationError(
+            f"{MAX_PLANS:,} floor plans of {self.rows} x {self.cols} cells with {self.num_boxes} "
+            f"boxes and none that belongs to {split!r}: rooms so small have too few plans to be "
+            "split, choose a larger room"
         )
 
     def with_window(self, low: int | None, high: int | None) -> RoomGenerator:

@@ -270,10 +270,15 @@ class LevelFolder:
                 ends = [f"unfiltered/{split}"]
             if ends:
                 return [name for name, folder in folders.items() if folder in ends]
-            tails = {f.rpartition("/")[2] for f in folders.values()}
-            if not tails & {"train", "valid", "test"}:
+            if not self.has_splits:
                 return list(self.files)
         return []
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether a folder is called "train", "valid" or "test"."""
+        ends = {name.rpartition("/")[0].rpartition("/")[2] for name in self.files}
+        return bool(ends & {"train", "valid", "test"})
 
     def splits(self) -> list[str]:
         """Names of the splits that hold levels."""

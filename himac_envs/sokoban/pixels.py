@@ -134,7 +134,11 @@ class SokobanPixelsEnv(RoomView, StepLimited, gym.Env[NDArray[np.uint8], int]):
     ``reward``: see above. ``render_mode``: "rgb_array", "tiny_rgb_array" or "ansi".
 
     ## Version History
-    v0: first release.
+    - v0: first release.
+    - v0, splits mended: rooms of ``generator="fast"`` belong to the split of their floor plan, and
+      `valid` and `test` have 5,000 rooms each (they had 1,000). Before, rooms were only numbered
+      apart: of small rooms most of those of `test` were among those of `train`. Most ids
+      name another room than before, so figures from before are of other rooms.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -13,18 +14,10 @@ from himac_envs import registry
 from himac_envs.sokoban.generate import GeneratorName, RoomGenerator
 from himac_envs.sokoban.levels import LevelFolder, NumberedIds
 from himac_envs.sokoban.rules import Level
+from himac_envs.sokoban.splits import NUMBERS, NotHeldOutWarning
 from himac_envs.task import HiMACError, UnknownSplitError, UnknownTaskError
 
 __all__ = ["FileSource", "GeneratedSource", "Source", "make_source", "preset"]
-
-#: Numbers of the generated rooms of each split. Rooms of different numbers may be equal where a
-#: room is so small that there are few.
-GENERATED_SPLITS: dict[str, range] = {
-    "train": range(0, 1_000_000),
-    "valid": range(1_000_000, 1_001_000),
-    "test": range(1_001_000, 1_002_000),
-}
-
 
 #: No small room (64 cells, 2 boxes) of the ``fast`` generator is known to need so many steps.
 SURELY_ENOUGH = 100
@@ -47,7 +40,11 @@ class Source(Protocol):
 
 
 class GeneratedSource:
-    """Generated rooms: ``<generator>:<number>``."""
+    """Generated rooms: ``<generator>:<number>``.
+
+    Rooms of the ``fast`` generator belong to the split of their floor plan; those of the compatible
+    generators are only numbered apart. See `himac_envs.sokoban.splits`.
+    """
 
     def __init__(self, generator: RoomGenerator) -> None:
         self.generator = generator
@@ -59,11 +56,11 @@ class GeneratedSource:
         """The ids of "train", "valid", "test" or "all"."""
         if split not in self._ids:
             if split == "all":
-                numbers = range(GENERATED_SPLITS["test"].stop)
-            elif split in GENERATED_SPLITS:
-                numbers = GENERATED_SPLITS[split]
+                numbers = range(NUMBERS["test"].stop)
+            elif split in NUMBERS:
+                numbers = NUMBERS[split]
             else:
-                counts = {name: len(n) for name, n in GENERATED_SPLITS.items()}
+                counts = {name: len(n) for name, n in NUMBERS.items()}
                 raise UnknownSplitError(
                     split, {**counts, "all": sum(counts.values())}, "the generated rooms"
                 )
@@ -169,6 +166,9 @@ def make_source(
             are passed over, so that every task can be won.
         default_room: Size of generated rooms where nothing is given.
         default_boxes: Number of boxes of generated rooms where nothing is given.
+
+    Warns:
+        NotHeldOutWarning: The split's rooms are not apart from those of the other splits.
     """
     if data is None or data == "generated":
         rows, cols = default_room if room is None else (int(room[0]), int(room[1]))
@@ -186,6 +186,13 @@ def make_source(
             min_solution,
             max_solution,
         )
+        if generator != "fast" and split in NUMBERS:
+            _warn(
+                f"generator={generator!r} makes the original's room for each number, and rooms of "
+                f"{split!r} are among those of other splits too (small ones for the most part): "
+                "success on them is not success on rooms held out. generator='fast' holds out "
+                "floor plans; split='all' says that no split is meant"
+            )
         return GeneratedSource(made)
     if boxes is not None or min_solution is not None or max_solution is not None:
         raise ValueError(
@@ -193,16 +200,24 @@ def make_source(
             f"(data={data!r}) come as they are"
         )
     if data == "puzzles":
-        path = registry.root() / "worlds" / "sokoban.xsb"
-        return FileSource(LevelFolder(path, "puzzles"), split, room)
-    if data == "boxoban":
+        folder = LevelFolder(registry.root() / "worlds" / "sokoban.xsb", "puzzles")
+    elif data == "boxoban":
         found = installed_data.installed("boxoban")
         if found is None:
             raise HiMACError(
                 "the Boxoban levels are not installed: run `himac data get boxoban`, or pass "
                 "data=FOLDER where you have them"
             )
-        path = found
+        folder = LevelFolder(found)
     else:
-        path = data  # type: ignore[assignment]
-    return FileSource(LevelFolder(path), split, room)
+        folder = LevelFolder(data)
+    if split in ("valid", "test") and not folder.has_splits:
+        _warn(
+            f"data={data!r} has no folders train, valid and test: every level is in every split, "
+            f"so that those of {split!r} are not held out. split='all' says that no split is meant"
+        )
+    return FileSource(folder, split, room)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, NotHeldOutWarning, stacklevel=3)

@@ -24,7 +24,7 @@ from himac_envs.webshop.oracle import Expert
 from himac_envs.webshop.pages import SEPARATOR
 from himac_envs.webshop.reward import purchase_reward
 from himac_envs.webshop.session import Session, shared_shop
-from himac_envs.webshop.splits import GoalIds, split_range
+from himac_envs.webshop.splits import GoalIds, goal_ids
 
 ObservationMode = Literal["text", "text_rich", "html", "url"]
 OBSERVATIONS = ("text", "text_rich", "html", "url")
@@ -68,7 +68,8 @@ class WebShopEnv(TaskEnv):
     Besides those of `TaskEnv`:
 
     Args:
-        split: "train" (goals from 1,500 on), "valid" (500 to 1,499), "test" (0 to 499) or "all".
+        split: "train" (goals from 1,500 on), "valid" (500 to 1,499), "test" (0 to 499) or "all". Of
+            a generated shop, "train" and "valid" leave out what is told in a held-out goal's words.
         observation: The form of ``text``.
         goals: "synthetic" or "human".
         num_products: Only the first so many rows of the product file (None: all).
@@ -87,7 +88,10 @@ class WebShopEnv(TaskEnv):
             ``info["image_features"]`` give the vector of the product's image.
 
     ## Version history
-    v0: first version, after princeton-nlp/WebShop 64fa2a5.
+    - v0: first version, after princeton-nlp/WebShop 64fa2a5.
+    - v0, splits mended: in a generated shop no instruction of `valid` or `test` stands in `train`,
+      price limits left out (7% did). Ids name the same goals as before; `train` and `valid` have
+      fewer of them.
     """
 
     default_max_steps: ClassVar[int] = 15
@@ -156,7 +160,12 @@ class WebShopEnv(TaskEnv):
     def task_ids(self, split: str | None = None) -> Sequence[str]:
         """Return the indices of a split's goals, as text, in their order."""
         where = f"{self.data_name} ({self.goals.kind} goals)"
-        return GoalIds(split_range(self._splits, split or self.split, len(self.goals), where))
+        return goal_ids(self._splits, split or self.split, self.goals, where)
+
+    @property
+    def data_version(self) -> str:
+        """The number of products, and of a generated shop the package's version."""
+        return f"{super().data_version} {self.catalogue.size} products".strip()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -28,6 +28,7 @@ from himac_envs.webshop.store import cache_root, compiled, key_of
 GoalKind = Literal["synthetic", "human"]
 #: Stands for "no price limit".
 NO_LIMIT = 1_000_000
+_LIMIT = ", and price lower than "
 #: The seed of the original's fixed shuffle.
 SHUFFLE_SEED = 233
 _LIMITS = [10.0 * i for i in range(1, 100)]
@@ -279,7 +280,7 @@ class Goals(Sequence[Goal]):
         index %= len(self)
         product = self.catalogue.product(int(self._row[index]))
         part, upper = int(self._part[index]), float(self._upper[index])
-        limit = "" if upper == NO_LIMIT else f", and price lower than {upper:.2f} dollars"
+        limit = "" if upper == NO_LIMIT else f"{_LIMIT}{upper:.2f} dollars"
         options: Mapping[str, str] | tuple[str, ...]
         if self.kind == "human":
             told = product.instructions[part]
@@ -302,6 +303,11 @@ class Goals(Sequence[Goal]):
             goal_options=options,
             weight=float(self.weights[index]),
         )
+
+
+def without_limit(instruction: str) -> str:
+    """Return an instruction without its price limit."""
+    return instruction.partition(_LIMIT)[0]
 
 
 def _combination(options: Mapping[str, tuple[str, ...]], number: int) -> dict[str, str]:

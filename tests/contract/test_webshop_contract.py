@@ -16,6 +16,7 @@ import pytest
 import himac_envs
 from himac_envs.task import UnknownSplitError, UnknownTaskError
 from himac_envs.testing import check_task_env
+from himac_envs.webshop.goals import without_limit
 
 assert himac_envs
 
@@ -107,15 +108,40 @@ def test_unknown_task_and_split(env: Any, real_data: Any) -> None:
     assert len(human.task_ids("all")) == 13
 
 
-def test_splits_are_the_published_ranges(env: Any) -> None:
-    count = len(env.goals)
-    assert list(env.task_ids("test"))[::499] == ["0", "499"]
-    assert env.task_ids("valid")[0] == "500" and env.task_ids("valid")[-1] == "1499"
-    assert env.task_ids("train")[0] == "1500" and env.task_ids()[-1] == str(count - 1)
+def test_splits_are_the_published_ranges(env: Any, real_data: Any) -> None:
+    official = gym.make("HiMAC-WebShop-Flat-v0", data=str(real_data / "webshop")).unwrapped
+    for split, numbers in (
+        ("test", range(500)), ("valid", range(500, 1500)), ("train", range(1500, 6910)),
+    ):  # fmt: skip
+        assert list(official.task_ids(split)) == [str(n) for n in numbers]
     other = gym.make("HiMAC-WebShop-Flat-v0", splits="verl-agent").unwrapped
     assert other.task_ids("train")[0] == "500"
+    assert list(other.task_ids("train")) == [str(n) for n in range(500, len(env.goals))]
     ragen = gym.make("HiMAC-WebShop-Flat-v0", splits="ragen", split="valid").unwrapped
     assert ragen.reset(seed=1003)[1]["task_id"] == "503"
+
+
+def test_no_goal_of_a_generated_shop_is_told_in_a_held_out_ones_words(env: Any) -> None:
+    ids = {split: env.task_ids(split) for split in ("test", "valid", "train")}
+    words = {
+        split: {without_limit(env.goals[int(n)].instruction_text) for n in found}
+        for split, found in ids.items()
+    }
+    assert not words["train"] & (words["valid"] | words["test"])
+    assert not words["valid"] & words["test"]
+    # Test tasks are all there; of the others a hundredth is left out, and nothing else.
+    assert list(ids["test"]) == [str(n) for n in range(500)]
+    everything = [int(n) for n in env.task_ids("all")]
+    assert everything == list(range(len(env.goals)))
+    for split, numbers in (("valid", range(500, 1500)), ("train", range(1500, len(env.goals)))):
+        kept = [int(n) for n in ids[split]]
+        assert kept == sorted(set(kept)) and set(kept) <= set(numbers)
+        assert 0.98 * len(numbers) < len(kept) < len(numbers)
+        left_out = next(n for n in numbers if n not in set(kept))
+        assert str(left_out) not in ids[split] and str(kept[-1]) in ids[split]
+        text = without_limit(env.goals[left_out].instruction_text)
+        assert text in words["test"] | words["valid"]
+        env.reset(options={"task_id": str(left_out)})  # an id names its goal as before
 
 
 @pytest.mark.parametrize(

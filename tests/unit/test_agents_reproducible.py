@@ -6,7 +6,7 @@ import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -30,6 +30,12 @@ from himac_agents.training.demonstrations import demonstrate, texts_of
 from himac_envs.hierarchy import HierarchicalEnv
 
 PROMPTS = CompactPrompts()
+
+
+class Orchard(FruitEnv):
+    """Fruit rooms, 140 of them held out."""
+
+    COUNTS: ClassVar[dict[str, int]] = {**FruitEnv.COUNTS, "test": 140}
 
 
 def _pool(size: int, flat: bool = False) -> EnvPool:
@@ -127,6 +133,17 @@ def test_an_evaluation_gives_one_number_whatever_the_lanes(agent: HiMACAgent) ->
         assert result.records == found[0].records
     again = evaluate_tasks(agent, _pool(5), ids, seeds=(3,))
     assert again.records == found[0].records[12:], "and each seed by itself"
+
+
+def test_a_panel_of_140_tasks_is_one_number_with_1_7_128_or_140_lanes() -> None:
+    agent = HiMACAgent.flat(_tiny().executor.policy, PROMPTS)
+    agent.executor.constrained = True
+    pools = [EnvPool(lambda: Orchard(max_steps=2), lanes) for lanes in (1, 7, 128, 140)]
+    tasks = pools[0].task_ids("test")
+    found = [evaluate_tasks(agent, pool, tasks) for pool in pools]
+    assert len({r.task_id for r in found[0].records}) == 140 and found[0].env_steps > 140
+    for result in found[1:]:
+        assert result.records == found[0].records and result.manifest == found[0].manifest
 
 
 def test_two_processes_play_what_one_plays(tmp_path: Path) -> None:

@@ -114,6 +114,12 @@ def section(cell: Mapping[str, Any], figure: str) -> str:
         f"![Success before and after learning, {cell['cell']}]({figure})",
         "",
     ]
+    if changed := summary.older(cell):
+        lines += [
+            "**Older tasks.** These runs were recorded before their environment changed, and are "
+            f"not to be compared with newer ones: {' '.join(changed)}",
+            "",
+        ]
     if summary.by_counts(cell):
         lines += [
             "Runs here were recorded without the outcomes of single tasks: the seeds' part of an "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from himac_agents.evaluation.intervals import pack
+from himac_agents.experiments.study import summary
 from himac_agents.experiments.study.plan import Job, Study
 from himac_agents.files import write_atomically
 from himac_agents.training.result import difference
@@ -146,9 +147,13 @@ def keep(recorded: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, A
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> Path:
-    """Writes one cell's file, with what it held of other runs (see `keep`); returns its path."""
+    """Writes one cell's file, with what it held of other runs (see `keep`); returns its path.
+
+    Where runs of it are of tasks that have changed since, "older" says how.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     content = keep(read_all(folder, content["study"]).get(content["cell"], {}), content)
+    content |= {"older": changed} if (changed := summary.older(content)) else {}
     path = folder / f"{content['study']}-{content['cell']}.toml"
     write_atomically(path, HEADER + to_toml(content))
     return path

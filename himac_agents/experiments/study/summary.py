@@ -22,11 +22,20 @@ from himac_agents.evaluation.intervals import (
     success_over_seeds,
     unpack,
 )
+from himac_envs import registry
 
 Run = Mapping[str, Any]
 Cell = Mapping[str, Any]
 #: Under which key of a recorded evaluation the outcomes of a figure stand.
 OUTCOMES = {"success": "outcomes", "greedy": "greedy_outcomes"}
+
+
+def older(cell: Cell) -> list[str]:
+    """What has changed in a cell's tasks since the first of its runs was recorded."""
+    versions = [str(run["version"]) for run in cell["runs"] if "version" in run]
+    benchmark = registry.benchmark_of(str(cell.get("env", "")))
+    changes = [c for v in versions for c in registry.changes_since(benchmark, v)]
+    return list(dict.fromkeys(f"Since {c.version}: {c.what}" for c in changes))
 
 
 def success(scores: Sequence[Mapping[str, Any]], episodes: int, key: str = "success") -> Interval:

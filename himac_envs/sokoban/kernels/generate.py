@@ -17,7 +17,16 @@ from himac_envs.sokoban.kernels import I64, U8, U32, U64, kernel
 OK = 0
 OUT_OF_WORDS = 1
 TOO_MANY_FAILURES = 2
-FAILED = 3
+OTHER_SPLIT = 3
+
+# Rooms belong to a split by the tenth that a hash of their floor plan lies in: eight are for
+# training, one for validation, one for tests (see himac_envs.sokoban.splits).
+ANY = -1
+TRAIN = 0
+VALID = 1
+TEST = 2
+TENTHS = np.uint64(10)
+TRAIN_TENTHS = 8
 
 WALK_NONE = 0
 WALK_VERL_AGENT = 1
@@ -106,6 +115,78 @@ def _random(words: U32, cursor: I64) -> float:
     a = _word(words, cursor) >> 5
     b = _word(words, cursor) >> 6
     return (a * 67108864.0 + b) / 9007199254740992.0
+
+
+@kernel
+def _form(symmetry: int, rows: int, cols: int, box: I64) -> tuple[int, int, int]:
+    # How to read a bounding box (first and last row, first and last column) in one of the eight
+    # symmetries: the first cell, and the steps to the next row and to the next column.
+    down, right = cols, 1
+    r, c = box[0], box[2]
+    if symmetry & 1:
+        down, r = -down, box[1]
+    if symmetry & 2:
+        right, c = -right, box[3]
+    if symmetry & 4:
+        return r * cols + c, right, down
+    return r * cols + c, down, right
+
+
+@kernel
+def plan_hash(fixed: U8, rows: int, cols: int) -> np.uint64:
+    """A 64-bit hash of a floor plan that is the same wherever the plan lies and however it turns.
+
+    Args:
+        fixed: Codes of the floor plan (walls, floor, targets), uint8, rows * cols.
+        rows: Height.
+        cols: Width.
+
+    Returns:
+        A hash of the canonical form: the plan without the walls around it, no higher than wide,
+        in the smallest of its eight symmetries. 0 where there is no floor.
+    """
+    box = np.array([rows, -1, cols, -1], dtype=np.int64)
+    for r in range(rows):
+        for c in range(cols):
+            if fixed[r * cols + c] != 0:
+                box[0] = min(box[0], r)
+                box[1] = max(box[1], r)
+                box[2] = min(box[2], c)
+                box[3] = max(box[3], c)
+    height, width = box[1] - box[0] + 1, box[3] - box[2] + 1
+    if height <= 0:
+        return np.uint64(0)
+    low, high = min(height, width), max(height, width)
+    best, down, right = -1, 0, 0
+    for symmetry in range(8):
+        if (height > width and symmetry < 4) or (height < width and symmetry >= 4):
+            continue
+        first, to_row, to_col = _form(symmetry, rows, cols, box)
+        smaller = best < 0
+        decided = smaller
+        for r in range(low):
+            if decided:
+                break
+            for c in range(high):
+                ours = fixed[first + r * to_row + c * to_col]
+                theirs = fixed[best + r * down + c * right]
+                if ours != theirs:
+                    smaller, decided = ours < theirs, True
+                    break
+        if smaller:
+            best, down, right = first, to_row, to_col
+    value = mix(np.uint64(low * 65536 + high))
+    for r in range(low):
+        for c in range(high):
+            value = mix(value ^ np.uint64(fixed[best + r * down + c * right]))
+    return value
+
+
+@kernel
+def plan_split(fixed: U8, rows: int, cols: int) -> int:
+    """The split that a floor plan belongs to: TRAIN, VALID or TEST."""
+    tenth = int(plan_hash(fixed, rows, cols) % TENTHS)
+    return TRAIN if tenth < TRAIN_TENTHS else tenth - TRAIN_TENTHS + 1
 
 
 @kernel
@@ -394,6 +475,7 @@ def make_room(
     budget: int,
     walk: int,
     max_failures: int,
+    split: int,
     fixed: U8,
     state: U8,
 ) -> tuple[int, int]:
@@ -412,12 +494,14 @@ def make_room(
         budget: See :func:`reverse_play`.
         walk: One of the WALK_ constants: where the player stands in the end.
         max_failures: Give up after so many failed generations.
+        split: Give up at the first floor plan of another split (ANY: take every plan).
         fixed: uint8 output, rows * cols: what never moves.
         state: uint8 output, rows * cols: the start.
 
     Returns:
-        A status (OK, OUT_OF_WORDS, TOO_MANY_FAILURES) and the number of failed generations. A
-        failed generation found no room with a score in four tries, or no space for the pieces.
+        A status (OK, OUT_OF_WORDS, TOO_MANY_FAILURES, OTHER_SPLIT) and the number of failed
+        generations. A failed generation found no room with a score in four tries, or no space for
+        the pieces.
     """
     cursor = np.zeros(2, dtype=np.int64)
     placing = np.zeros(2, dtype=np.int64)
@@ -440,6 +524,8 @@ def make_room(
                 fixed[cell] = 2
             if cursor[1] or placing[1]:
                 return OUT_OF_WORDS, failures
+            if split != ANY and plan_split(fixed, rows, cols) != split:
+                return OTHER_SPLIT, failures
             b = 0
             for cell in range(fixed.shape[0]):
                 if fixed[cell] == 2:
@@ -472,26 +558,32 @@ def make_room(
 @kernel
 def make_fast_rooms(
     keys: U64,
+    splits: I64,
     rows: int,
     cols: int,
     num_boxes: int,
     gen_steps: int,
     budget: int,
     max_failures: int,
+    max_plans: int,
     fixed: U8,
     state: U8,
     status: I64,
 ) -> None:
     """Make a batch of rooms of the ``fast`` generator, one for each uint64 key.
 
+    Where a key's floor plan is of another split than it should be, the next key is a hash of it.
+
     Args:
-        keys: uint64, shape (n,); a room depends on its key alone.
+        keys: uint64, shape (n,); a room depends on its key and its split alone.
+        splits: int64, shape (n,): ANY, TRAIN, VALID or TEST.
         rows: Height.
         cols: Width.
         num_boxes: Number of boxes.
         gen_steps: Steps of the carving walk.
         budget: See :func:`reverse_play`.
         max_failures: See :func:`make_room`.
+        max_plans: Give up after so many floor plans of other splits.
         fixed: uint8 output, shape (n, rows * cols): what never moves.
         state: uint8 output, shape (n, rows * cols): the starts.
         status: int64 output, shape (n,).
@@ -499,15 +591,26 @@ def make_fast_rooms(
     topology_words = np.zeros(8192, dtype=np.uint32)
     place_words = np.zeros(1024, dtype=np.uint32)
     for i in range(keys.shape[0]):
-        # Few rooms need more than the first words; only those pay for a full buffer.
-        length = min(8192, 32 + 16 * gen_steps)
-        for _ in range(3):
-            fill_words(keys[i], topology_words[:length])
-            fill_words(mix(keys[i]), place_words)
+        # Few rooms need more than the first words; only those pay for full buffers.
+        few = min(8192, 32 + 16 * gen_steps), min(1024, 16 + 4 * num_boxes)
+        walking, placing = few
+        key = keys[i]
+        plans, retries = 0, 0
+        while plans < max_plans and retries < 3:
+            fill_words(key, topology_words[:walking])
+            fill_words(mix(key), place_words[:placing])
             status[i], _failures = make_room(
-                topology_words[:length], place_words, rows, cols, num_boxes, gen_steps, False,
-                False, 300, budget, WALK_ANYWHERE, max_failures, fixed[i], state[i],
+                topology_words[:walking], place_words[:placing], rows, cols, num_boxes, gen_steps,
+                False, False, 300, budget, WALK_ANYWHERE, max_failures, splits[i], fixed[i],
+                state[i],
             )  # fmt: skip
-            if status[i] != OUT_OF_WORDS:
+            if status[i] == OTHER_SPLIT:
+                key = mix(key ^ _MIX_2)
+                plans += 1
+                walking, placing = few
+                retries = 0
+            elif status[i] == OUT_OF_WORDS:
+                walking, placing = 8192, 1024
+                retries += 1
+            else:
                 break
-            length = 8192
