@@ -289,15 +289,16 @@ class APIPolicy:
         if not (_is_count(read) and _is_count(written)):
             known = False
             read, written = sum(len(m.text) for m in messages) // 4, -(-len(text) // 4)
+        cut = choices[0].get("finish_reason") == "length"
         with self._lock:
             self.usage.answers += 1
             self.usage.tokens_in += read
             self.usage.tokens_out += written
             self.usage.estimated += not known
-            self.usage.cut += choices[0].get("finish_reason") == "length"
+            self.usage.cut += cut
             paid = read * self.endpoint.price_in + written * self.endpoint.price_out
             self.usage.cost += paid / 1e6
-        return Completion(text, written=written)
+        return Completion(text, written=written, cut=cut)
 
     # -- failures --------------------------------------------------------------------------------
 
