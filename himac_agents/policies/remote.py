@@ -282,9 +282,9 @@ class APIPolicy:
     def _attempt(self, messages: Sequence[Message], body: dict[str, Any]) -> Completion:
         import httpx
 
-        said = [{"role": m.role, "content": _content(m)} for m in messages]
+        written = [{"role": m.role, "content": _content(m)} for m in messages]
         try:
-            response = self._client.post(self.endpoint.url, json={**body, "messages": said})
+            response = self._client.post(self.endpoint.url, json={**body, "messages": written})
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise self._hopeless(f"{self.endpoint.url!r} is no address: {error}") from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
