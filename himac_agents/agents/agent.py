@@ -33,7 +33,7 @@ from himac_agents.policies.base import (
     in_role,
     narrow,
 )
-from himac_agents.prompts import CompactPrompts, Prompts, VerlAgentPrompts
+from himac_agents.prompts import CompactPrompts, Prompts, VerlAgentPrompts, finished
 from himac_envs.blueprint import Blueprint
 
 Observation = dict[str, Any]
@@ -84,7 +84,8 @@ class Planner:
             completion = replace(completion, text=self._rewritten(completion.text, memory, info))
         start = len(context.token_ids)
         ids = context.say(completion)
-        blueprint = self.prompts.read_plan(completion.text, memory.first, str(info["goal"]))
+        said = finished(completion.text) if completion.cut else completion.text
+        blueprint = self.prompts.read_plan(said, memory.first, str(info["goal"]))
         return Decision(
             context, True, start, ids, completion, blueprint.action(), blueprint=blueprint,
             allowed=completion.allowed,
@@ -171,7 +172,9 @@ class Executor:
             # The command itself: its text may hold words that the model's vocabulary lacks.
             action = offers[choices.index(ids)][1]
         else:
-            action = meant(prompts.read(completion.text, [c for _, c in offers]), offers)
+            known = [written for written, _ in offers]
+            said = finished(completion.text, known) if completion.cut else completion.text
+            action = meant(prompts.read(said, [c for _, c in offers]), offers)
         allowed = completion.allowed
         if choices is not None and not allowed:
             # An expert's command, as a bound model would have written it.

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from himac_agents.policies import noise
-from himac_agents.policies.base import Codec, Completion, Image, Message, Prompt, Role
+from himac_agents.policies.base import (
+    Codec,
+    Completion,
+    Image,
+    Message,
+    Prompt,
+    Rewriter,
+    Role,
+)
 from himac_agents.prompts import visible
 from himac_envs.blueprint import Blueprint
 
@@ -40,7 +48,7 @@ class Context:
         codec: Gives token ids; None for policies that speak text only.
     """
 
-    __slots__ = ("codec", "images", "messages", "role", "spoke", "token_ids")
+    __slots__ = ("codec", "cut", "images", "messages", "role", "spoke", "token_ids")
 
     def __init__(self, role: Role, messages: Sequence[Message], codec: Codec | None) -> None:
         self.role: Role = role
@@ -50,13 +58,15 @@ class Context:
         self.token_ids: list[int] = codec.encode(messages) if codec is not None else []
         #: Where the assistant's last turn begins among the token ids.
         self.spoke = 0
+        #: Whether that turn was cut at its limit, so that it has no end token.
+        self.cut = False
 
     def fork(self) -> Context:
         """A conversation that begins where this one stands."""
         copy = Context(self.role, (), None)
         copy.codec, copy.messages = self.codec, list(self.messages)
         copy.token_ids, copy.images = list(self.token_ids), list(self.images)
-        copy.spoke = self.spoke
+        copy.spoke, copy.cut = self.spoke, self.cut
         return copy
 
     def say(self, completion: Completion) -> tuple[int, ...]:
@@ -66,33 +76,49 @@ class Context:
             ids = self.codec.encode_reply(completion.text)
         self.messages.append(Message("assistant", completion.text))
         self.spoke = len(self.token_ids)
+        self.cut = completion.cut and bool(completion.token_ids)
         self.token_ids.extend(ids)
         return ids
 
     def hear(self, message: Message) -> None:
-        """Appends what the environment answered."""
+        """Appends what the environment answered; an answer that was cut is ended before it."""
         self.messages.append(message)
         self.images.extend(message.images)
         if self.codec is not None:
+            if self.cut:
+                self.token_ids.extend(self.codec.encode_reply("")[-1:])
             self.token_ids.extend(self.codec.encode([message], continues=True))
+        self.cut = False
 
     def drop_thought(self) -> list[int] | None:
         """Takes the thought out of the assistant's last turn, as if it had only said the rest.
 
         Reasoning models are trained to be shown what they answered earlier, not what they thought.
+        Where a chat template opens a thought before the answer, that goes, too.
 
         Returns:
             The token ids as they were, thought included; None where there was no thought.
         """
         last = self.messages[-1]
+        if last.role != "assistant":
+            return None
         answer = visible(last.text).strip()
-        if last.role != "assistant" or answer == last.text.strip():
+        thought = answer != last.text.strip()
+        back, ids = self._past(answer) if thought or hasattr(self.codec, "encode_past") else (0, ())
+        if not thought and not back:
             return None
         before = self.token_ids
         self.messages[-1] = replace(last, text=answer)
         if self.codec is not None:
-            self.token_ids = [*before[: self.spoke], *self.codec.encode_reply(answer)]
+            self.token_ids, self.cut = [*before[: self.spoke - back], *ids], False
+            self.spoke -= back
         return before
+
+    def _past(self, text: str) -> tuple[int, tuple[int, ...]]:
+        """An answer as it is shown once others follow; see `Rewriter.encode_past`."""
+        if isinstance(self.codec, Rewriter):
+            return self.codec.encode_past(text)
+        return 0, self.codec.encode_reply(text) if self.codec is not None else ()
 
 
 def codec_of(policy: object) -> Codec | None:

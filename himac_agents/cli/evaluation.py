@@ -90,6 +90,7 @@ def run(
     prompt: str | None = None,
     think: bool = False,
     executor_history: Literal["segment", "episode"] | None = None,
+    history: int | None = None,
     max_command_tokens: int | None = None,
     max_blueprint_tokens: int | None = None,
     lanes: int = 128,
@@ -122,6 +123,8 @@ def run(
         prompt: The style of prompts: auto, compact, chat or verl-agent.
         think: Ask a model for reasoning in <think> tags before each answer.
         executor_history: What the executor remembers: its sub-goal's segment, or the episode.
+        history: What a flat agent remembers: its last so many steps (default: as it was trained; a
+            saved or remote model the whole episode).
         max_command_tokens: The longest command that a model may write, thoughts included.
         max_blueprint_tokens: The longest blueprint, likewise.
         lanes: Environments that play at the same time.
@@ -166,7 +169,10 @@ def run(
     if (image or record is not None) and not _has_pictures(played, whole, film=not image):
         option = "--image" if image else "--record"
         raise ValueError(f"{option} needs an environment with pictures: {env_id} has none")
+    if history is not None and history < 0:
+        raise ValueError(f"history={history}: must be at least 0")
     own = {**given, "prompt": prompt, "executor_history": executor_history, "think": think or None}
+    own["history"] = history
     made = Players(
         env=env_id,
         flat=plays_flat,
@@ -175,6 +181,7 @@ def run(
         prompt=protocol.prompt,
         think=think,
         sees=executor_history or "segment",
+        history=history,
         max_command_tokens=protocol.max_command_tokens,
         max_blueprint_tokens=protocol.max_blueprint_tokens,
         settings={key: value for key, value in own.items() if value is not None},
@@ -198,7 +205,7 @@ def run(
     told = {key: value for key, value in names.items() if value is not None}
     file = None
     if records is not None:
-        how = {"think": think or None, "executor_history": executor_history}
+        how = {"think": think or None, "executor_history": executor_history, "history": history}
         asked = {"model": remote.model or None, "base_url": remote.base_url or None}
         about = _about(protocol, env_id, kwargs, **told, **how, **asked)
         file = RecordFile(records, about, resume=resume, transcripts=transcripts)

@@ -37,6 +37,8 @@ class Players:
         prompt: The style for models that bring none of their own ("auto": chat).
         think: Ask such models for reasoning in `<think>` tags.
         sees: What such an executor remembers: "segment" or "episode".
+        history: How many steps such a flat agent remembers; None: the whole episode, or what its
+            style of prompts shows.
         max_command_tokens: The longest command of such models; 0: 512.
         max_blueprint_tokens: The longest blueprint, likewise.
         settings: Settings that replace those of runs too (see `TrainConfig`).
@@ -50,6 +52,7 @@ class Players:
     prompt: str = "auto"
     think: bool = False
     sees: str = "segment"
+    history: int | None = None
     max_command_tokens: int = 0
     max_blueprint_tokens: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
@@ -103,6 +106,8 @@ class Players:
         executor.sees = "episode" if self.sees == "episode" else "segment"
         if isinstance(style, prompts.VerlAgentPrompts):
             executor.history = style.memory
+        if self.history is not None:
+            executor.history = self.history
         plan = replace(command, max_tokens=self.max_blueprint_tokens or DEFAULT_TOKENS)
         return HiMACAgent(None if self.flat else Planner(policy, style, plan), executor)
 

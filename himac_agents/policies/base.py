@@ -8,7 +8,7 @@ why the ids a model wrote are the ids it is trained on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -100,6 +100,7 @@ class Completion:
         allowed: For each id, the ids it was drawn from; empty where any was allowed. An id that
             was the only one allowed has log-probability 0 and carries no loss.
         written: Tokens written, as a remote model counts them; None: those of `token_ids`.
+        cut: Whether it ended at the limit, not by itself.
         error: Why there is no answer, where a remote model gave none: its episode ends.
     """
 
@@ -108,6 +109,7 @@ class Completion:
     logprobs: tuple[float, ...] = ()
     allowed: tuple[tuple[int, ...], ...] = ()
     written: int | None = None
+    cut: bool = False
     error: str | None = None
 
 
@@ -196,7 +198,24 @@ class Codec(Protocol):
         ...
 
     def encode_reply(self, text: str) -> tuple[int, ...]:
-        """Ids of an assistant's turn that says `text`, its end token included."""
+        """Ids of an assistant's turn that says `text`, as the policy itself would write it.
+
+        The last id is its end token.
+        """
+        ...
+
+
+@runtime_checkable
+class Rewriter(Protocol):
+    """A codec that shows earlier answers in another way than they were written."""
+
+    def encode_past(self, text: str) -> tuple[int, tuple[int, ...]]:
+        """An assistant's turn as it is shown once others follow.
+
+        Returns:
+            How many of the ids before the turn are to be taken away (0: its beginning stays as it
+            was), and the turn's ids, end token included.
+        """
         ...
 
 
@@ -219,6 +238,20 @@ class Learnable(BatchPolicy, Codec, Protocol):
     def save_pretrained(self, path: str | Path) -> None:
         """Writes weights (safetensors), configuration and tokenizer into the folder `path`."""
         ...
+
+
+def fold_system(messages: Sequence[Message]) -> list[Message]:
+    """The messages with the system's words at the head of the first user message.
+
+    For models that know no system role.
+    """
+    told = "\n\n".join(m.text for m in messages if m.role == "system")
+    found = [m for m in messages if m.role != "system"]
+    if not told:
+        return found
+    if not found or found[0].role != "user":
+        return [Message("user", told), *found]
+    return [replace(found[0], text=f"{told}\n\n{found[0].text}"), *found[1:]]
 
 
 def in_role(role: Role, parts: Mapping[str, Part]) -> Part:

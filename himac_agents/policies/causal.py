@@ -7,7 +7,7 @@ How a batch is written, token by token, is in `himac_agents.policies.generation.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,15 @@ class CausalPolicy(ABC):
         self.barred: Tensor | None = None
         #: A quicker forward pass for rollouts, where one fits the model.
         self.reader: Reader | None = None
+        #: How many tokens the model can read and write; None: as many as there are.
+        self.context_length: int | None = None
         self.pad_id = self.end_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+    def bar(self, ids: Iterable[int]) -> None:
+        """Lets the model never write these ids, beside those that it never writes already."""
+        held = [] if self.barred is None else self.barred.tolist()
+        found = sorted({*held, *ids})
+        self.barred = torch.tensor(found, device=self.device) if found else None
 
     # -- text and tokens -------------------------------------------------------------------------
 
@@ -69,7 +77,7 @@ class CausalPolicy(ABC):
     def encode_reply(self, text: str) -> tuple[int, ...]:
         """See `Codec.encode_reply`."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
-        return (*ids, self.end_ids[0])
+        return (*ids, *self.end_ids[:1])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion, without its end token."""
@@ -84,11 +92,17 @@ class CausalPolicy(ABC):
 
         Prompts with a slot keep their keys and values for the next call; a batch mixes lengths
         freely. Prompts without a slot are answered with a cache that is thrown away.
+        One that could grow beyond what the model can read gets an error instead of an answer.
         """
-        if not prompts:
-            return []
         if any(not prompt.token_ids for prompt in prompts):
             raise ValueError("a local model needs Prompt.token_ids; make them with policy.encode")
+        errors = [self._too_long(prompt, sampling.max_tokens) for prompt in prompts]
+        short = [prompt for prompt, error in zip(prompts, errors, strict=True) if error is None]
+        answers = iter(self._generate(short, sampling) if short else [])
+        return [next(answers) if e is None else Completion("", error=e) for e in errors]
+
+    def _generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
+        """`generate` for prompts that the model can read."""
         if all(prompt.slot is not None for prompt in prompts):
             cache, slots = self.cache, [int(prompt.slot or 0) for prompt in prompts]
             if len(set(slots)) != len(slots):
@@ -102,6 +116,18 @@ class CausalPolicy(ABC):
             # Rows may hold what their bookkeeping does not know of.
             cache.clear()
             raise
+
+    def _too_long(self, prompt: Prompt, answer: int) -> str | None:
+        """Why a prompt cannot be answered with so many tokens; None where it can."""
+        if self.context_length is None or len(prompt.token_ids) + answer <= self.context_length:
+            return None
+        return (
+            f"context length: a conversation of {len(prompt.token_ids):,} tokens with an answer of "
+            f"up to {answer:,} exceeds the {self.context_length:,} that a "
+            f"{type(self.model).__name__} of this kind can read. Let it remember fewer steps "
+            "(--history N on a flat environment), shorten its answers (--max-command-tokens, "
+            "--max-blueprint-tokens), or take another model"
+        )
 
     def forget(self) -> None:
         """Drops the cache: the weights have changed."""
@@ -169,7 +195,7 @@ class CausalPolicy(ABC):
         Returns:
             Log-probabilities, entropies, and states [n, width] in row order, differentiable.
         """
-        ids = torch.as_tensor(batch.token_ids, device=self.device)
+        ids = self._learned_ids(batch)
         mask = torch.as_tensor(batch.mask, device=self.device) > 0
         chosen = ids[mask]
         limits: dict[str, Any] = {
@@ -198,12 +224,27 @@ class CausalPolicy(ABC):
 
     def states(self, batch: TokenBatch, where: NDArray[np.bool_]) -> Tensor:
         """The hidden states [n, width] that predict the tokens at `where`; see above."""
-        ids = torch.as_tensor(batch.token_ids, device=self.device)
+        ids = self._learned_ids(batch)
         one = torch.zeros_like(ids, dtype=torch.bool)
         one[0, 1] = True
         with self._ready(learning=True):
             _, hidden = self._logits_before(ids, one, batch)
         return hidden[:, :-1][torch.as_tensor(where[:, 1:], device=self.device)]
+
+    def _learned_ids(self, batch: TokenBatch) -> Tensor:
+        """A batch's ids on the model's device.
+
+        Raises:
+            ValueError: They are more than the model can read.
+        """
+        longest = int(batch.token_ids.shape[1])
+        if self.context_length is not None and longest > self.context_length:
+            raise ValueError(
+                f"context length: a training sequence of {longest:,} tokens exceeds the "
+                f"{self.context_length:,} that {type(self.model).__name__} can read: let the agent "
+                "remember fewer steps (--history N on a flat environment)"
+            )
+        return torch.as_tensor(batch.token_ids, device=self.device)
 
     @property
     def vocabulary(self) -> int:
@@ -243,7 +284,7 @@ class CausalPolicy(ABC):
         def put(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return (states[None], *inputs[1:])
 
-        one = np.full((1, 1), self.end_ids[0], dtype=np.int64)
+        one = np.full((1, 1), self.pad_id, dtype=np.int64)
         blank = np.zeros((1, 1), dtype=np.float32)
         batch = TokenBatch(one, blank, blank, blank, np.ones(1, dtype=np.int64))
         with self._ready(learning=True):

@@ -1,9 +1,8 @@
 """Any local transformers language model as a policy: a name or a folder, whole or by an adapter.
 
 Conversations are written with the tokenizer's own chat template. A conversation grows by pieces:
-what the model wrote stays as the ids it wrote, and only the new message is turned into ids. The
-piece is what the template adds when a message follows an assistant's turn, measured on a dummy
-conversation, so that nothing need be known about the template.
+what the model wrote stays as the ids it wrote, and only the new message is turned into ids. What
+the pieces are is measured, and checked, by `himac_agents.policies.template`.
 
 Models that see pictures are `himac_agents.policies.vision`; `load` tells which a folder holds.
 """
@@ -21,8 +20,7 @@ import torch
 from himac_agents.policies.base import Completion, Message, Prompt, Sampling
 from himac_agents.policies.causal import CausalPolicy
 from himac_agents.policies.lora import AdapterHost, Lora
-
-_DUMMY = "himac0dummy"
+from himac_agents.policies.template import ChatTemplate
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -70,6 +68,9 @@ class ChatPolicy(CausalPolicy):
         host: Where the policy is an adapter: its base model.
         adapter: The adapter's name there; None with a host: the base model as it is.
         loading: Precision, checkpointing and template options.
+
+    Raises:
+        TemplateError: Conversations cannot be written with the chat template.
     """
 
     def __init__(
@@ -86,8 +87,12 @@ class ChatPolicy(CausalPolicy):
         self.host, self.adapter = host, adapter
         self.loading = loading or Loading()
         self.window = _window(model)
-        self._reply_end = _reply_end(tokenizer)
-        super().__init__(model, tokenizer, _end_ids(model, tokenizer, self._reply_end))
+        named = _named_ends(model)
+        self.template = ChatTemplate(tokenizer, self._turn, self.loading.template_options, named)
+        ends = [self.template.end, *named, tokenizer.eos_token_id]
+        super().__init__(model, tokenizer, list(dict.fromkeys(i for i in ends if i is not None)))
+        self.context_length = _context_length(model)
+        self.bar(set(range(self.vocabulary)) - set(tokenizer.get_vocab().values()))
         if self.loading.gradient_checkpointing:
             # The newer name, where this version of transformers has it.
             new = getattr(model, "activation_checkpointing_enable", None)
@@ -100,48 +105,37 @@ class ChatPolicy(CausalPolicy):
 
     def encode(self, messages: Sequence[Message], *, continues: bool = False) -> list[int]:
         """See `Codec.encode`."""
-        turns = [self._turn(message) for message in messages]
-        if not continues:
-            return self._ids(self._render(turns), messages)
-        before = [
-            self._turn(Message("user", _DUMMY)),
-            self._turn(Message("assistant", _DUMMY)),
-        ]
-        shown = self._render([*before, *turns])
-        # The model's own turn ended with its end token; what the template writes after that token
-        # (a line break, say) belongs to the new piece.
-        cut = shown.rindex(_DUMMY) + len(_DUMMY)
-        end = self._end_text
-        if end in self._reply_end:
-            cut = shown.index(end, cut) + len(end)
-        return self._ids(shown[cut:], messages)
+        if continues:
+            return self._shown(self.template.following(messages), messages)
+        return self._shown(self.template.opening(messages), messages)
+
+    def encode_reply(self, text: str) -> tuple[int, ...]:
+        """See `Codec.encode_reply`."""
+        return self.template.reply(text)
+
+    def encode_past(self, text: str) -> tuple[int, tuple[int, ...]]:
+        """See `Rewriter.encode_past`."""
+        return self.template.past(text) if self.template.rewrites else (0, self.encode_reply(text))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a completion, without end and padding; other special tokens mean something.
+
+        Where the template has opened a thought for the model, the text begins with its mark.
+        """
+        silent = {*self.end_ids, self.pad_id}
+        kept = [i for i in ids if i not in silent]
+        text = self.tokenizer.decode(
+            kept, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return self.template.words(str(text).strip(), ended=bool(ids) and ids[-1] in self.end_ids)
 
     def _turn(self, message: Message) -> dict[str, Any]:
         """A message as the template takes it."""
         return {"role": message.role, "content": message.text}
 
-    def encode_reply(self, text: str) -> tuple[int, ...]:
-        """See `Codec.encode_reply`."""
-        return (*self._ids(text, ()), self.end_ids[0])
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of a completion, without its end token and other special tokens."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
-
-    @property
-    def _end_text(self) -> str:
-        return str(self.tokenizer.convert_ids_to_tokens(self.end_ids[0]))
-
-    def _render(self, turns: list[dict[str, Any]]) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True, **self.loading.template_options
-            )
-        )
-
-    def _ids(self, text: str, messages: Sequence[Message]) -> list[int]:
-        """Token ids of rendered messages."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+    def _shown(self, ids: list[int], messages: Sequence[Message]) -> list[int]:
+        """Ids with what stands for the messages' pictures put in."""
+        return ids
 
     # -- the model -------------------------------------------------------------------------------
 
@@ -200,11 +194,12 @@ class ChatPolicy(CausalPolicy):
             super().save_pretrained(path)
 
 
-#: For tokenizers that bring no chat template.
+#: For tokenizers that bring no chat template. What asks for an answer ends without a blank: the
+#: blank is part of the answer's first token.
 PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}"
     "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
 )
 
 
@@ -229,25 +224,25 @@ def _window(model: Any) -> int | None:
     return int(found) if found and used else None
 
 
-def _reply_end(tokenizer: Any) -> str:
-    """What the template writes right after an assistant's words."""
-    turns = [{"role": "user", "content": "0"}, {"role": "assistant", "content": _DUMMY}]
-    whole = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    return whole.rpartition(_DUMMY)[2]
-
-
-def _end_ids(model: Any, tokenizer: Any, tail: str) -> list[int]:
-    """Ids that end a turn: the template's own first, then what the model's settings name."""
-    found: list[int] = []
-    first = tokenizer.encode(tail.strip(), add_special_tokens=False)[:1] if tail.strip() else []
-    special = set(tokenizer.all_special_ids)
-    found += [i for i in first if i in special]
+def _named_ends(model: Any) -> list[int]:
+    """The ids that a model's settings name as ends."""
     settings = getattr(model, "generation_config", None)
     named = getattr(settings, "eos_token_id", None)
-    named = named if isinstance(named, list) else [named]
-    for token in [*named, tokenizer.eos_token_id]:
-        if token is not None and token not in found:
-            found.append(int(token))
-    if not found:
-        raise ValueError("the tokenizer names no end token: set tokenizer.eos_token")
-    return found
+    return [int(i) for i in (named if isinstance(named, list) else [named]) if i is not None]
+
+
+def _context_length(model: Any) -> int | None:
+    """How many tokens a conversation may have; None where the model's settings name no limit."""
+    config = model.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit <= 0:
+        return None
+    rotary = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    parts = [rotary, *(part for part in rotary.values() if isinstance(part, dict))]
+    # A stretched model says by how much, beside the length it was trained with.
+    stretched = [
+        int(part.get("original_max_position_embeddings") or limit) * float(part["factor"])
+        for part in parts
+        if part.get("factor")
+    ]
+    return int(max([limit, *stretched]))

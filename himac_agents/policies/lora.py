@@ -30,8 +30,9 @@ class Lora:
     Attributes:
         rank: Rank of the update of each matrix.
         alpha: The update is scaled by alpha / rank.
-        targets: Names of the modules that get one; "all-linear" alone: every linear layer but the
-            output layer.
+        targets: Names of the modules that get one, whole ("model.layers.0.self_attn.q_proj") or
+            their last parts ("q_proj"); "all-linear" alone: every linear layer but the output
+            layer.
     """
 
     rank: int = 16
@@ -65,8 +66,13 @@ class AdapterHost:
         return host
 
     def new(self, lora: Lora, seed: int) -> str:
-        """A fresh adapter, which changes nothing yet; returns its name."""
+        """A fresh adapter, which changes nothing yet; returns its name.
+
+        Raises:
+            ValueError: A target is no module's name, or a module that peft gives no adapter to.
+        """
         from_peft = _peft()
+        self._insist_on(lora.targets)
         targets = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
         settings = from_peft.LoraConfig(
             r=lora.rank,
@@ -76,7 +82,36 @@ class AdapterHost:
             task_type="CAUSAL_LM",
             base_model_name_or_path=self.source,
         )
-        return self._add(settings, seed)
+        name = self._add(settings, seed)
+        self.use(name)
+        if not any(parameter.requires_grad for parameter in self.parameters(name)):
+            raise ValueError(f"lora_targets {', '.join(lora.targets)}: nothing of these learns")
+        return name
+
+    def _insist_on(self, targets: tuple[str, ...]) -> None:
+        """Makes sure that each target is a module's name: peft is content with one that is."""
+        if targets == ("all-linear",):
+            return
+        # Under an adapter a module keeps its name, and gets parts of its own.
+        layers = {
+            name.removeprefix("base_model.model."): module
+            for name, module in self.base.named_modules()
+            if ".base_layer" not in name and ".lora_" not in name
+        }
+        missing = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in layers)]
+        if "all-linear" in targets:
+            raise ValueError(f'lora_targets {", ".join(targets)}: "all-linear" stands alone')
+        if missing or not targets:
+            kinds = (torch.nn.Linear, torch.nn.Embedding)
+            known = {
+                name.rpartition(".")[2]
+                for name, module in layers.items()
+                if isinstance(getattr(module, "base_layer", module), kinds)
+            }
+            raise ValueError(
+                f"lora_targets: {self.source} has no module {', '.join(missing) or 'of no name'}; "
+                f"it has {', '.join(sorted(known))} (or all-linear)"
+            )
 
     def load(self, folder: Path) -> str:
         """The adapter that `save` (or peft) wrote into a folder; returns its name.
@@ -129,7 +164,8 @@ class AdapterHost:
 
     def parameters(self, name: str) -> list[torch.nn.Parameter]:
         """An adapter's matrices."""
-        return [p for key, p in self.model.named_parameters() if f".{name}." in key]
+        # An embedding's are parameters themselves ("lora_embedding_A.NAME"), not modules.
+        return [p for key, p in self.model.named_parameters() if name in key.split(".")]
 
     def save(self, name: str, folder: Path) -> None:
         """Writes the adapter, and where its base is, in peft's form."""

@@ -11,6 +11,10 @@ trained here. What can go wrong on the way is told apart:
 - a wrong key, model or address (401, 403, 404, or a server that was never reached): `APIError`,
   since no episode could go on.
 
+A server whose model knows no system role says so in many ways; where a refusal may mean that, the
+request is made once more with the system's words at the head of the first user message, and once
+that was answered all later ones are made so.
+
 An answer without words (`content` null) is an empty answer: an invalid command, or the blueprint
 that is the task itself. Thoughts that the server keeps apart (`reasoning_content`) are not read.
 """
@@ -22,6 +26,7 @@ import base64
 import io
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,13 +37,20 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from himac_agents.policies.base import Completion, Message, Prompt, Sampling
+from himac_agents.policies.base import Completion, Message, Prompt, Sampling, fold_system
 from himac_envs.task import HiMACError, MissingDependencyError
 
 DEFAULT_URL = "https://api.openai.com/v1"
 #: How often a server that has never answered is called.
 _GREETINGS = 3
 _BUSY = (408, 409, 425, 429)
+#: Words with which servers refuse a system role, by how sure a status makes it.
+_ROLE = re.compile(
+    r"system.{0,40}(?:role|message|prompt|instruction)|role.{0,60}system|alternat|jinja"
+    r"|developer instruction",
+    re.IGNORECASE | re.DOTALL,
+)
+_MAYBE_ROLE = re.compile(r"\bsystem\b|\broles?\b|template", re.IGNORECASE)
 _HOPELESS = {
     401: "the server refused the key: set the environment variable {key}",
     403: "the server refused access with the key in {key}",
@@ -138,13 +150,20 @@ class _Refused(Exception):
         again: Whether there is sense in another attempt.
         wait: The pause that the server asked for in seconds; None: it said nothing.
         met: Whether the server was reached at all.
+        role: Whether it may have been the system's role that was refused.
     """
 
     def __init__(
-        self, why: str, *, again: bool = True, wait: float | None = None, met: bool = True
+        self,
+        why: str,
+        *,
+        again: bool = True,
+        wait: float | None = None,
+        met: bool = True,
+        role: bool = False,
     ) -> None:
         super().__init__(why)
-        self.again, self.wait, self.met = again, wait, met
+        self.again, self.wait, self.met, self.role = again, wait, met, role
 
 
 class APIPolicy:
@@ -183,6 +202,8 @@ class APIPolicy:
         self._sleep, self._clock = sleep, clock
         self._lock = threading.Lock()
         self._fatal: APIError | None = None
+        #: Whether the server's model is known to take no system role.
+        self._folds = False
         #: Called with the counts after each answer.
         self.watch: Callable[[Usage], None] | None = None
         self._rng = np.random.default_rng(seed)
@@ -199,7 +220,7 @@ class APIPolicy:
         Raises:
             APIError: The endpoint cannot be used at all.
         """
-        body = self._body(prompt.messages, sampling, prompt.noise)
+        body = self._body(sampling, prompt.noise)
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(self._threads, self._answer, prompt.messages, body)
         if self.watch is not None:
@@ -208,10 +229,10 @@ class APIPolicy:
 
     # -- one request -----------------------------------------------------------------------------
 
-    def _body(self, messages: Sequence[Message], sampling: Sampling, noise: int) -> dict[str, Any]:
+    def _body(self, sampling: Sampling, noise: int) -> dict[str, Any]:
+        """A request without its messages."""
         body = {
             "model": self.endpoint.model,
-            "messages": [{"role": m.role, "content": _content(m)} for m in messages],
             "temperature": sampling.temperature,
             "max_tokens": sampling.max_tokens,
             "seed": noise % 2**31,
@@ -228,7 +249,7 @@ class APIPolicy:
                 why = f"the cost limit of ${self.endpoint.max_cost:g} is reached"
                 return self._failed(why)
             try:
-                return self._attempt(messages, body)
+                return self._either_way(messages, body)
             except _Refused as refused:
                 pause = self._pause(attempt, refused)
                 calls = min(_GREETINGS, self.endpoint.retries + 1)
@@ -241,11 +262,29 @@ class APIPolicy:
                 self._sleep(pause)
         raise AssertionError("unreachable: the last attempt returns")
 
+    def _either_way(self, messages: Sequence[Message], body: dict[str, Any]) -> Completion:
+        """An attempt; where that may help, another without a system role."""
+        folded = fold_system(messages)
+        if self._folds or len(folded) == len(messages):
+            return self._attempt(folded, body)
+        try:
+            return self._attempt(messages, body)
+        except _Refused as refused:
+            if not refused.role:
+                raise
+            try:
+                found = self._attempt(folded, body)
+            except _Refused:
+                raise refused from None
+            self._folds = True
+            return found
+
     def _attempt(self, messages: Sequence[Message], body: dict[str, Any]) -> Completion:
         import httpx
 
+        written = [{"role": m.role, "content": _content(m)} for m in messages]
         try:
-            response = self._client.post(self.endpoint.url, json=body)
+            response = self._client.post(self.endpoint.url, json={**body, "messages": written})
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise self._hopeless(f"{self.endpoint.url!r} is no address: {error}") from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -268,7 +307,10 @@ class APIPolicy:
         if status != 200:
             again = status in _BUSY or status >= 500
             why = f"the server answers {status}: {self._said(content, response.text)}"
-            raise _Refused(why, again=again, wait=self._asked_pause(response.headers))
+            words = response.text[:4000]
+            role = _ROLE.search(words) is not None and status not in _BUSY
+            role = role or (status in (400, 422) and _MAYBE_ROLE.search(words) is not None)
+            raise _Refused(why, again=again, wait=self._asked_pause(response.headers), role=role)
         return self._read(content, response.text, messages)
 
     def _read(self, content: Any, raw: str, messages: Sequence[Message]) -> Completion:
@@ -289,15 +331,16 @@ class APIPolicy:
         if not (_is_count(read) and _is_count(written)):
             known = False
             read, written = sum(len(m.text) for m in messages) // 4, -(-len(text) // 4)
+        cut = choices[0].get("finish_reason") == "length"
         with self._lock:
             self.usage.answers += 1
             self.usage.tokens_in += read
             self.usage.tokens_out += written
             self.usage.estimated += not known
-            self.usage.cut += choices[0].get("finish_reason") == "length"
+            self.usage.cut += cut
             paid = read * self.endpoint.price_in + written * self.endpoint.price_out
             self.usage.cost += paid / 1e6
-        return Completion(text, written=written)
+        return Completion(text, written=written, cut=cut)
 
     # -- failures --------------------------------------------------------------------------------
 

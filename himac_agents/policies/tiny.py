@@ -32,6 +32,9 @@ from himac_agents.policies.generation.reader import Reader
 PAD, UNKNOWN, END, SAY = "<pad>", "<unk>", "<end>", "<say>"
 SPECIAL = (PAD, UNKNOWN, END, SAY, "<plan>", "<act>", "<play>", "<sub_done>")
 
+#: The marks that make a conversation of words; they stand for themselves in no text.
+_STRUCTURE = re.compile(f"<({'|'.join(mark[1:-1] for mark in (PAD, UNKNOWN, END, SAY))})>")
+
 #: A large base: in heads this narrow most dimensions must compare words, not places.
 ROPE_THETA = 10_000.0
 
@@ -139,7 +142,9 @@ class TinyPolicy(CausalPolicy):
         if ids is None:
             if len(self._memo) > 100_000:
                 self._memo.clear()
-            ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+            # No observation ends a turn or begins another.
+            plain = _STRUCTURE.sub(lambda mark: f"< {mark[1]} >", text)
+            ids = tuple(self.tokenizer.encode(plain, add_special_tokens=False))
             self._memo[text] = ids
         return ids
 
@@ -159,7 +164,7 @@ class TinyPolicy(CausalPolicy):
         if ids is None:
             if len(self._replies) > 100_000:
                 self._replies.clear()
-            ids = self._replies[text] = (*self._ids(text), self.end_ids[0])
+            ids = self._replies[text] = (*self._ids(text), *self.end_ids[:1])
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

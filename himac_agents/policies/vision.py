@@ -150,7 +150,7 @@ class VisionPolicy(ChatPolicy):
         super().__init__(model, eyes.tokenizer, **others)
         # A written image token would ask for a picture that is not there.
         named = (self.eyes.image_token_id, getattr(model.config, "video_token_id", None))
-        self.barred = torch.tensor([i for i in named if i is not None], device=self.device)
+        self.bar(i for i in named if i is not None)
         core = next((m for m in model.modules() if hasattr(m, "get_rope_index")), None)
         self._rope_index = None if core is None else core.get_rope_index
         base = model if self.host is None else model.get_base_model()
@@ -173,19 +173,15 @@ class VisionPolicy(ChatPolicy):
         parts: list[dict[str, str]] = [{"type": "image"} for _ in message.images]
         return {"role": message.role, "content": [*parts, {"type": "text", "text": message.text}]}
 
-    def _ids(self, text: str, messages: Sequence[Message]) -> list[int]:
-        pictures = [self.eyes.see(image) for message in messages for image in message.images]
-        pieces = text.split(self.eyes.image_token)
-        if len(pieces) != len(pictures) + 1:
-            # The words themselves hold the image token: they mean nothing to look at.
+    def _shown(self, ids: list[int], messages: Sequence[Message]) -> list[int]:
+        pictures = iter([self.eyes.see(image) for message in messages for image in message.images])
+        token, count = self.eyes.image_token_id, sum(len(m.images) for m in messages)
+        if ids.count(token) != count:
             raise ValueError(
-                f"{len(pieces) - 1} times {self.eyes.image_token} in a text with {len(pictures)} "
-                "pictures: the chat template must write one for each, and the text none"
+                f"{ids.count(token)} times {self.eyes.image_token} for {count} pictures: the chat "
+                "template must write one for each"
             )
-        ids = super()._ids(pieces[0], ())
-        for picture, piece in zip(pictures, pieces[1:], strict=True):
-            ids += [*picture.token_ids, *super()._ids(piece, ())]
-        return ids
+        return [i for t in ids for i in (next(pictures).token_ids if t == token else (t,))]
 
     def prefix_keys(self, prompt: Prompt) -> list[int]:
         """Token ids, and keys where pictures are: equal tokens of unequal pictures differ."""

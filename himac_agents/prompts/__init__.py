@@ -17,7 +17,13 @@ from himac_agents.config import TrainConfig
 from himac_agents.prompts.base import Prompts
 from himac_agents.prompts.chat import ChatPrompts
 from himac_agents.prompts.compact.style import CompactPrompts
-from himac_agents.prompts.parsing import MAX_COMMAND, read_blueprint, read_command, visible
+from himac_agents.prompts.parsing import (
+    MAX_COMMAND,
+    finished,
+    read_blueprint,
+    read_command,
+    visible,
+)
 from himac_agents.prompts.scene import mark, scene
 from himac_agents.prompts.verl_agent import VerlAgentPrompts
 from himac_agents.register import Register
@@ -32,6 +38,7 @@ __all__ = [
     "Prompts",
     "VerlAgentPrompts",
     "benchmark_of",
+    "finished",
     "make",
     "make_prompts",
     "mark",

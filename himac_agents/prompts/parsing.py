@@ -14,7 +14,16 @@ from himac_agents.prompts.thoughts import visible
 from himac_envs.answers import fenced, lines, tag, tagged, unwrap
 from himac_envs.blueprint import SUB_DONE, Blueprint
 
-__all__ = ["MAX_COMMAND", "is_done", "read_blueprint", "read_command", "tidy", "undress", "visible"]
+__all__ = [
+    "MAX_COMMAND",
+    "finished",
+    "is_done",
+    "read_blueprint",
+    "read_command",
+    "tidy",
+    "undress",
+    "visible",
+]
 
 #: Characters of a model's answer that are read as one command.
 MAX_COMMAND = 512
@@ -23,6 +32,8 @@ MAX_ANSWER = 65_536
 
 ACTION = tag("action")
 _ANSWER = tag("answer")
+#: The tags that an answer may stand in.
+_TAGS = (ACTION, _ANSWER, tag("blueprint"), tag("sub_?goal"))
 _DONE = re.compile(r"<\s?/?\s?sub_done\s?/?\s?>(?:\s{0,4}<\s?/\s?sub_done\s?>)?", re.IGNORECASE)
 _LABEL = (
     r"(\*\*|__|\*|_|)(?:(?:(?:the|my|next|final)[ \t]{1,4}){0,3}(?:action|command|answer|move))"
@@ -103,6 +114,24 @@ def read_command(answer: object, admissible: Collection[str] = ()) -> str:
     if is_done(first):
         return SUB_DONE
     return first if first in known else first[:MAX_COMMAND].rstrip()
+
+
+def finished(answer: str, admissible: Collection[str] = ()) -> str:
+    """What is certain of an answer that was cut at its limit. Total.
+
+    Nothing, where it ends inside a tag: `<action>go to cabinet 1` may have become cabinet 12.
+    Without tags, its lines but the last; and the whole where it is a command that no other
+    admissible one begins with.
+    """
+    said = visible(answer[:MAX_ANSWER])
+    tags = [(m[1], m.start()) for pattern in _TAGS for m in pattern.finditer(said)]
+    if tags:
+        return answer if max(tags, key=lambda found: found[1])[0] else ""
+    text = said.strip()
+    longer = [command for command in admissible if command != text and command.startswith(text)]
+    if is_done(text) or (text in admissible and not longer):
+        return answer
+    return said.rpartition("\n")[0]
 
 
 def is_done(text: str) -> bool:

@@ -195,6 +195,7 @@ def _turn(decision: Decision, segment: Segment) -> Turn:
         allowed=decision.allowed,
         written=completion.written,
         images=len(segment.images),
+        cut=completion.cut,
     )
     if completion.error is None:
         segment.turns.append(turn)

@@ -139,6 +139,7 @@ def _turn(turn: Turn, budget: _Budget) -> dict[str, Any]:
         "text": budget.text(turn.text) if turn.text != turn.action else None,
         "reward": turn.reward,
         "invalid": turn.invalid,
+        "cut": turn.cut or None,
         "tokens": turn.tokens or None,
         "logprob": _mean_logprob(turn),
         "advantage": None if turn.advantage is None else round(turn.advantage, 4),

@@ -44,6 +44,7 @@ class Turn:
         action: What the environment was sent.
         reward: What the environment paid for it.
         invalid: Whether the environment did not understand it.
+        cut: Whether it ended at the limit of its length, not by itself.
         allowed: For each output id what it was drawn from; empty where any id was allowed.
         anchor: The observation that it answered (GiGPO compares turns with the same one).
         advantage: What it is to be learned with: written once, by the method's credit function.
@@ -74,6 +75,7 @@ class Turn:
     written: int | None = None
     sequence: list[int] | None = field(default=None, repr=False)
     images: int = 0
+    cut: bool = False
 
     @property
     def tokens(self) -> int:

@@ -28,6 +28,7 @@ from himac_agents.algorithms.methods import method_of
 from himac_agents.config import TrainConfig
 from himac_agents.files import write_atomically
 from himac_agents.policies.base import Codec, Completion, Message, Role
+from himac_agents.prompts import visible
 from himac_agents.rollouts.types import Episode, Segment, Turn
 from himac_envs.blueprint import SUB_DONE
 
@@ -218,10 +219,16 @@ def _segment(demo: Demo, codec: Codec) -> Segment:
     opening = next(i for i, m in enumerate(demo.messages) if m.role == "assistant")
     context = Context(demo.role, demo.messages[:opening], codec)
     segment = Segment(demo.role, demo.episode, demo.subgoal, -1 if demo.role == "planner" else 0)
-    last, spoken = len(demo.messages) - 1, 0
+    last, spoken, start = len(demo.messages) - 1, 0, 0
     for place in range(opening, len(demo.messages)):
         message = demo.messages[place]
         if message.role != "assistant":
+            # As in the play: what a template opens before an answer is not shown of earlier ones.
+            # A thought that still stands in one is to be read again.
+            said = context.messages[-1].text
+            before = context.drop_thought() if visible(said).strip() == said.strip() else None
+            if before is not None and segment.turns and segment.turns[-1].start == start:
+                segment.turns[-1].sequence = before
             context.hear(message)
             continue
         start = len(context.token_ids)

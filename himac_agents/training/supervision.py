@@ -100,10 +100,24 @@ class Demonstrations:
     def segments(self, codec: Codec) -> list[Segment]:
         """Their sequences in a model's tokens, made on first use and the same at every call."""
         if self._segments is None:
-            found = self._read(codec) if self._lines else self._make(codec)
+            found = self._readable(self._read(codec) if self._lines else self._make(codec), codec)
             times = self._config.warm_planner_repeats
             self._segments = [s for s in found for _ in range(times if s.role == "planner" else 1)]
         return self._segments
+
+    def _readable(self, segments: list[Segment], codec: Codec) -> list[Segment]:
+        """The sequences that the model can read; how many it cannot is said."""
+        limit = getattr(codec, "context_length", None)
+        if limit is None:
+            return segments
+        found = [s for s in segments if max(len(s.ids_of(t)) for t in s.turns) <= limit]
+        if len(found) < len(segments):
+            self._display.say(
+                f"note: {len(segments) - len(found):,} of {len(segments):,} demonstrated sequences "
+                f"are left out: they exceed the model's context length of {limit:,} tokens "
+                "(--history N shortens those of flat agents)"
+            )
+        return found
 
     def _read(self, codec: Codec) -> list[Segment]:
         self.steps = sum(demo.steps for demo in self._lines)

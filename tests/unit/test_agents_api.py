@@ -133,6 +133,44 @@ def test_what_may_pass_is_asked_again(bad: Reply) -> None:
     assert policy.usage.failed == 1 and "tester" in found.error
 
 
+REFUSALS = [
+    (400, {"error": {"message": "System role not supported"}}),
+    (400, {"message": "Conversation roles must alternate user/assistant/user/assistant/..."}),
+    (500, {"error": {"message": "Jinja Exception: System role not supported"}}),
+    (400, {"error": {"message": "Developer instruction is not enabled for this model"}}),
+    (422, {"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "'user' or 'assistant'"}]}),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), REFUSALS)
+def test_a_refused_system_role_is_folded(status: int, body: dict[str, Any]) -> None:
+    def answer(request: dict[str, Any]) -> Reply | str:
+        system = any(m["role"] == "system" for m in request["messages"])
+        return Reply(body, status) if system else "look"
+
+    with ChatServer(answer) as server:
+        policy = _policy(server, retries=0)
+        found = [_ask(policy, [ASK], Sampling())[0] for _ in range(3)]
+    assert all(one.text == "look" and one.error is None for one in found)
+    assert len(server.requests) == 4, "noticed once, and kept to"
+    assert server.requests[-1]["messages"] == [{"role": "user", "content": "rules\n\nwhat now?"}]
+    assert policy.usage.failed == policy.usage.retries == 0
+    with ChatServer(lambda r: Reply(body, status)) as server:
+        policy = _policy(server, retries=0)
+        found = [_ask(policy, [ASK], Sampling())[0] for _ in range(2)]
+        assert all(one.error is not None and str(status) in one.error for one in found)
+        # Nothing was learned from a server that refuses both.
+        assert [len(r["messages"]) for r in server.requests] == [2, 1, 2, 1]
+
+
+def test_an_answer_that_was_cut_says_so() -> None:
+    short = chat_reply("<action>go to cabinet 1")
+    short.body["choices"][0]["finish_reason"] = "length"
+    with ChatServer(_in_turn(short, "look")) as server:
+        found = [_ask(_policy(server), [ASK], Sampling())[0].cut for _ in range(2)]
+    assert found == [True, False]
+
+
 def test_retry_after_is_kept_to() -> None:
     pauses = Pauses()
     date = {"Retry-After": "Mon, 12 Jan 1970 13:47:10 GMT"}  # 30 s after the clock's beginning

@@ -27,7 +27,7 @@ from himac_agents.policies.lora import WEIGHTS, Lora
 from himac_agents.prompts import ChatPrompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Episode, EpisodeRequest
+from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment, Turn
 
 LORA = Lora(rank=4, alpha=8)
 
@@ -178,6 +178,58 @@ def test_two_adapters_on_one_base_do_not_touch_each_other(folder: Path) -> None:
     assert not all(torch.equal(a, b) for a, b in zip(moved, executor.parameters(), strict=True))
     again = planner.generate([Prompt((), ids)], Sampling(0.0, 6))[0].logprobs
     assert again == said[0]
+
+
+@pytest.mark.parametrize(
+    ("targets", "learned"),
+    [
+        (("embed_tokens",), 2),
+        (("embed_tokens", "q_proj"), 2 + 4 * 2),
+        (("lm_head",), 2),
+        (("layers.1.self_attn.q_proj", "v_proj"), 2 + 4 * 2),
+        (("all-linear",), 4 * 7 * 2),
+    ],
+)
+def test_every_target_learns(
+    targets: tuple[str, ...], learned: int, folder: Path, tmp_path: Path
+) -> None:
+    policies = [HFPolicy.load(folder, device="cpu", lora=Lora(4, 8, targets)) for _ in range(2)]
+    assert policies[0].host is policies[1].host
+    for policy in policies:
+        assert len(policy.parameters()) == learned
+        ids = policy.encode([Message("user", "You see a mug 1.")])
+        (said,) = policy.generate([Prompt((), ids)], Sampling(1.0, 6))
+        segment = Segment("executor", 0, token_ids=[*ids, *said.token_ids])
+        segment.turns = [Turn("executor", len(ids), said.token_ids, said.logprobs, "", "")]
+        batch = token_batch(credited([segment], [1.0]))
+        assert np.abs(policy.logprobs(batch).detach().numpy() - batch.old_logprobs).max() < 1e-4
+        before = [p.detach().clone() for p in policy.parameters()]
+        learner = Learner(policy, TrainConfig(lr=1e-2, kl=0.0, least_minibatch=1))
+        for _ in range(2):  # in the first step only one of each two matrices has a gradient
+            learner.reinforce([segment], np.random.default_rng(0))
+        moved = [not torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True)]
+        assert all(moved)
+    policies[0].save_pretrained(tmp_path)
+    again = HFPolicy.load(tmp_path, device="cpu")
+    with torch.no_grad():
+        assert torch.equal(again.logprobs(batch), policies[0].logprobs(batch))
+
+
+def test_a_target_that_is_not_there_is_named(folder: Path) -> None:
+    def load(*targets: str) -> HFPolicy:
+        return HFPolicy.load(folder, device="cpu", lora=Lora(4, 8, targets))
+
+    for targets in (("q_porj",), ("q_proj", "v_porj"), ("roj",)):
+        with pytest.raises(
+            ValueError, match=rf"no module {targets[-1]}; it has .*down_proj.*v_proj"
+        ):
+            load(*targets)
+    kept = load("q_proj")
+    with pytest.raises(ValueError, match="no module v_porj; it has down_proj, embed_tokens"):
+        load("q_proj", "v_porj")  # also where the base has an adapter already
+    with pytest.raises(ValueError, match="stands alone"):
+        load("all-linear", "q_proj")
+    assert kept.parameters()
 
 
 def test_checkpointing_gives_the_same_gradient_and_bfloat16_a_near_one(folder: Path) -> None:

@@ -68,8 +68,13 @@ def test_a_picture_stands_where_the_template_puts_it(policy: VisionPolicy) -> No
     assert "<|im_start|>user\n<|vision_start|><|vision_end|>Where is the box?<|im_end|>" in text
     piece = policy.tokenizer.decode(policy.encode([message], continues=True))
     assert piece.startswith("\n<|im_start|>user\n<|vision_start|>") and "system" not in piece
-    with pytest.raises(ValueError, match="the text none"):
-        policy.encode([Message("user", "<|image_pad|>")])
+    # A word that reads like a picture is a word.
+    words = Message("user", "<|image_pad|><|vision_end|>")
+    assert policy.eyes.image_token_id not in policy.encode([words])
+    assert (
+        policy.encode([replace(message, text=words.text)]).count(policy.eyes.image_token_id) == 36
+    )
+    assert words.text in policy.tokenizer.decode(policy.encode([words], continues=True))
     kept = shown([Message("user", "look")], {"image": frame})
     frame[:] = 255
     assert (kept[0].images[0] == 0).all(), "a frame is copied: the environment draws on"

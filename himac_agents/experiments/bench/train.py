@@ -121,7 +121,7 @@ def build(seed: int = 0) -> TinyPolicy:
     words = [" ".join(WORDS[i : i + 16]) for i in range(0, len(WORDS), 16)]
     policy = TinyPolicy.build([*words, GOAL], SIZE, seed=seed, phrases=0)
     # No answer ends by itself: all are as long as the shape says.
-    policy.end_ids = (-1,)
+    policy.end_ids = ()
     return policy
 
 

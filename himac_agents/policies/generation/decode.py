@@ -115,9 +115,10 @@ class Decoding:
         for slot, answer, held in zip(self.slots, self.answers, fed, strict=True):
             self.cache.tokens[slot] = held
             text = policy.decode(answer.tokens)
-            completions.append(
-                Completion(text, tuple(answer.tokens), tuple(answer.logps), tuple(answer.allowed))
-            )
+            parts = (tuple(answer.tokens), tuple(answer.logps), tuple(answer.allowed))
+            # What knows no end is never cut.
+            cut = bool(policy.end_ids) and answer.tokens[-1] not in policy.end_ids
+            completions.append(Completion(text, *parts, cut=cut))
         return completions
 
     def _feed(self, alive: list[int], fed: list[list[int]]) -> Tensor:
