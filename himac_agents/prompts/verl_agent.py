@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 
 from himac_agents.policies.base import Message
 from himac_agents.prompts.chat import ChatPrompts
-from himac_agents.prompts.parsing import ACTION, MAX_ANSWER, MAX_COMMAND, is_done, tidy
-from himac_agents.prompts.thoughts import visible
-from himac_agents.prompts.wording import offered, wording
 from himac_envs.answers import lines, tagged
 from himac_envs.blueprint import SUB_DONE
+from himac_envs.reading import ACTION, MAX_ANSWER, MAX_COMMAND, is_done, tidy
+from himac_envs.thoughts import visible
+from himac_envs.wording import offered, wording
 
 
 @dataclass(frozen=True, slots=True)
