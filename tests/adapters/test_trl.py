@@ -144,4 +144,4 @@ def test_bad_input_is_answered() -> None:
 
 def test_the_example_runs(run_example: Any, tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", texts_of("HiMAC-Sokoban-v0"), template(), context=4_096)
-    assert "reward 0.0" in run_example("trl_grpo.py", model)
+    assert "reward 0.0" in run_example("trl_grpo.py", model, "--cpu")
