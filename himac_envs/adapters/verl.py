@@ -83,7 +83,7 @@ class HiMACAgentLoop(AgentLoopBase):
     async def _play(
         self, session: Session, sampling_params: dict[str, Any], row: Mapping[str, Any]
     ) -> AgentLoopOutput:
-        asked = {"request_id": uuid4().hex, "sampling_params": sampling_params}
+        asked: dict[str, Any] = {"request_id": uuid4().hex, "sampling_params": sampling_params}
         if row.get("priority") is not None:
             asked["priority"] = int(row["priority"])
         most_tokens = int(self.rollout_config.response_length)

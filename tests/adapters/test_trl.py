@@ -63,13 +63,12 @@ class Script:
         return f"<tool_call>\n{call}\n</tool_call>"
 
 
-@pytest.mark.parametrize("trained_id", IDS)
+@pytest.mark.parametrize("env_id", IDS)
 def test_a_group_of_eight_wins_one_task_and_the_model_learns(
     trained_id: str, tmp_path: Path
 ) -> None:
     import torch
 
-    env_id = trained_id
     model = make_model(tmp_path / "model", texts_of(env_id), template())
     config = trl.GRPOConfig(
         str(tmp_path / "run"),
