@@ -64,9 +64,7 @@ class Script:
 
 
 @pytest.mark.parametrize("env_id", IDS)
-def test_a_group_of_eight_wins_one_task_and_the_model_learns(
-    trained_id: str, tmp_path: Path
-) -> None:
+def test_a_group_of_eight_wins_one_task_and_the_model_learns(env_id: str, tmp_path: Path) -> None:
     import torch
 
     model = make_model(tmp_path / "model", texts_of(env_id), template())
