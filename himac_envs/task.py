@@ -33,6 +33,8 @@ RewardMode: TypeAlias = Literal["original", "sparse", "verl-agent"]
 
 REWARD_MODES: tuple[str, ...] = ("original", "sparse", "verl-agent")
 MAX_TEXT = 65_536
+#: What `TextOnly` says in phase plan.
+PLAN_HINT = "Write a blueprint: one numbered sub-goal a line."
 
 
 class HiMACError(Exception):
@@ -426,6 +428,21 @@ class TaskEnv(StepLimited, gym.Env[Observation, str], ABC):
         self._load(snapshot.state)
 
 
+def as_text(observation: Observation, plan_hint: str = PLAN_HINT) -> str:
+    """Return an observation as one string: its text, and below it what the hierarchy asks for.
+
+    Args:
+        observation: Of a flat or a hierarchical environment.
+        plan_hint: What is said in phase plan.
+    """
+    text = str(observation["text"])
+    if "phase" not in observation:
+        return text
+    if int(observation["phase"]) == 0:
+        return f"{text}\n\n{plan_hint}"
+    return f"{text}\n\nCurrent sub-goal: {observation['subgoal']}"
+
+
 class TextOnly(gym.Wrapper[str, str, Observation, str]):
     """Plain ``str`` observations (and actions), for agents that know nothing of Dict spaces.
 
@@ -459,9 +476,4 @@ class TextOnly(gym.Wrapper[str, str, Observation, str]):
 
     def observation(self, observation: Observation) -> str:
         """Return the observation as one string."""
-        text = str(observation["text"])
-        if "phase" not in observation:
-            return text
-        if int(observation["phase"]) == 0:
-            return f"{text}\n\nWrite a blueprint: one numbered sub-goal a line."
-        return f"{text}\n\nCurrent sub-goal: {observation['subgoal']}"
+        return as_text(observation)

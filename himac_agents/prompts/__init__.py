@@ -17,16 +17,10 @@ from himac_agents.config import TrainConfig
 from himac_agents.prompts.base import Prompts
 from himac_agents.prompts.chat import ChatPrompts
 from himac_agents.prompts.compact.style import CompactPrompts
-from himac_agents.prompts.parsing import (
-    MAX_COMMAND,
-    finished,
-    read_blueprint,
-    read_command,
-    visible,
-)
 from himac_agents.prompts.scene import mark, scene
 from himac_agents.prompts.verl_agent import VerlAgentPrompts
 from himac_agents.register import Register
+from himac_envs.reading import MAX_COMMAND, finished, read_blueprint, read_command, visible
 from himac_envs.registry import benchmark_of
 
 __all__ = [

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from himac_agents.policies.base import Message
-from himac_agents.prompts.parsing import read_blueprint, read_command
 from himac_envs.blueprint import Blueprint
+from himac_envs.reading import read_blueprint, read_command
 
 
 class Prompts(Protocol):

@@ -9,8 +9,8 @@ from typing import Any
 from himac_agents.policies.base import Message
 from himac_agents.prompts.base import PlainCommands
 from himac_agents.prompts.scene import scene
-from himac_agents.prompts.wording import offered, wording
 from himac_envs.blueprint import SUB_DONE, Blueprint
+from himac_envs.wording import offered, wording
 
 _THINK = "First think briefly between <think> and </think>. Then answer. "
 

@@ -13,12 +13,12 @@ from himac_agents.agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.agents.expert import Expert
 from himac_agents.policies.base import Sampling
 from himac_agents.prompts import ChatPrompts, Prompts, VerlAgentPrompts, make, visible
-from himac_agents.prompts.wording import wording
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.types import EpisodeRequest
 from himac_envs.alfworld.subgoals import parse_aim
 from himac_envs.blueprint import SUB_DONE
+from himac_envs.wording import wording
 
 BENCHMARKS = {"alfworld": "ALFWorld", "webshop": "WebShop", "sokoban": "Sokoban"}
 

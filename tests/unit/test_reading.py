@@ -24,10 +24,10 @@ from himac_agents.prompts import (
     read_command,
     visible,
 )
-from himac_agents.prompts.parsing import undress
 from himac_envs.answers import tag, tagged, unwrap
 from himac_envs.blueprint import SUB_DONE, Blueprint, clean
 from himac_envs.sokoban.text import parse_actions
+from himac_envs.reading import undress
 
 ENVS = {"alfworld": "ALFWorld", "webshop": "WebShop", "sokoban": "Sokoban"}
 STYLES = ("compact", "compact-gather", "chat", "verl-agent")

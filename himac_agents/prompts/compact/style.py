@@ -11,8 +11,8 @@ from himac_agents.prompts.base import PlainCommands
 from himac_agents.prompts.compact.forms import Form, PlainForm
 from himac_agents.prompts.compact.shop import ShopForm
 from himac_agents.prompts.compact.warehouse import WarehouseForm
-from himac_agents.prompts.parsing import read_blueprint
 from himac_envs.blueprint import Blueprint
+from himac_envs.reading import read_blueprint
 
 _PLAIN, _GATHER = PlainForm(), PlainForm(gathers=True)
 _SHOP, _WAREHOUSE = ShopForm(), WarehouseForm()

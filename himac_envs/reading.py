@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from himac_agents.prompts.thoughts import visible
 from himac_envs.answers import fenced, lines, tag, tagged, unwrap
 from himac_envs.blueprint import SUB_DONE, Blueprint
+from himac_envs.thoughts import visible
 
 __all__ = [
     "MAX_COMMAND",
