@@ -196,8 +196,10 @@ class HiMACEnvironment(Environment):  # type: ignore[misc]
             EpisodeOverError: The episode is over.
             SessionGoneError: The session is no longer open, or never was.
         """
-        meant = str(arguments.get("session") or action.metadata.get("session") or "")
-        session_id = meant or self._own
+        session_id = str(arguments.get("session") or self._own)
+        meant = str(action.metadata.get("session") or session_id)
+        if meant != session_id:
+            raise SessionGoneError(self._sessions.why_gone(meant))
         if not session_id:
             raise SessionGoneError(
                 "no episode is open on this connection: reset begins one. If one was, its server "

@@ -115,11 +115,13 @@ class Sessions:
             session_id = f"{self.server}-{self._opened}-{uuid.uuid4().hex[:12]}"
         try:
             session = Session(self.env_id, **self._kwargs)
-            with self._lock:
-                self._sessions[session_id] = _Open(session, self._clock())
-        finally:
+        except BaseException:
             with self._lock:
                 self._reserved -= 1
+            raise
+        with self._lock:
+            self._reserved -= 1
+            self._sessions[session_id] = _Open(session, self._clock())
         return session_id
 
     @contextmanager
@@ -134,11 +136,11 @@ class Sessions:
             if found is not None:
                 found.used = self._clock()
         if found is None:
-            raise SessionGoneError(self._why(session_id))
+            raise SessionGoneError(self.why_gone(session_id))
         with found.lock:
             # It may have been closed by another thread while this one waited.
             if self._sessions.get(session_id) is not found:
-                raise SessionGoneError(self._why(session_id))
+                raise SessionGoneError(self.why_gone(session_id))
             try:
                 yield found.session
             finally:
@@ -165,11 +167,12 @@ class Sessions:
             ]
         return sum(self.close(session_id) for session_id in idle)
 
-    def _why(self, session_id: str) -> str:
+    def why_gone(self, session_id: str) -> str:
+        """Return what to tell a client that speaks of a session which it does not have."""
         if session_id.partition("-")[0] == self.server:
             return (
-                f"session {session_id} is closed: by its client, or because it was not used for "
-                f"{self.timeout:g} s. Open another with reset"
+                f"session {session_id} is closed: by its client, with its connection, or because "
+                f"it was not used for {self.timeout:g} s. Open another with reset"
             )
         return (
             f"session {session_id} is not one of this server, which was started (again) at "
