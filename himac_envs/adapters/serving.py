@@ -126,7 +126,7 @@ class IdleSockets:
 
 # ---- a port ------------------------------------------------------------------------------------
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to the address.
+    """Return a socket that listens on the address.
 
     Raises:
         PortError: It cannot be; the message says what to do.
@@ -136,6 +136,8 @@ def listen(host: str, port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
+        # Who connects before the server runs waits, instead of being refused.
+        found.listen(128)
     except OSError as error:
         found.close()
         if error.errno == errno.EADDRINUSE:
@@ -183,7 +185,6 @@ def running(app: App, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str
     thread = threading.Thread(
         target=server.run, kwargs={"sockets": [bound]}, name="himac-serving", daemon=True
     )
-    bound.listen(128)  # who connects before the loop runs waits instead of being refused
     thread.start()
     try:
         yield address(bound)

@@ -41,7 +41,6 @@ def made(env_id: str) -> dict[str, Any]:
 async def here(app: Any) -> AsyncIterator[str]:
     """The server in the test's own event loop, so that the test may look into it."""
     bound = listen("127.0.0.1", 0)
-    bound.listen(128)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
     running = asyncio.create_task(server.serve(sockets=[bound]))
     try:
@@ -413,7 +412,6 @@ def test_the_command_says_what_is_wrong(capfd: pytest.CaptureFixture[str]) -> No
     from himac_agents.cli import main
 
     with listen("127.0.0.1", 0) as taken:
-        taken.listen()
         port = str(taken.getsockname()[1])
         assert main(["serve-env", "sokoban", "--port", port]) == 1
         assert "is in use" in capfd.readouterr().err
