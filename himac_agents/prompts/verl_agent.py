@@ -1,11 +1,10 @@
 """verl-agent's protocol: one prompt a decision, a memory of two steps, `<think>` then `<action>`.
 
-The fields and their order are those of verl-agent's prompts, the words are ours: the task, how
-many steps were taken, the last two observations with what was done, the present observation, the
-admissible commands, and the form of the answer. Commands are read in lower case, and an answer
-without both pairs of tags is invalid, as it is there. Differences that remain: an invalid answer
-costs a step in Sokoban (there it costs only the penalty), and its last 30 characters are not tried
-as a command.
+A prompt (`himac_envs.adapters.verl_agent.prompt`) has the task, how many steps were taken, the last
+two observations with what was done, the present observation, the admissible commands, and the form
+of the answer. Commands are read in lower case, and an answer without both pairs of tags is invalid,
+as it is there. Differences that remain: an invalid answer costs a step in Sokoban (there it costs
+only the penalty), and its last 30 characters are not tried as a command.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any, ClassVar
 
 from himac_agents.policies.base import Message
 from himac_agents.prompts.chat import ChatPrompts
+from himac_envs.adapters.verl_agent.prompt import write_prompt
 from himac_envs.answers import lines, tagged
 from himac_envs.blueprint import SUB_DONE
 from himac_envs.reading import ACTION, MAX_ANSWER, MAX_COMMAND, is_done, tidy
@@ -44,22 +44,11 @@ class VerlAgentPrompts(ChatPrompts):
         info: dict[str, Any],
     ) -> list[Message]:
         """See `Prompts.recall`."""
-        step = int(info["step"])
-        lines = [f"You are an agent in {wording(self.benchmark).world}. Task: {self._goal(goal)}"]
-        if past:
-            shown = past[-self.memory :]
-            lines.append(f"Steps taken so far: {step}. The last {len(shown)}, with what you did:")
-            for number, (seen, command) in enumerate(shown, step - len(shown) + 1):
-                lines.append(f"[Observation {number}: '{self._past(seen)}', Action: '{command}']")
-        lines.append(f"This is step {step + 1}. Your observation is: {self._seen(text)}")
-        commands = [f"'{c}'" for c in offered(info) if c != "help"]
-        if commands and self.list_admissible:
-            lines.append("The admissible actions now are: [" + ",\n".join(commands) + "].")
-        lines.append(
-            "Choose your action. First reason step by step about the situation between <think> and "
-            "</think>. Then give exactly one admissible action between <action> and </action>."
-        )
-        return [Message("user", "\n".join(lines))]
+        listed = [c for c in offered(info) if c != "help"] if self.list_admissible else []
+        shown = [(self._past(seen), command) for seen, command in past[-self.memory :]]
+        world, step = wording(self.benchmark).world, int(info["step"])
+        said = write_prompt(world, self._goal(goal), shown, self._seen(text), listed, step)
+        return [Message("user", said)]
 
     def read(self, answer: str, admissible: Collection[str] = ()) -> str:
         """The text between `<action>` tags after a thought, in lower case; "" where a tag lacks.

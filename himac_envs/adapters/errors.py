@@ -23,6 +23,16 @@ class NotTextError(HiMACError, ValueError):
         )
 
 
+class NoTaskError(HiMACError, ValueError):
+    """A trainer's row names no task, so that the members of its group would play different ones."""
+
+    def __init__(self, builder: str) -> None:
+        super().__init__(
+            "the row names no task_id: the episodes of a group would play different tasks. "
+            f"{builder}(env_id) makes rows that have one"
+        )
+
+
 class MissingStackError(HiMACError, ImportError):
     """The stack that an adapter is for is not installed."""
 

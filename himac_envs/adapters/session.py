@@ -140,10 +140,21 @@ class Session:
         """
         self._need_episode()
         if self.verbatim:
-            return self._take(answer if isinstance(answer, str) else NOTHING)
+            return self.play(answer if isinstance(answer, str) else NOTHING)
         if self.planning:
             return self._take(read_blueprint(answer, self.goal).action())
         return self._take(read_command(answer, self.admissible))
+
+    def play(self, action: str) -> str:
+        """Send an action to the environment as it is, and return the text that follows.
+
+        For those who have read the model's answer themselves, by rules of their own.
+
+        Raises:
+            EpisodeOverError: No episode is going on.
+        """
+        self._need_episode()
+        return self._take(action)
 
     def act(self, command: object) -> str:
         """Carry out a command. In phase plan the task's goal becomes the only sub-goal first.
