@@ -30,7 +30,6 @@ from himac_envs.adapters.serving import IDLE_CODE, address, listen
 
 ROOT = Path(__file__).parents[2]
 FLAT = ["HiMAC-ALFWorld-Flat-v0", "HiMAC-WebShop-Flat-v0", "HiMAC-Sokoban-Flat-v0"]
-HIERARCHICAL = ["HiMAC-ALFWorld-v0", "HiMAC-WebShop-v0", "HiMAC-Sokoban-v0"]
 
 
 def made(env_id: str) -> dict[str, Any]:
@@ -58,7 +57,6 @@ async def until(what: Callable[[], bool]) -> None:
 
 
 # ---- playing -----------------------------------------------------------------------------------
-@pytest.mark.parametrize("env_id", FLAT + HIERARCHICAL)
 def test_an_expert_wins_through_the_client(env_id: str) -> None:
     with serving(env_id, **made(env_id)) as url, HiMACClient(url).sync() as env:
         seen = env.reset(split="train", index=1)
@@ -77,7 +75,7 @@ def test_an_expert_wins_through_the_client(env_id: str) -> None:
             total += seen.reward
         assert seen.observation.won and seen.observation.score == 1.0
         assert seen.observation.episode_return == pytest.approx(total)
-        assert phases == ({"plan", "act"} if env_id in HIERARCHICAL else {""})
+        assert phases == ({"plan", "act"} if local.hierarchical else {""})
         state = env.state()
         assert (state.done, state.won, state.step_count) == (True, True, local.decisions)
         assert state.episode_id == state.task_id == local.task_id
@@ -425,16 +423,6 @@ def test_the_command_says_what_is_wrong(capfd: pytest.CaptureFixture[str]) -> No
     assert "at least one session" in capfd.readouterr().err
 
 
-def test_the_example_plays() -> None:
-    example = ROOT / "examples" / "adapters" / "openenv_client.py"
+def test_the_example_plays(run_example: Callable[..., str]) -> None:
     with serving(FLAT[0], data="generated", max_steps=5) as url:
-        done = subprocess.run(
-            [sys.executable, str(example), url],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    assert done.stdout == "return 0.0 after 5 steps\n"
-    code = example.read_text(encoding="utf-8").split('"""')[2]
-    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+        assert run_example("openenv_client.py", url) == "return 0.0 after 5 steps\n"
