@@ -11,9 +11,9 @@ Any other text environment: ``himac(env_id="module:Id-v0")``.
 - Blueprint, sub-goals, ``<sub_done>``: with ``-T hierarchical=true`` the first answer is the
   blueprint, in the same conversation; ``<sub_done>`` begins the next sub-goal. The model role
   "planner" may be another model: ``--model-role planner=...``.
-- Rewards: the scorer has ``success``, ``score`` (the benchmark's own, in [0, 1]), ``return`` (of the
-  reward that ``-T reward=`` chooses), ``steps`` and ``invalid`` (answers that were no command), each
-  with its mean, and its standard error for the first two.
+- Rewards: the scorer has ``success``, ``score`` (the benchmark's own, in [0, 1]), ``return`` (of
+  the reward that ``-T reward=`` chooses), ``steps`` and ``invalid`` (answers that were no command),
+  each with its mean, and its standard error for the first two.
 - Admissible commands: below each observation with ``-T list_admissible=true``.
 - Invalid text: thoughts, tags and quotes are taken off; what is still no command is answered as the
   benchmark does, and costs a step.

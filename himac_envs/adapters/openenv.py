@@ -1,6 +1,7 @@
 """OpenEnv: the environments behind an HTTP and WebSocket server, and a client for it.
 
-Install: ``pip install himac openenv`` (release 0.10). A server, for clients in any language::
+Install: ``pip install himac openenv`` (release 0.10). A server, for clients in any language, no
+container image needed::
 
     himac serve-env HiMAC-ALFWorld-Flat-v0 --port 8000
 
@@ -14,41 +15,32 @@ A client in Python (an `openenv.core.EnvClient`; asynchronous without ``.sync()`
             seen = env.step(model(seen.observation.text))
         print(seen.observation.won, seen.observation.episode_return)
 
-A server in one's own process, without a container image: `serving`, or `make_app` for any ASGI
-server.
+A server in one's own process: `serving`, or `make_app` for any ASGI server.
 
-**Blueprint and sub-goals.** On a hierarchical id the first answer of an episode is read as a
-blueprint; ``observation.phase`` says which kind of answer is wanted ("plan", "act"; "" on a flat
-id), and ``observation.subgoal`` is the current one. ``<sub_done>`` as text ends a sub-goal.
-
-**Rewards.** ``reward`` is the environment's, of this step (``reward="verl-agent"`` and the like
-change it); ``observation.episode_return`` is their sum.
-
-**Admissible commands** are in ``observation.admissible``, ``<sub_done>`` last; ``[]`` in phase
-plan. The text lists them too with ``list_admissible=True``.
-
-**Invalid text** costs a step and sets ``observation.invalid``. Thoughts, tags and quotes around a
-command are taken off (``verbatim=True``: not). What is no action at all (a number instead of a
-text, an unknown field, broken JSON) is answered with OpenEnv's VALIDATION_ERROR or INVALID_JSON,
-and changes nothing.
-
-**Pictures** are not sent: an observation is text.
-
-**Group members** share a task by ``reset(task_id=...)``, by ``reset(split=..., index=...)`` or by
-``reset(seed=...)``: the same on every server with the same data. OpenEnv's task routes list them.
-
-**Time limits.** ``max_steps`` is the environment's; the step that reaches it is ``done`` and
-``observation.truncated``. OpenEnv's ``timeout_s`` is not used: no step waits for anything.
-
-**Many at once.** Each WebSocket is a session with an environment of its own; `Sessions` bounds
-their number (OpenEnv's CAPACITY_REACHED) and closes those that are not used for a time; such a
-socket is closed with code 4408. Over plain HTTP ``POST /reset`` with ``{"session": "new"}``
-begins a session whose id, ``metadata.session``, goes with each ``POST /step`` as ``"session"``;
-without it a reset is forgotten as soon as it is answered, as OpenEnv has it.
-
-**Closing.** A socket that closes, by ``close()`` or by a client's death, closes its session at
-once; ``DELETE /sessions/ID`` closes one of HTTP. A client whose server was restarted reads so at
-its next step, and begins again with ``reset``.
+- Blueprint, sub-goals, ``<sub_done>``: on a hierarchical id the first answer of an episode is read
+  as a blueprint; ``observation.phase`` says which kind of answer is wanted ("plan", "act"; "" on a
+  flat id), ``observation.subgoal`` is the current one, and ``<sub_done>`` begins the next.
+- Rewards: ``reward`` is the environment's, of this step; ``observation.episode_return`` is their
+  sum. ``--env-kwargs reward=verl-agent`` and the like change it.
+- Admissible commands: in ``observation.admissible``, ``<sub_done>`` last; none in phase plan. The
+  text lists them too with ``--list-admissible``.
+- Invalid text: costs a step and sets ``observation.invalid``. Thoughts, tags and quotes around a
+  command are taken off. What is no action at all (a number for a text, an unknown field, broken
+  JSON) is answered with OpenEnv's VALIDATION_ERROR or INVALID_JSON, and changes nothing.
+- After the end: an EXECUTION_ERROR (HTTP: 409) that says so; ``reset`` begins the next episode.
+- Pictures: not sent; an observation is text.
+- Groups: members share a task by ``reset(task_id=...)``, ``reset(split=..., index=...)`` or
+  ``reset(seed=...)``, the same on every server with the same data. OpenEnv's task routes list them.
+- Time limits: the step that reaches the environment's ``max_steps`` is ``done`` and
+  ``observation.truncated``. OpenEnv's ``timeout_s`` is not used: no step waits for anything.
+- Many at once: each WebSocket is a session with an environment of its own. Their number is bounded
+  (CAPACITY_REACHED), and one that is not used for a time is closed, with code 4408. Plain HTTP
+  begins a session with ``POST /reset {"session": "new"}``; its id, ``metadata.session``, goes with
+  each ``POST /step`` as ``"session"``. Without it a reset is forgotten once it is answered, as
+  OpenEnv has it.
+- Closing: a socket that closes, by ``close()`` or by a client's death, closes its session at once;
+  ``DELETE /sessions/ID`` closes one of HTTP. A client whose server was restarted reads so at its
+  next step, and begins again with ``reset``.
 """
 
 from __future__ import annotations

@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 
-vf = pytest.importorskip(
-    "verifiers.v1", reason="verifiers is not installed: pip install verifiers"
-)
+vf = pytest.importorskip("verifiers.v1", reason="verifiers is not installed: pip install verifiers")
 
 from adapters.expert_model import ExpertModel, completion  # noqa: E402
 from chat_server import ChatServer, Reply  # noqa: E402
