@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 REFERENCE ?= .venv-reference
+ADAPTERS ?= .venv-adapters
 TORCH_INDEX ?=
 HIMAC_DATA ?= ../shared/data
 PARITY ?=
@@ -11,10 +12,11 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
+STACKS := $(sort $(basename $(notdir $(wildcard tests/adapters/requirements/*.txt))))
 
 export HIMAC_DATA
 
-.PHONY: install train test lint browser reference parity clean-venv
+.PHONY: install train test lint browser reference parity adapters stacks clean-venv
 
 install: $(VENV)/.installed
 
@@ -58,5 +60,25 @@ parity: reference
 	@set -e; for script in tests/parity/compare_*.py; do echo "== $$script"; \
 	  $(REFERENCE)/bin/python $$script $(PARITY); done
 
+# Other people's stacks exclude each other, so each has an environment of its own: `make adapters`
+# runs them all, `make adapter-gem` one.
+adapters: $(addprefix adapter-,$(STACKS))
+
+adapter-%: $(ADAPTERS)/%/.installed
+	$(ADAPTERS)/$*/bin/python -m pytest tests/adapters/test_$*.py $(PYTEST)
+
+stacks:
+	@echo $(STACKS)
+
+# torch, where a stack wants it, first and by its exact version, as above.
+$(ADAPTERS)/%/.installed: tests/adapters/requirements/%.txt pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ADAPTERS)/$*
+	@echo "$(TORCH)" >$(ADAPTERS)/$*/torch.txt
+	if grep -q '^torch$$' $<; then $(ADAPTERS)/$*/bin/python -m pip install --quiet \
+	  $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"; fi
+	$(ADAPTERS)/$*/bin/python -m pip install --quiet --constraint $(ADAPTERS)/$*/torch.txt \
+	  --requirement $< --editable ".[webshop]" pytest pytest-timeout
+	touch $@
+
 clean-venv:
-	rm -rf $(VENV) $(REFERENCE)
+	rm -rf $(VENV) $(REFERENCE) $(ADAPTERS)

@@ -101,6 +101,7 @@ class Session:
         self.plan_hint = plan_hint
         self._kwargs = kwargs
         self._executor: OracleExecutor | None = None
+        self._advice: tuple[int, str] | None = None
         self._begun = False
         self.text = ""
         self.observation: Observation = {}
@@ -126,7 +127,7 @@ class Session:
         options = None if task_id is None else {"task_id": str(task_id)}
         self.observation, self.info = self.env.reset(seed=seed, options=options)
         self._begun = True
-        self._executor = None
+        self._executor = self._advice = None
         self.reward = self.episode_return = 0.0
         self.decisions = 0
         self.terminated = self.truncated = False
@@ -300,13 +301,19 @@ class Session:
     def expert(self) -> str:
         """Return the answer that an expert would give now: a blueprint, a command, ``<sub_done>``.
 
-        It sees the hidden state. It serves demonstrations and tests.
+        It sees the hidden state. It serves demonstrations and tests. Asked twice before the same
+        decision it says the same.
 
         Raises:
             EpisodeOverError: No episode is going on.
             ValueError: The task cannot be won from here.
         """
         self._need_episode()
+        if self._advice is None or self._advice[0] != self.decisions:
+            self._advice = (self.decisions, self._ask_expert())
+        return self._advice[1]
+
+    def _ask_expert(self) -> str:
         env: Any = self.env.unwrapped
         if self.planning:
             return str(env.oracle_blueprint().render())

@@ -17,11 +17,10 @@ HIERARCHICAL = tuple(f"HiMAC-{name}-v0" for name in BENCHMARKS)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`env_id` is every text environment of the three benchmarks, `flat_id` the flat ones."""
-    if "env_id" in metafunc.fixturenames:
+    """`env_id` is every text environment of the three benchmarks, unless a test names its own."""
+    own = [str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize")]
+    if "env_id" in metafunc.fixturenames and not any("env_id" in names for names in own):
         metafunc.parametrize("env_id", [*FLAT, *HIERARCHICAL])
-    if "flat_id" in metafunc.fixturenames:
-        metafunc.parametrize("flat_id", FLAT)
 
 
 @pytest.fixture

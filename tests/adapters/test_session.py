@@ -27,6 +27,7 @@ def play(played: Session) -> list[str]:
     said = []
     while not played.done:
         said.append(played.expert())
+        assert played.expert() == said[-1], "asked twice it says the same"
         played.step(said[-1])
     return said
 

@@ -63,13 +63,10 @@ class Script:
         return f"<tool_call>\n{call}\n</tool_call>"
 
 
-@pytest.mark.parametrize("trained_id", IDS)
-def test_a_group_of_eight_wins_one_task_and_the_model_learns(
-    trained_id: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("env_id", IDS)
+def test_a_group_of_eight_wins_one_task_and_the_model_learns(env_id: str, tmp_path: Path) -> None:
     import torch
 
-    env_id = trained_id
     model = make_model(tmp_path / "model", texts_of(env_id), template())
     config = trl.GRPOConfig(
         str(tmp_path / "run"),
@@ -144,4 +141,4 @@ def test_bad_input_is_answered() -> None:
 
 def test_the_example_runs(run_example: Any, tmp_path: Path) -> None:
     model = make_model(tmp_path / "model", texts_of("HiMAC-Sokoban-v0"), template(), context=4_096)
-    assert "reward 0.0" in run_example("trl_grpo.py", model)
+    assert "reward 0.0" in run_example("trl_grpo.py", model, "--cpu")
