@@ -24,6 +24,7 @@ from himac_agents.cli import (
     listing,
     play,
     report,
+    serve_env,
     site,
     study,
     train,
@@ -42,6 +43,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "bench": bench.run,
     "report": report.run,
     "site": site.run,
+    "serve-env": serve_env.run,
     "doctor": doctor.run,
 }
 
