@@ -26,8 +26,8 @@ from himac_agents.prompts import (
 )
 from himac_envs.answers import tag, tagged, unwrap
 from himac_envs.blueprint import SUB_DONE, Blueprint, clean
-from himac_envs.sokoban.text import parse_actions
 from himac_envs.reading import undress
+from himac_envs.sokoban.text import parse_actions
 
 ENVS = {"alfworld": "ALFWorld", "webshop": "WebShop", "sokoban": "Sokoban"}
 STYLES = ("compact", "compact-gather", "chat", "verl-agent")
