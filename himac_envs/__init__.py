@@ -18,7 +18,8 @@ from himac_envs.hierarchy import (
     PlannerView,
 )
 from himac_envs.registry import register_all
-from himac_envs.task import FreeText, HiMACError, Outcome, TaskEnv, TextOnly
+from himac_envs.spaces import FreeText
+from himac_envs.task import HiMACError, Outcome, TaskEnv, TextOnly
 
 __all__ = [
     "SUB_DONE",

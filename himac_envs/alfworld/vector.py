@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from himac_envs.alfworld.engine import NOTHING_HAPPENS
 from himac_envs.alfworld.env import ALFWorldEnv
 from himac_envs.lanes import LaneVectorEnv
-from himac_envs.task import MAX_TEXT, Info, Observation
+from himac_envs.spaces import MAX_TEXT
+from himac_envs.task import Info, Observation
 
 __all__ = ["ALFWorldVectorEnv"]
 

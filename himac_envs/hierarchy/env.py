@@ -18,7 +18,8 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from himac_envs.blueprint import MAX_BLUEPRINT, SUB_DONE, Blueprint
-from himac_envs.task import FreeText, Info, Observation, Snapshot, StepLimited, TaskEnv
+from himac_envs.spaces import FreeText
+from himac_envs.task import Info, Observation, Snapshot, StepLimited, TaskEnv
 
 PLAN, ACT = 0, 1
 

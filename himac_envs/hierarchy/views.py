@@ -15,7 +15,8 @@ from gymnasium import spaces
 
 from himac_envs.blueprint import SUB_DONE, Blueprint, clean
 from himac_envs.hierarchy.env import ACT, PLAN, HierarchicalEnv
-from himac_envs.task import FreeText, Info, Observation
+from himac_envs.spaces import FreeText
+from himac_envs.task import Info, Observation
 
 #: Answers one decision of its level: (observation, info) -> action.
 Actor: TypeAlias = Callable[[Observation, Info], str]

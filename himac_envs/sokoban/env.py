@@ -19,7 +19,8 @@ from himac_envs.sokoban.rules import DIRECTIONS, NUM_ACTIONS, Board, Level
 from himac_envs.sokoban.source import make_source, preset
 from himac_envs.sokoban.text import SYMBOLS, TEXT_FORMS, describe, goal_text, parse_actions
 from himac_envs.sokoban.tiles import tile_set
-from himac_envs.task import FreeText, Outcome, RewardMode, TaskEnv
+from himac_envs.spaces import FreeText
+from himac_envs.task import Outcome, RewardMode, TaskEnv
 
 __all__ = ["SokobanEnv"]
 
