@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # rooms by their numbers' splits, and beyond the splits what it made before there were any. A change
 # here is a change of every published seed.
 DIGESTS = {
-    "fast": "fb5e1188aff56d83",
+    "fast": "6a7b4c43324c5f50",
     "fast, beyond the splits": "c211ecb61b4c59a7",
     "gym-sokoban": "b1a4b5d0234b80f2",
     "verl-agent": "ac669ccd5cb140d7",
