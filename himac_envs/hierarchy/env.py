@@ -93,7 +93,7 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
 
     ## Version History
     - v0: first release. What changed in the tasks below stands in their own classes' histories
-      (`SokobanEnv`: splits mended).
+      (`SokobanEnv`, `WebShopEnv`: splits mended).
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012

@@ -95,8 +95,9 @@ class SokobanEnv(RoomView, TaskEnv):
     - v0: first release.
     - v0, splits mended: rooms of ``generator="fast"`` belong to the split of their floor plan, and
       `valid` and `test` have 5,000 rooms each (they had 1,000). Before, rooms were only numbered
-      apart: of 6 x 6 rooms with one box, 97% of those of `test` were among all of `train`. Most ids
-      name another room than before, so figures from before are of other rooms.
+      apart: of 6 x 6 rooms with one box, 97% of those of `test` were among those of `train`. About
+      half of the training ids name the same room as before and few of the others, so that figures
+      from before are of other rooms.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 8}  # noqa: RUF012

@@ -41,7 +41,7 @@ GYM_SOKOBAN_DEPTH: Final = 300
 VERL_AGENT_DEPTH: Final = 30
 MAX_FAILURES: Final = 1_000
 MAX_ATTEMPTS: Final = 10_000
-MAX_PLANS: Final = 2_000
+MAX_FLOORS: Final = 2_000
 _SALT: Final = 0x48694D4143  # keeps our numbering apart from anyone else's use of splitmix64
 
 
@@ -180,7 +180,7 @@ class RoomGenerator:
         with np.errstate(over="ignore"):  # 64-bit hashes wrap on purpose
             k.make_fast_rooms(
                 keys, splits, self.rows, self.cols, self.num_boxes, self.steps, FAST_BUDGET, 100,
-                MAX_PLANS, fixed, state, status,
+                MAX_FLOORS, fixed, state, status,
             )  # fmt: skip
         lacking = splits[status == k.OTHER_SPLIT]
         if len(lacking):
@@ -224,9 +224,9 @@ class RoomGenerator:
 
     def _no_plan(self, split: str) -> GenerationError:
         return GenerationError(
-            f"{MAX_PLANS:,} floor plans of {self.rows} x {self.cols} cells with {self.num_boxes} "
-            f"boxes and none that belongs to {split!r}: rooms so small have too few plans to be "
-            "split, choose a larger room"
+            f"{MAX_FLOORS:,} floors of {self.rows} x {self.cols} cells and on none a room with "
+            f"{self.num_boxes} boxes that belongs to {split!r}: rooms so small have too few plans "
+            "to be split, choose a larger room"
         )
 
     def with_window(self, low: int | None, high: int | None) -> RoomGenerator:

@@ -3,12 +3,13 @@
 A floor plan is what never moves, walls and targets. Its canonical form leaves out the walls around
 it, is no higher than wide, and is the smallest of its eight symmetries (four turns, each as in a
 mirror), so that it is the same wherever the plan lies in its frame and however it is turned. A hash
-of that form assigns the plan to a split, 8 tenths to "train" and one each to "valid" and "test".
+of that form assigns the plan to a split: three fifths to "train", one each to "valid" and "test".
 
-Rooms of the ``fast`` generator are drawn until the plan is one of their number's split. So a room
-that is held out is among the training rooms in no symmetry, and not even with its boxes or its
-player elsewhere. The compatible generators' rooms are fixed by the seeds of the originals and
-cannot be split in this way; nor are levels of files, which come as they are.
+On each floor that it carves, the ``fast`` generator places targets until the plan is one of the
+number's split, and carves another floor where that does not succeed. So a room that is held out is
+among the training rooms in no symmetry, and not even with its boxes or its player elsewhere. The
+compatible generators' rooms are fixed by the seeds of the originals and cannot be split in this
+way; nor are levels of files, which come as they are.
 """
 
 from __future__ import annotations

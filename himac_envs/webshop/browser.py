@@ -157,7 +157,8 @@ class WebShopBrowserEnv(WebShopEnv):
     It can be neither pickled nor copied; `snapshot` and `restore` work.
 
     ## Version history
-    v0: first version.
+    - v0: first version.
+    - v0, splits mended: as those of `WebShopEnv`.
     """
 
     metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]

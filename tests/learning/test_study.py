@@ -378,3 +378,31 @@ def test_every_study_of_the_registry_can_be_run() -> None:
             assert job.config.note, "a preset says what its figures rest on"
         budgets = {(job.cell, job.config.max_env_steps, job.config.eval_episodes) for job in jobs}
         assert len(budgets) == len(study.cells)
+
+
+def test_results_of_tasks_that_changed_since_are_marked(tmp_path: Path) -> None:
+    from himac_envs import registry
+
+    score = {"success": 0.5, "ci95": [0.1, 0.9], "greedy": 0.25, "greedy_ci95": [0.1, 0.5]}
+    gain = {"mean": 0.25, "ci95": [0.1, 0.4]}
+
+    def cell(env: str, version: str) -> dict[str, Any]:
+        run = {"method": "grpo", "seed": 0, "warm_start": score, "final": score, "gain": gain,
+               "greedy_gain": gain, "work": {}, "version": version}  # fmt: skip
+        return {"study": "toy", "cell": "c", "env": env, "preset": "p", "split": "test",
+                "episodes": 8, "base": "himac", "max_env_steps": 5, "command": "himac",
+                "missing": [], "runs": [run], "paired": []}  # fmt: skip
+
+    changed = registry.changes_since("sokoban", "0.1.9")
+    assert [c.version for c in changed] == ["0.2.0"] and "floor plan" in changed[0].what
+    assert registry.changes_since("sokoban", "0.2.0") == []
+    assert registry.changes_since("sokoban", "0.10.0") == [], "versions are numbers"
+    assert registry.changes_since("alfworld", "0.1.0") == []
+    old, new = cell("HiMAC-Sokoban-v0", "0.1.0"), cell("HiMAC-Sokoban-v0", "0.2.0")
+    assert f"Since 0.2.0: {changed[0].what}" in page.section(old, "f.svg")
+    for current in (new, cell("HiMAC-ALFWorld-v0", "0.1.0")):
+        assert "Older tasks" not in page.section(current, "f.svg")
+    results.write(tmp_path, old)
+    assert results.read_all(tmp_path, "toy")["c"]["older"] == summary.older(old)
+    results.write(tmp_path, new)  # the same run, made anew
+    assert "older" not in results.read_all(tmp_path, "toy")["c"]

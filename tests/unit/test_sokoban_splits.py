@@ -119,7 +119,7 @@ def test_turned_mirrored_and_moved_levels_are_one_plan() -> None:
 
 def test_rooms_too_small_to_be_split_say_so() -> None:
     with pytest.raises(GenerationError, match="too few plans to be split, choose a larger room"):
-        RoomGenerator("fast", 5, 5, 2).room(NUMBERS["test"][0])
+        RoomGenerator("fast", 4, 4, 1).room(NUMBERS["test"][0])
 
 
 @pytest.mark.parametrize("generator", ["gym-sokoban", "verl-agent"])

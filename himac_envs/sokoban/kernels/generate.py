@@ -19,14 +19,16 @@ OUT_OF_WORDS = 1
 TOO_MANY_FAILURES = 2
 OTHER_SPLIT = 3
 
-# Rooms belong to a split by the tenth that a hash of their floor plan lies in: eight are for
+# Rooms belong to a split by the fifth that a hash of their floor plan lies in: three are for
 # training, one for validation, one for tests (see himac_envs.sokoban.splits).
 ANY = -1
 TRAIN = 0
 VALID = 1
 TEST = 2
-TENTHS = np.uint64(10)
-TRAIN_TENTHS = 8
+_FIFTHS = np.uint64(5)
+_TRAIN_FIFTHS = 3
+# How often the pieces are placed anew on the same floor before another floor is carved.
+_PLACINGS = 16
 
 WALK_NONE = 0
 WALK_VERL_AGENT = 1
@@ -185,8 +187,8 @@ def plan_hash(fixed: U8, rows: int, cols: int) -> np.uint64:
 @kernel
 def plan_split(fixed: U8, rows: int, cols: int) -> int:
     """The split that a floor plan belongs to: TRAIN, VALID or TEST."""
-    tenth = int(plan_hash(fixed, rows, cols) % TENTHS)
-    return TRAIN if tenth < TRAIN_TENTHS else tenth - TRAIN_TENTHS + 1
+    fifth = int(plan_hash(fixed, rows, cols) % _FIFTHS)
+    return TRAIN if fifth < _TRAIN_FIFTHS else fifth - _TRAIN_FIFTHS + 1
 
 
 @kernel
@@ -494,7 +496,8 @@ def make_room(
         budget: See :func:`reverse_play`.
         walk: One of the WALK_ constants: where the player stands in the end.
         max_failures: Give up after so many failed generations.
-        split: Give up at the first floor plan of another split (ANY: take every plan).
+        split: Place the pieces so that the floor plan is of this split, and give up where that does
+            not succeed (ANY: take every plan).
         fixed: uint8 output, rows * cols: what never moves.
         state: uint8 output, rows * cols: the start.
 
@@ -518,13 +521,21 @@ def make_room(
                 free += 1 if fixed[cell] else 0
             if free <= num_boxes + 1:
                 break
-            player = _nth_free(fixed, -1, _masked(place_words, placing, free))
-            for b in range(num_boxes):
-                cell = _nth_free(fixed, player, _masked(place_words, placing, free - 1 - b))
-                fixed[cell] = 2
-            if cursor[1] or placing[1]:
-                return OUT_OF_WORDS, failures
-            if split != ANY and plan_split(fixed, rows, cols) != split:
+            fits = False
+            for _ in range(_PLACINGS):
+                player = _nth_free(fixed, -1, _masked(place_words, placing, free))
+                for b in range(num_boxes):
+                    cell = _nth_free(fixed, player, _masked(place_words, placing, free - 1 - b))
+                    fixed[cell] = 2
+                if cursor[1] or placing[1]:
+                    return OUT_OF_WORDS, failures
+                fits = split == ANY or plan_split(fixed, rows, cols) == split
+                if fits:
+                    break
+                for cell in range(fixed.shape[0]):
+                    if fixed[cell] == 2:
+                        fixed[cell] = 1
+            if not fits:
                 return OTHER_SPLIT, failures
             b = 0
             for cell in range(fixed.shape[0]):
@@ -565,14 +576,14 @@ def make_fast_rooms(
     gen_steps: int,
     budget: int,
     max_failures: int,
-    max_plans: int,
+    max_floors: int,
     fixed: U8,
     state: U8,
     status: I64,
 ) -> None:
     """Make a batch of rooms of the ``fast`` generator, one for each uint64 key.
 
-    Where a key's floor plan is of another split than it should be, the next key is a hash of it.
+    Where a key's floor holds no plan of the room's split, the next key is a hash of it.
 
     Args:
         keys: uint64, shape (n,); a room depends on its key and its split alone.
@@ -583,7 +594,7 @@ def make_fast_rooms(
         gen_steps: Steps of the carving walk.
         budget: See :func:`reverse_play`.
         max_failures: See :func:`make_room`.
-        max_plans: Give up after so many floor plans of other splits.
+        max_floors: Give up after so many floors without a plan of the split.
         fixed: uint8 output, shape (n, rows * cols): what never moves.
         state: uint8 output, shape (n, rows * cols): the starts.
         status: int64 output, shape (n,).
@@ -592,11 +603,11 @@ def make_fast_rooms(
     place_words = np.zeros(1024, dtype=np.uint32)
     for i in range(keys.shape[0]):
         # Few rooms need more than the first words; only those pay for full buffers.
-        few = min(8192, 32 + 16 * gen_steps), min(1024, 16 + 4 * num_boxes)
+        few = min(8192, 32 + 16 * gen_steps), min(1024, 32 + 32 * num_boxes)
         walking, placing = few
         key = keys[i]
-        plans, retries = 0, 0
-        while plans < max_plans and retries < 3:
+        floors, retries = 0, 0
+        while floors < max_floors and retries < 3:
             fill_words(key, topology_words[:walking])
             fill_words(mix(key), place_words[:placing])
             status[i], _failures = make_room(
@@ -606,7 +617,7 @@ def make_fast_rooms(
             )  # fmt: skip
             if status[i] == OTHER_SPLIT:
                 key = mix(key ^ _MIX_2)
-                plans += 1
+                floors += 1
                 walking, placing = few
                 retries = 0
             elif status[i] == OUT_OF_WORDS:
