@@ -332,8 +332,8 @@ def own_envs() -> dict[str, EnvSpec]:
     return found
 
 
-#: Plugins that were loaded, or tried, in this process.
-_seen: set[tuple[str, str]] = set()
+#: Plugins that were loaded, or tried, in this process, and what was wrong with them ("").
+_seen: dict[tuple[str, str], str] = {}
 
 
 def load_plugins() -> None:
@@ -345,12 +345,13 @@ def load_plugins() -> None:
     for point in metadata.entry_points(group=GROUP):
         if (point.name, point.value) in _seen:
             continue
-        _seen.add((point.name, point.value))
+        _seen[point.name, point.value] = ""
         try:
             found = point.load()
             if callable(found):
                 found()
         except Exception as error:
+            _seen[point.name, point.value] = f"{type(error).__name__}: {error}"
             package = "" if point.dist is None else f" of the package {point.dist.name}"
             warnings.warn(
                 f"the environments {point.name!r}{package} ({point.value}) are left out: "
@@ -358,6 +359,11 @@ def load_plugins() -> None:
                 PluginWarning,
                 stacklevel=2,
             )
+
+
+def plugin_error(name: str, value: str) -> str:
+    """Return what was wrong with a plugin of this name and value ("": nothing, or not loaded)."""
+    return _seen.get((name, value), "")
 
 
 def _import(module: str, name: str) -> None:

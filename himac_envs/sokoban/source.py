@@ -28,6 +28,10 @@ GENERATED_SPLITS: dict[str, range] = {
 
 #: No small room (64 cells, 2 boxes) of the ``fast`` generator is known to need so many steps.
 SURELY_ENOUGH = 100
+#: Steps of an episode on levels of files, where none are given: gym-sokoban's number for Boxoban's
+#: 10 x 10 cells, and as many a cell for larger ones.
+FILE_STEPS = 200
+STEPS_A_CELL = 2
 
 
 class Source(Protocol):
@@ -36,6 +40,7 @@ class Source(Protocol):
     name: str
     rows: int
     cols: int
+    max_steps: int | None
 
     def ids(self, split: str) -> Sequence[str]:
         """The ids of a split, in order."""
@@ -48,6 +53,9 @@ class Source(Protocol):
 
 class GeneratedSource:
     """Generated rooms: ``<generator>:<number>``."""
+
+    #: The environment's own step limit: rooms are made to be solved within it.
+    max_steps: int | None = None
 
     def __init__(self, generator: RoomGenerator) -> None:
         self.generator = generator
@@ -90,7 +98,12 @@ class GeneratedSource:
 
 
 class FileSource:
-    """Levels of files, padded with walls to one size: ``<file>:<number>``."""
+    """Levels of files, padded with walls to one size: ``<file>:<number>``.
+
+    Attributes:
+        max_steps: Steps of an episode where none are given; they follow the size of the levels,
+            as files come with no limit of their own.
+    """
 
     def __init__(self, folder: LevelFolder, split: str, room: tuple[int, int] | None) -> None:
         self.folder = folder
@@ -98,6 +111,7 @@ class FileSource:
         self._ids: dict[str, NumberedIds] = {}
         self.ids(split)  # an unknown split fails here, not at the first reset
         self.rows, self.cols = room or folder.largest(split)
+        self.max_steps: int | None = max(FILE_STEPS, STEPS_A_CELL * self.rows * self.cols)
 
     def ids(self, split: str) -> NumberedIds:
         """The ids of a split; see :class:`~himac_envs.sokoban.levels.LevelFolder`."""
