@@ -238,7 +238,7 @@ def find_env(name: str, *, flat: bool | None = None, **kwargs: Any) -> EnvEntry:
     if flat:
         raise ValueError(
             f"{env_id} is {kind}, and no flat environment of its tasks is registered: it would be "
-            f"called {_partner_name(env_id)}"
+            f"called {partner_name(env_id)}"
         )
     raise ValueError(
         f"{env_id} is {kind}, and no hierarchical environment of its tasks is registered: "
@@ -305,11 +305,12 @@ def make(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
 
 def partner_of(env_id: str) -> str:
     """Return the id of the same tasks without (or with) the hierarchy; "" where there is none."""
-    other = _partner_name(env_id)
+    other = partner_name(env_id)
     return other if bare(other) in gym.registry else ""
 
 
-def _partner_name(env_id: str) -> str:
+def partner_name(env_id: str) -> str:
+    """Return what the id of the same tasks of the other kind is called, registered or not."""
     found = re.fullmatch(r"(.+?)(-Flat)?(-v\d+)?", env_id)
     stem, flat, version = ("", "", "") if found is None else found.groups(default="")
     return f"{stem}{'' if flat else '-Flat'}{version}"

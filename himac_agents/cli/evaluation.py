@@ -213,7 +213,7 @@ def run(
             lanes=lanes,
             known=[] if file is None else file.known,
             on_record=ended,
-            **kwargs,
+            env_kwargs=kwargs,
         )
     found = {**result.to_json(), "env": env_id, "split": protocol.split, **told}
     _show(found, Console())
@@ -227,7 +227,12 @@ def run(
         from himac_agents.cli.film import film
 
         path = film(
-            made, env_id, protocol.split, record, temperature=protocol.temperature, **kwargs
+            made,
+            env_id,
+            protocol.split,
+            record,
+            temperature=protocol.temperature,
+            env_kwargs=kwargs,
         )
         print(path)
     return 1 if len(broken) == len(result.records) else 0

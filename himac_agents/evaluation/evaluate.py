@@ -167,7 +167,7 @@ def evaluate(
     lanes: int = 128,
     known: Sequence[Record] = (),
     on_record: Callable[[Record, Episode], None] | None = None,
-    **env_kwargs: Any,
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> EvalResult:
     """Evaluates an agent on an environment's split.
 
@@ -181,9 +181,10 @@ def evaluate(
         lanes: Environments that play at the same time.
         known: Episodes of an interrupted evaluation: they are not played again.
         on_record: Called with what each episode amounts to, once it has ended, and the episode.
-        **env_kwargs: For the environment.
+        env_kwargs: What the environment is made with, ``split`` apart.
     """
-    pool = EnvPool(lambda: registry.make(env_id, split=split, **env_kwargs), lanes)
+    made_with = {**(env_kwargs or {}), "split": split}
+    pool = EnvPool(lambda: registry.make(env_id, **made_with), lanes)
     ids = spread(pool.task_ids(split), episodes)
     records: list[Record] = []
     for seed in seeds:

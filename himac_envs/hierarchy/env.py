@@ -414,7 +414,7 @@ def make_hierarchical(
     replans: int = 0,
     sub_done: bool = True,
     **kwargs: Any,
-) -> HierarchicalEnv:
+) -> gym.Env[Observation, str]:
     """Build the environment behind a hierarchical id.
 
     Args:
@@ -423,13 +423,20 @@ def make_hierarchical(
         subgoal_budget: See `HierarchicalEnv`.
         replans: See `HierarchicalEnv`.
         sub_done: See `HierarchicalEnv`.
-        **kwargs: For the task.
+        **kwargs: For the task. With ``render_mode="human"`` a task that has pictures is shown in a
+            window (needs pygame).
     """
-    made = cast(TaskEnv, load_entry_point(task)(**kwargs))
-    return HierarchicalEnv(
-        made,
+    maker = load_entry_point(task)
+    modes = getattr(maker, "metadata", {}).get("render_modes", ())
+    # Gymnasium does the same for entry points that are classes, whose modes it can see.
+    human = kwargs.get("render_mode") == "human" and "human" not in modes and "rgb_array" in modes
+    if human:
+        kwargs["render_mode"] = "rgb_array"
+    env = HierarchicalEnv(
+        cast(TaskEnv, maker(**kwargs)),
         max_subgoals=max_subgoals,
         subgoal_budget=subgoal_budget,
         replans=replans,
         sub_done=sub_done,
     )
+    return gym.wrappers.HumanRendering(env) if human else env
