@@ -67,7 +67,7 @@ def demonstrate(
 
 
 def _drop_waiting(episode: Episode) -> None:
-    """Take out what comes after a spoilt blueprint is used up: the expert waits, nothing is shown.
+    """End a demonstration where a spoilt blueprint is used up: the expert only waits from there on.
 
     The last sub-goal is then begun once more, and by nothing else is one begun twice in a row.
     """
@@ -75,6 +75,9 @@ def _drop_waiting(episode: Episode) -> None:
     for place, segment in enumerate(episode.segments):
         again = before is not None and before.option is not None and segment.role == before.role
         if again and before is not None and segment.index == before.index:
+            waited = [s.option for s in episode.segments[place:] if s.option is not None]
+            episode.steps -= sum(int(option["steps"]) for option in waited)
+            del episode.options[len(episode.options) - len(waited) :]
             del episode.segments[place:]
             return
         before = segment
