@@ -16,7 +16,7 @@ from himac_agents.prompts import ChatPrompts
 def main(base_url: str, model: str) -> None:
     policy = APIPolicy(Endpoint(model, base_url))
     agent = HiMACAgent.shared(policy, ChatPrompts())
-    found = evaluate(agent, "HiMAC-ALFWorld-v0", "valid", episodes=4, max_steps=5)
+    found = evaluate(agent, "HiMAC-ALFWorld-v0", "valid", episodes=4, env_kwargs={"max_steps": 5})
     low, high = found.ci95
     print(f"{model}: success {found.success:.2f} ({low:.2f} to {high:.2f}) in 4 episodes")
     print(f"{found.env_steps} environment steps, {found.errors} errors; {policy.usage}")

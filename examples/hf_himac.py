@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from tokenizers import ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from himac_agents.config import TrainConfig
@@ -29,7 +29,9 @@ def make_model(folder: Path) -> str:
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     core.train_from_iterator(["go to cabinet 1"], vocab_size=300, special_tokens=special)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core._tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>"
+        tokenizer_object=Tokenizer.from_str(core.to_str()),
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
     )
     tokenizer.chat_template = CHATML
     tokenizer.save_pretrained(folder)

@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from himac_envs.errors import explained
+
 if TYPE_CHECKING:
     from himac_agents.agents.agent import Executor, HiMACAgent, Planner
     from himac_agents.algorithms.methods import register_method
@@ -62,7 +64,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    except ImportError as error:
+        raise explained(error, f"himac_agents.{name}") from error
 
 
 def __dir__() -> list[str]:

@@ -45,7 +45,9 @@ class HierarchicalAEC(AECEnv):  # type: ignore[misc]
     def __init__(self, env: gym.Env[Any, Any] | str, **kwargs: Any) -> None:
         super().__init__()
         made = registry.make(env, **kwargs) if isinstance(env, str) else env
-        self.env: HierarchicalEnv = hierarchical(made)
+        # Played with all its wrappers; whose turn it is, the hierarchy in it tells.
+        self.env: gym.Env[Any, Any] = made
+        self.core: HierarchicalEnv = hierarchical(made)
         self.render_mode = self.env.render_mode
         self.possible_agents = [PLANNER, EXECUTOR]
         self._observation_space = self.env.observation_space
@@ -92,11 +94,11 @@ class HierarchicalAEC(AECEnv):  # type: ignore[misc]
         self._cumulative_rewards[agent] = 0.0
         self._observed, reward, terminated, truncated, info = self.env.step(action or "")
         for a in self.agents:
-            self.rewards[a] = reward
+            self.rewards[a] = float(reward)
             self.terminations[a] = terminated
             self.truncations[a] = truncated
             self.infos[a] = dict(info)
-        self.agent_selection = PLANNER if self.env.phase == PLAN else EXECUTOR
+        self.agent_selection = PLANNER if self.core.phase == PLAN else EXECUTOR
         self._accumulate_rewards()
 
     def render(self) -> Any:

@@ -270,7 +270,7 @@ def find_env(name: str, *, flat: bool | None = None, **kwargs: Any) -> EnvEntry:
     if flat:
         raise ValueError(
             f"{env_id} is {kind}, and no flat environment of its tasks is registered: it would be "
-            f"called {_partner_name(env_id)}"
+            f"called {partner_name(env_id)}"
         )
     raise ValueError(
         f"{env_id} is {kind}, and no hierarchical environment of its tasks is registered: "
@@ -337,11 +337,12 @@ def make(name: str, **kwargs: Any) -> gym.Env[Any, Any]:
 
 def partner_of(env_id: str) -> str:
     """Return the id of the same tasks without (or with) the hierarchy; "" where there is none."""
-    other = _partner_name(env_id)
+    other = partner_name(env_id)
     return other if bare(other) in gym.registry else ""
 
 
-def _partner_name(env_id: str) -> str:
+def partner_name(env_id: str) -> str:
+    """Return what the id of the same tasks of the other kind is called, registered or not."""
     found = re.fullmatch(r"(.+?)(-Flat)?(-v\d+)?", env_id)
     stem, flat, version = ("", "", "") if found is None else found.groups(default="")
     return f"{stem}{'' if flat else '-Flat'}{version}"
@@ -364,8 +365,8 @@ def own_envs() -> dict[str, EnvSpec]:
     return found
 
 
-#: Plugins that were loaded, or tried, in this process.
-_seen: set[tuple[str, str]] = set()
+#: Plugins that were loaded, or tried, in this process, and what was wrong with them ("").
+_seen: dict[tuple[str, str], str] = {}
 
 
 def load_plugins() -> None:
@@ -377,12 +378,13 @@ def load_plugins() -> None:
     for point in metadata.entry_points(group=GROUP):
         if (point.name, point.value) in _seen:
             continue
-        _seen.add((point.name, point.value))
+        _seen[point.name, point.value] = ""
         try:
             found = point.load()
             if callable(found):
                 found()
         except Exception as error:
+            _seen[point.name, point.value] = f"{type(error).__name__}: {error}"
             package = "" if point.dist is None else f" of the package {point.dist.name}"
             warnings.warn(
                 f"the environments {point.name!r}{package} ({point.value}) are left out: "
@@ -390,6 +392,11 @@ def load_plugins() -> None:
                 PluginWarning,
                 stacklevel=2,
             )
+
+
+def plugin_error(name: str, value: str) -> str:
+    """Return what was wrong with a plugin of this name and value ("": nothing, or not loaded)."""
+    return _seen.get((name, value), "")
 
 
 def _import(module: str, name: str) -> None:

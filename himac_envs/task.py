@@ -9,9 +9,8 @@ shapes, snapshots and rendering are written once, here.
 from __future__ import annotations
 
 import copy
-import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias, cast
 
@@ -23,6 +22,10 @@ from numpy.typing import NDArray
 
 from himac_envs._version import __version__
 from himac_envs.blueprint import MAX_SUBGOALS, Blueprint
+from himac_envs.errors import HiMACError as HiMACError
+from himac_envs.errors import MissingDependencyError as MissingDependencyError
+from himac_envs.errors import UnknownSplitError as UnknownSplitError
+from himac_envs.errors import UnknownTaskError as UnknownTaskError
 from himac_envs.spaces import MAX_TEXT, FreeText
 
 Observation: TypeAlias = dict[str, Any]
@@ -32,38 +35,6 @@ RewardMode: TypeAlias = Literal["original", "sparse", "verl-agent"]
 REWARD_MODES: tuple[str, ...] = ("original", "sparse", "verl-agent")
 #: What `TextOnly` says in phase plan.
 PLAN_HINT = "Write a blueprint: one numbered sub-goal a line."
-
-
-class HiMACError(Exception):
-    """Base of the suite's own errors; the message always says what to do next."""
-
-
-class UnknownTaskError(HiMACError, ValueError):
-    """A ``task_id`` that this environment's data does not hold."""
-
-    def __init__(self, task_id: str, known: Iterable[str], where: str) -> None:
-        near = difflib.get_close_matches(str(task_id), list(known)[:20_000], n=3, cutoff=0.4)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        super().__init__(
-            f"there is no task {task_id!r} in {where}.{hint} "
-            "`env.unwrapped.task_ids(split)` lists the ids."
-        )
-
-
-class UnknownSplitError(HiMACError, ValueError):
-    """A split that does not exist, or that has no tasks in this data."""
-
-    def __init__(self, split: str, counts: Mapping[str, int], where: str) -> None:
-        table = ", ".join(f"{name!r}: {n} tasks" for name, n in counts.items()) or "none"
-        what = "has no tasks" if split in counts else "is not a split"
-        super().__init__(f"{split!r} {what} of {where}. Splits found there: {table}.")
-
-
-class MissingDependencyError(HiMACError, ImportError):
-    """An optional package is needed for what was asked."""
-
-    def __init__(self, package: str, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs {package}: pip install 'himac[{extra}]'")
 
 
 class StepLimited(gym.Env[Any, Any]):

@@ -88,8 +88,10 @@ class Expert:
         choices = [c for c in memory.info["admissible"] if c != SUB_DONE]
         if self.kind == "random" or rng.random() < self.noise:
             return str(choices[int(rng.integers(len(choices)))]) if choices else "look"
-        # Where the executor cannot end its sub-goal, it waits for the end of the budget.
+        # Where the executor cannot end its sub-goal, it waits for the end of the budget; where the
+        # blueprint is used up, of the episode: <sub_done> would be an invalid command.
         ends = option is not None and getattr(env, "sub_done", True)
+        ends = ends and not getattr(env, "blueprint_done", False)
         over = SUB_DONE if ends else _idle(choices)
         now = (memory.info["task_id"], getattr(env, "options_begun", 0))
         kept = memory.expert

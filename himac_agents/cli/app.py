@@ -31,7 +31,7 @@ from himac_agents.cli import (
 )
 from himac_agents.cli.environment import importable, spell_out
 from himac_envs import __version__
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError, explained
 
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "list": listing.run,
@@ -71,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         gymnasium = type(error).__module__.startswith("gymnasium.")
         if not (gymnasium or isinstance(error, (HiMACError, OSError, ValueError, ImportError))):
             raise
+        if isinstance(error, ImportError):
+            error = explained(error, f"himac {args[0]}" if args else "himac")
         errors.print(f"[bold red]himac:[/] {escape(str(error))}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:

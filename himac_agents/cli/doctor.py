@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,24 +16,10 @@ from rich.table import Table
 
 import himac_envs
 from himac_envs import data, registry
+from himac_envs.errors import OPTIONAL
 
 #: Package -> the extra that brings it.
-_PACKAGES = {
-    "gymnasium": "",
-    "numpy": "",
-    "torch": "agents",
-    "transformers": "agents",
-    "tensorboard": "agents",
-    "peft": "hf",
-    "accelerate": "hf",
-    "numba": "sokoban",
-    "pillow": "sokoban",
-    "rapidfuzz": "webshop",
-    "flask": "webshop",
-    "selenium": "browser",
-    "pettingzoo": "multiagent",
-    "httpx": "api",
-}
+_PACKAGES = {"gymnasium": "", "numpy": "", **dict(OPTIONAL.values())}
 
 
 @dataclass(frozen=True)
@@ -65,6 +52,7 @@ def examine() -> Iterator[Finding]:
     yield _gpu()
     yield _browser()
     yield Finding("environments", str(len(registry.env_cards())), True)
+    yield from _plugins()
     for name in sorted({c.benchmark for c in registry.env_cards().values()} - {"sokoban"}):
         folder = data.installed(name)
         yield Finding(
@@ -78,6 +66,29 @@ def examine() -> Iterator[Finding]:
         there = Path(root).is_dir()
         mend = "" if there else "set HIMAC_DATA to a folder that exists"
         yield Finding("HIMAC_DATA", root if there else f"{root} (no such folder)", there, mend)
+
+
+def _plugins() -> Iterator[Finding]:
+    """What other packages bring: entry points of the groups "himac.envs", "himac.methods", ..."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", registry.PluginWarning)
+        registry.load_plugins()
+    found = metadata.entry_points()
+    groups = sorted(group for group in found.groups if group.startswith("himac."))
+    for point in (p for group in groups for p in metadata.entry_points(group=group)):
+        wrong = registry.plugin_error(point.name, point.value)
+        if point.group != registry.GROUP:
+            try:
+                point.load()
+            except Exception as error:
+                wrong = f"{type(error).__name__}: {error}"
+        package = "the package that brings it" if point.dist is None else point.dist.name
+        yield Finding(
+            f"{point.group}: {point.name}",
+            f"{point.value} cannot be loaded: {wrong}" if wrong else point.value,
+            not wrong,
+            f"pip install --upgrade {package}, or pip uninstall {package}" if wrong else "",
+        )
 
 
 def _gpu() -> Finding:

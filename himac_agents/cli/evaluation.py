@@ -227,7 +227,7 @@ def run(
                 temperature=protocol.temperature,
                 lanes=lanes,
                 on_record=ended,
-                **kwargs,
+                env_kwargs=kwargs,
             )
             result, further = drawn.result, {"draws": drawn.to_json()}
         else:
@@ -243,7 +243,7 @@ def run(
                 known=[] if file is None else file.known,
                 on_record=ended,
                 say=lambda note: print(f"note: {note}", file=sys.stderr),
-                **kwargs,
+                env_kwargs=kwargs,
             )
     found = {**result.to_json(), **further, "env": env_id, "split": protocol.split, **told}
     _show(found, Console())
@@ -257,7 +257,12 @@ def run(
         from himac_agents.cli.film import film
 
         path = film(
-            made, env_id, protocol.split, record, temperature=protocol.temperature, **kwargs
+            made,
+            env_id,
+            protocol.split,
+            record,
+            temperature=protocol.temperature,
+            env_kwargs=kwargs,
         )
         print(path)
     return 1 if len(broken) == len(result.records) else 0

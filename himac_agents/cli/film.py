@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ def film(
     path: Path,
     *,
     temperature: float = 1.0,
-    **env_kwargs: Any,
+    env_kwargs: Mapping[str, Any],
 ) -> Path:
     """Let an agent play the split's first task and write the film of it.
 
@@ -32,7 +33,7 @@ def film(
         split: Which tasks.
         path: Where the film goes, .gif or .mp4.
         temperature: Of sampling.
-        **env_kwargs: For the environment.
+        env_kwargs: What the environment is made with.
 
     Returns:
         The path of the film.
@@ -42,9 +43,10 @@ def film(
     from himac_agents.rollouts.pool import EnvPool
     from himac_agents.rollouts.types import EpisodeRequest
 
-    stage = registry.make(env_id, split=split, render_mode="rgb_array", **env_kwargs)
+    made_with = {**env_kwargs, "split": split}
+    stage = registry.make(env_id, **made_with, render_mode="rgb_array")
     recorder = Recorder(stage, path)
-    pool = EnvPool(lambda: registry.make(env_id, split=split, **env_kwargs), 1)
+    pool = EnvPool(lambda: registry.make(env_id, **made_with), 1)
     task_id = pool.task_ids(split)[0]
     player = at_temperature(agent, temperature)
     (episode,) = collect(player, pool, [EpisodeRequest(task_id)], transcripts=True)

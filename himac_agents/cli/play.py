@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +25,9 @@ _HELP = (
     "commands: ? lists what is admissible, /goal shows the goal, /quit ends. "
     f"In a hierarchy {SUB_DONE} (or /done) ends the sub-goal."
 )
+#: What a terminal sends for a key without a character, and for the arrows among them.
+_KEY = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]")
+_ARROWS = {"A": "up", "B": "down", "C": "right", "D": "left"}
 
 
 def run(
@@ -57,6 +63,8 @@ def run(
         from himac_envs.sokoban.record import Recorder
 
         made = Recorder(made, record)
+    with contextlib.suppress(ImportError):  # Windows has none
+        importlib.import_module("readline")  # from here on `input` edits lines, arrow keys included
     try:
         return Session(made, Console(highlight=False), input).play(seed, options, expert)
     finally:
@@ -76,6 +84,7 @@ class Session:
         self.env = env
         self.console = console
         self.ask = ask
+        self._moves: list[str] = []  # of several arrow keys on one line
 
     def play(self, seed: int | None, options: dict[str, Any] | None, expert: bool) -> int:
         """Play to the end; the status is 0 also for a lost or abandoned episode."""
@@ -117,19 +126,38 @@ class Session:
         if observation.get("phase") == 0:
             self._say("[bold]Blueprint[/], one sub-goal a line, an empty line ends it:")
             lines: list[str] = []
-            while line := self.ask(f"{len(lines) + 1}. ").strip():
+            while line := self._line(f"{len(lines) + 1}. ", info):
+                if line in ("/done", SUB_DONE):
+                    break
                 lines.append(f"{len(lines) + 1}. {line}")
             return "\n".join(lines)
+        line = self._moves.pop(0) if self._moves else self._line("> ", info)
+        return SUB_DONE if line == "/done" else line
+
+    def _line(self, prompt: str, info: dict[str, Any]) -> str:
+        """One line of the player's that is no command to this program, which are carried out."""
         while True:
-            line = self.ask("> ").strip()
-            if line == "?":
-                self._say(escape(", ".join(info["admissible"])))
+            typed = self.ask(prompt)
+            line = _KEY.sub("", typed).strip()
+            if not line and (keys := _KEY.findall(typed)):
+                moves = [_ARROWS.get(key[-1], "") for key in keys]
+                if all(move in info["admissible"] for move in moves):
+                    self._moves = moves[1:]
+                    return moves[0]
+                self._say("arrow keys mean nothing here")
+            elif line == "?":
+                offered = ", ".join(info["admissible"])
+                self._say(
+                    escape(offered or "sub-goals, in words; an empty line ends the blueprint")
+                )
             elif line == "/goal":
                 self._say(escape(info["goal"]))
             elif line == "/quit":
                 raise EOFError
+            elif line.startswith("/") and line != "/done":
+                self._say(f"there is no command {escape(line)}. {escape(_HELP)}")
             else:
-                return SUB_DONE if line == "/done" else line
+                return line
 
     def _expert(self) -> Callable[[dict[str, Any], dict[str, Any]], str]:
         inner: Any = self.env.unwrapped

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import explained
 
 
 def run(
@@ -35,7 +35,7 @@ def run(
     try:
         from himac_agents.reports.page import write_report
     except ImportError as error:
-        raise MissingDependencyError("jinja2", "reports", "agents") from error
+        raise explained(error, "a report") from error
     if not runs:
         raise ValueError("which runs? For example: himac report runs/quickstart-seed0")
     if episodes < 0:

@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from himac_envs import registry
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import explained
 
 if TYPE_CHECKING:
     from himac_agents.experiments.study.page import Recorded
@@ -60,7 +60,7 @@ def run(options: Options) -> int:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise MissingDependencyError("torch", "training", "agents") from error
+        raise explained(error, "training") from error
     from himac_agents.experiments.study import page, readme, results
     from himac_agents.experiments.study.driver import Driver
     from himac_agents.experiments.study.plan import Job, Study

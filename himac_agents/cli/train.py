@@ -23,7 +23,7 @@ from himac_agents.config import TrainConfig, settings_of
 from himac_agents.config.tree import EXTENT
 from himac_agents.training.progress import Display
 from himac_envs import registry
-from himac_envs.task import HiMACError, MissingDependencyError
+from himac_envs.errors import HiMACError, explained
 
 if TYPE_CHECKING:
     from himac_agents.training.trainer import Trainer
@@ -178,7 +178,7 @@ def run(options: Options) -> int:
         try:
             import torch  # noqa: F401
         except ImportError as error:
-            raise MissingDependencyError("torch", "training", "agents") from error
+            raise explained(error, "training") from error
         from himac_agents import distributed
         from himac_agents.training.trainer import Trainer
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from himac_envs import registry
 from himac_envs.registry import EnvCard, UnknownEnvError
 
 #: Played where no environment is named.
 DEFAULT = "HiMAC-ALFWorld-v0"
-
-#: "module:Name-v0" in its parts.
-_ID = re.compile(r"^(?P<module>[\w.]+:)?(?P<name>.+?)(?P<version>-v\d+)?$")
 
 
 def paired(env: str, flat_env: str) -> tuple[str, str]:
@@ -32,8 +27,9 @@ def paired(env: str, flat_env: str) -> tuple[str, str]:
         env = DEFAULT
     cards = registry.env_cards()
     if not (env and flat_env):
-        other = counterpart(env or flat_env, flat=bool(env))
-        other = other if other in cards else ""
+        other = registry.partner_name(env or flat_env)
+        fits = other in cards and cards[other].kind == ("flat" if env else "hierarchical")
+        other = other if fits else ""
         return (env, other) if env else (other, flat_env)
     above, below = cards.get(env), cards.get(flat_env)
     if above and below and (above.kind, below.kind) == ("hierarchical", "flat"):
@@ -66,23 +62,15 @@ def resolved(env: str, flat_env: str, *, flat: bool) -> str:
     wanted, other = (flat_env, env) if flat else (env, flat_env)
     if wanted:
         return wanted
-    name = counterpart(other, flat=flat)
-    if _registered(name):
+    name = registry.partner_name(other)
+    # The flat one of two partners has the longer name; what else is wrong, the pool tells.
+    if (len(name) > len(other)) == flat and _registered(name):
         return name
     setting, option = ("flat_env", "--flat-env") if flat else ("env", "--env")
     raise ValueError(
         f"{setting} is not named, and {name!r}, which would belong to {other!r}, is not "
         f"registered: name it with {option}, or register that id"
     )
-
-
-def counterpart(name: str, *, flat: bool) -> str:
-    """The id of the same tasks of the other kind: "X-v0" and "X-Flat-v0"."""
-    found = _ID.match(name)
-    assert found is not None  # the pattern matches every text but the empty one
-    stem, version = found["name"], found["version"] or ""
-    stem = f"{stem}-Flat" if flat else stem.removesuffix("-Flat")
-    return f"{found['module'] or ''}{stem}{version}"
 
 
 def _named(name: str, kind: str) -> str:

@@ -231,7 +231,7 @@ def evaluate(
     known: Sequence[Record] = (),
     on_record: Callable[[Record, Episode], None] | None = None,
     say: Callable[[str], None] = warnings.warn,
-    **env_kwargs: Any,
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> EvalResult:
     """Evaluates an agent on an environment's split.
 
@@ -246,14 +246,15 @@ def evaluate(
         known: Episodes of an interrupted evaluation: they are not played again.
         on_record: Called with what each episode amounts to, once it has ended, and the episode.
         say: Called with a word where the split has fewer tasks than were asked for.
-        **env_kwargs: For the environment.
+        env_kwargs: What the environment is made with, ``split`` apart.
 
     Raises:
         ValueError: A seed is named twice.
     """
     check_seeds(*seeds)
     check_once(seeds, "seed")
-    pool = EnvPool(lambda: registry.make(env_id, split=split, **env_kwargs), lanes)
+    made_with = {**(env_kwargs or {}), "split": split}
+    pool = EnvPool(lambda: registry.make(env_id, **made_with), lanes)
     ids = panel_of(pool, split, episodes, say)
     records: list[Record] = []
     for seed in seeds:

@@ -18,7 +18,7 @@ from himac_agents.policies.remote import APIPolicy, Endpoint
 from himac_agents.prompts import make_prompts
 from himac_agents.rollouts.pool import hierarchy_arguments
 from himac_envs import registry
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import explained
 
 SCRIPTED = ("oracle", "explorer", "random")
 #: The longest answers of models that no settings come with.
@@ -121,7 +121,7 @@ class Players:
         try:
             import torch  # noqa: F401
         except ImportError as error:
-            raise MissingDependencyError("torch", "a trained agent", "agents") from error
+            raise explained(error, "a trained agent") from error
         from himac_agents.policies.tiny import is_tiny
 
         settings = dict(self.settings)

@@ -13,7 +13,7 @@ files in the order of their folder listing, so that single games differ and the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ def evaluate_resampled(
     temperature: float = 1.0,
     lanes: int = 128,
     on_record: Callable[[Record, Episode], None] | None = None,
-    **env_kwargs: Any,
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> Spread:
     """Evaluates an agent in repeated draws of a split's tasks.
 
@@ -108,7 +108,7 @@ def evaluate_resampled(
         temperature: 0 is greedy.
         lanes: Environments that play at the same time.
         on_record: Called with what each episode amounts to, once it has ended, and the episode.
-        **env_kwargs: For the environment.
+        env_kwargs: What the environment is made with, ``split`` apart.
 
     Raises:
         ValueError: There is nothing to draw.
@@ -116,7 +116,8 @@ def evaluate_resampled(
     check_seeds(seed)
     if workers < 1 or draws < 1:
         raise ValueError(f"workers={workers}, draws={draws}: both must be at least 1")
-    pool = EnvPool(lambda: registry.make(env_id, split=split, **env_kwargs), lanes)
+    made_with = {**(env_kwargs or {}), "split": split}
+    pool = EnvPool(lambda: registry.make(env_id, **made_with), lanes)
     ids = pool.task_ids(split)
     tasks = tuple(tuple(worker_tasks(ids, draw, workers, seed)) for draw in range(draws))
     records: list[Record] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from himac_agents.policies.base import Message
 from himac_agents.prompts.base import PlainCommands
-from himac_agents.prompts.scene import scene
+from himac_agents.prompts.scene import in_words
 from himac_envs.blueprint import SUB_DONE, Blueprint
 from himac_envs.wording import offered, wording
 
@@ -69,7 +69,7 @@ class ChatPrompts(PlainCommands):
             rules += f" Answer with {SUB_DONE} alone as soon as the sub-goal is achieved."
         parts = [f"Sub-goal: {self._goal(subgoal)}"]
         if words.scene:
-            parts.insert(0, f"Scene:\n{scene(first)}")
+            parts.insert(0, f"Scene:\n{in_words(first)}")
             past = list(endings if words.endings is None else endings[-words.endings :])
             if past:
                 parts.append("How the sub-goals before ended:\n" + "\n".join(past))
@@ -106,7 +106,7 @@ class ChatPrompts(PlainCommands):
         parts = [f"Task: {self._goal(goal)}"]
         if past:
             if wording(self.benchmark).scene:
-                parts.append(f"Scene:\n{scene(first)}")
+                parts.append(f"Scene:\n{in_words(first)}")
             steps = [f"{self._past(seen)}\n> {command}" for seen, command in past]
             parts.append(f"The last steps, of {info['step']}:\n" + "\n".join(steps))
         parts.append(f"Now:\n{self._seen(text)}")

@@ -19,13 +19,31 @@ def scene(first: str) -> str:
     ALFWorld lists every receptacle ("a cabinet 3, a cabinet 2, a cabinet 1, ..."); numbers of a
     kind run from 1 to the highest, so the highest says it all: "cabinet 3". Other texts stay.
     """
+    highest = _highest(first)
+    if highest is None:
+        return first
+    return " ".join(f"{kind} {number}" for kind, number in highest.items())
+
+
+def in_words(first: str) -> str:
+    """The same for a reader who does not know the short form: "cabinet 1 to 5, fridge 1"."""
+    highest = _highest(first)
+    if highest is None:
+        return first
+    return ", ".join(
+        f"{kind} 1 to {number}" if number > 1 else f"{kind} 1" for kind, number in highest.items()
+    )
+
+
+def _highest(first: str) -> dict[str, int] | None:
+    """The highest number of each kind of receptacle; None where the text is of another form."""
     known = _ALFWORLD.search(first)
     if known is None:
-        return first
+        return None
     highest: dict[str, int] = {}
     for kind, number in _NUMBERED.findall(known["scene"]):
         highest[kind] = max(highest.get(kind, 0), int(number))
-    return " ".join(f"{kind} {number}" for kind, number in highest.items())
+    return highest
 
 
 def mark(text: str, task: str) -> str:

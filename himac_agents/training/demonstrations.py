@@ -58,9 +58,29 @@ def demonstrate(
     executor = Executor(policy, prompts, constrained=constrained, history=history)
     agent = HiMACAgent(None if flat else Planner(policy, prompts), executor)
     requests = [EpisodeRequest(task_id, i) for i, task_id in enumerate(task_ids)]
-    return collect(
+    episodes = collect(
         agent, pool, requests, codec=codec, transcripts=transcripts, on_episode=on_episode
     )
+    for episode in episodes:
+        _drop_waiting(episode)
+    return episodes
+
+
+def _drop_waiting(episode: Episode) -> None:
+    """End a demonstration where a spoilt blueprint is used up: the expert only waits from there on.
+
+    The last sub-goal is then begun once more, and by nothing else is one begun twice in a row.
+    """
+    before: Segment | None = None
+    for place, segment in enumerate(episode.segments):
+        again = before is not None and before.option is not None and segment.role == before.role
+        if again and before is not None and segment.index == before.index:
+            waited = [s.option for s in episode.segments[place:] if s.option is not None]
+            episode.steps -= sum(int(option["steps"]) for option in waited)
+            del episode.options[len(episode.options) - len(waited) :]
+            del episode.segments[place:]
+            return
+        before = segment
 
 
 def demonstration_order(count: int, seed: int) -> NDArray[np.int64]:

@@ -83,6 +83,8 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
     ``option`` = ``{"index", "subgoal", "steps", "reward", "reason", "achieved"}`` with reason
     "done", "budget", "terminated" or "truncated"; ``achieved`` is None where the task does not
     understand the sub-goal. The options' rewards sum to the return, their steps to the length.
+    ``blueprint_done``: whether every sub-goal of the blueprint has ended. Then either a new one is
+    asked for (phase plan), or the last sub-goal stays active until the episode ends.
 
     ## Arguments
     ``max_subgoals``: sub-goals kept of a blueprint (None: 8, more where the tasks are long).
@@ -138,6 +140,7 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
         self._blueprint_text = ""
         self._option: OptionState | None = None
         self._tail = False
+        self._literal = False  # see OptionView: <sub_done> goes to the task as it stands
         self._replans_left = self.replans
         self._options_begun = 0
         self._done = True
@@ -175,7 +178,7 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
         self._tail, self._replans_left, self._options_begun = False, self.replans, 0
         self._done = False
         self._keep(observation, info)
-        info["admissible"] = []
+        info["admissible"], info["blueprint_done"] = [], False
         return self._observe(observation), info
 
     def step(self, action: str) -> tuple[Observation, float, bool, bool, Info]:
@@ -188,7 +191,7 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
             raise gym.error.ResetNeeded("the episode is over (or has not begun): call reset()")
         if self._phase == PLAN:
             return self._plan(action)
-        ends = self.sub_done and not self._tail
+        ends = self.sub_done and not self._tail and not self._literal
         if ends and isinstance(action, str) and action.strip() == SUB_DONE:
             return self._silent({"option": self._end("done")})
         return self.primitive(action)
@@ -271,12 +274,26 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
         if ended is not None:
             info["option"] = self._end(ended)
         info["admissible"] = self._offer(info["admissible"])
+        info["blueprint_done"] = self.blueprint_done
         return self._observe(observation), reward, terminated, truncated, info
+
+    def stop(self, reason: str) -> Info:
+        """End the episode from outside, as a wrapper's time limit does.
+
+        Args:
+            reason: "terminated" or "truncated".
+
+        Returns:
+            The open option's record as ``{"option": ...}``; nothing where none is open.
+        """
+        self._done = True
+        return {} if self._option is None else {"option": self._end(reason)}
 
     def _silent(self, extra: Info) -> tuple[Observation, float, bool, bool, Info]:
         """Answer a decision in which the task did not move."""
         info = {**copy.deepcopy(self._task_info), "invalid": False, **extra}
         info["admissible"] = self._offer(self.task._admissible())
+        info["blueprint_done"] = self.blueprint_done
         return self._observe(dict(self._last)), 0.0, False, False, info
 
     def _offer(self, admissible: list[str]) -> list[str]:
@@ -318,6 +335,11 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
     def option(self) -> OptionState | None:
         """The option in progress, or None in phase plan."""
         return self._option
+
+    @property
+    def blueprint_done(self) -> bool:
+        """Whether every sub-goal of the blueprint has ended."""
+        return self._tail or (self._phase == PLAN and self._blueprint is not None)
 
     @property
     def options_begun(self) -> int:
@@ -394,7 +416,7 @@ def make_hierarchical(
     replans: int = 0,
     sub_done: bool = True,
     **kwargs: Any,
-) -> HierarchicalEnv:
+) -> gym.Env[Observation, str]:
     """Build the environment behind a hierarchical id.
 
     Args:
@@ -403,13 +425,20 @@ def make_hierarchical(
         subgoal_budget: See `HierarchicalEnv`.
         replans: See `HierarchicalEnv`.
         sub_done: See `HierarchicalEnv`.
-        **kwargs: For the task.
+        **kwargs: For the task. With ``render_mode="human"`` a task that has pictures is shown in a
+            window (needs pygame).
     """
-    made = cast(TaskEnv, load_entry_point(task)(**kwargs))
-    return HierarchicalEnv(
-        made,
+    maker = load_entry_point(task)
+    modes = getattr(maker, "metadata", {}).get("render_modes", ())
+    # Gymnasium does the same for entry points that are classes, whose modes it can see.
+    human = kwargs.get("render_mode") == "human" and "human" not in modes and "rgb_array" in modes
+    if human:
+        kwargs["render_mode"] = "rgb_array"
+    env = HierarchicalEnv(
+        cast(TaskEnv, maker(**kwargs)),
         max_subgoals=max_subgoals,
         subgoal_budget=subgoal_budget,
         replans=replans,
         sub_done=sub_done,
     )
+    return gym.wrappers.HumanRendering(env) if human else env

@@ -38,13 +38,18 @@ def hierarchical(env: gym.Env[Any, Any]) -> HierarchicalEnv:
 
 
 class _View(gym.Env[Observation, str]):
-    """What the three views share: the environment below, spaces, rendering, closing."""
+    """What the three views share: the environment below, spaces, rendering, closing.
+
+    Attributes:
+        env: The environment as it was given, with all its wrappers: every step goes through them.
+        core: The `HierarchicalEnv` in it, whose state is looked at.
+    """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
-        self.env = hierarchical(env)
+        self.env, self.core = env, hierarchical(env)
         self.metadata = self.env.metadata
         self.action_space: FreeText = FreeText()
-        self.observation_space: spaces.Dict = self.env.observation_space
+        self.observation_space: spaces.Space[Any] = self.env.observation_space
         self._observation: Observation = {}
         self._info: Info = {}
 
@@ -65,8 +70,11 @@ class _View(gym.Env[Observation, str]):
     def _send(self, action: str) -> tuple[float, bool, bool]:
         """Step the environment below and keep what it shows."""
         observation, reward, terminated, truncated, info = self.env.step(action)
+        if (terminated or truncated) and not self.core._done:
+            # A wrapper ended the episode, such as Gymnasium's TimeLimit.
+            info = {**self.core.stop("terminated" if terminated else "truncated"), **info}
         self._observation, self._info = observation, info
-        return reward, terminated, truncated
+        return float(reward), terminated, truncated
 
     def render(self) -> Any:
         """Return the environment's rendering."""
@@ -95,11 +103,12 @@ class PlannerView(_View):
 
     def step(self, action: str) -> tuple[Observation, float, bool, bool, Info]:
         """Execute a blueprint until the episode ends or the planner is asked again."""
-        before = self.env.task._steps
+        before = self.core.task._steps
         total, terminated, truncated = self._send(action)
-        blueprint = {k: v for k, v in self._info.items() if k.startswith("blueprint_")}
+        told = ("blueprint_valid", "blueprint_dropped")
+        blueprint = {k: v for k, v in self._info.items() if k in told}
         options = []
-        while not (terminated or truncated) and self.env.phase == ACT:
+        while not (terminated or truncated) and self.core.phase == ACT:
             reward, terminated, truncated = self._send(self.executor(self._observation, self._info))
             total += reward
             if "option" in self._info:
@@ -108,7 +117,7 @@ class PlannerView(_View):
             **self._info,
             **blueprint,
             "options": options,
-            "duration": self.env.task._steps - before,
+            "duration": self.core.task._steps - before,
         }
         return self._observation, total, terminated, truncated, info
 
@@ -137,7 +146,7 @@ class ExecutorView(_View):
     def step(self, action: str) -> tuple[Observation, float, bool, bool, Info]:
         """Act on the current sub-goal; a replan is answered before this returns."""
         total, terminated, truncated = self._send(action)
-        if not (terminated or truncated) and self.env.phase == PLAN:
+        if not (terminated or truncated) and self.core.phase == PLAN:
             ended = {"option": self._info["option"]}
             reward, terminated, truncated = self._send(self.planner(self._observation, self._info))
             total += reward
@@ -167,32 +176,27 @@ class OptionView(_View):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, Info]:
         """Begin an episode."""
-        self._free = self.env.max_subgoals
+        self._free = self.core.max_subgoals
         return super().reset(seed=seed, options=options)
 
     def step(self, action: str) -> tuple[Observation, float, bool, bool, Info]:
         """Execute one sub-goal until its executor ends it, its budget is spent or the task ends."""
-        if self.env._done:
+        if self.core._done:
             raise gym.error.ResetNeeded("the episode is over (or has not begun): call reset()")
         text = clean(action) if isinstance(action, str) else ""
         goal = str(self._info["goal"])
         blueprint = Blueprint.of([text]) if text else Blueprint.parse("", fallback=goal)
         # Each option is a blueprint of one: after it, the environment asks for the next.
-        self.env._replans_left = 1
-        self.env.begin(blueprint)
-        self._observation, _, _, _, self._info = self.env._silent({})
-        total, terminated, truncated = 0.0, False, False
+        self.core._replans_left = 1
+        total, terminated, truncated = self._send(blueprint.action())
         duration = 0
-        while True:
+        while not (terminated or truncated):
             command = self.executor(self._observation, self._info)
-            ends = isinstance(command, str) and command.strip() == SUB_DONE and self.env.sub_done
-            if ends and duration == 0 and self._free == 0:
-                observation, reward, terminated, truncated, info = self.env.primitive(SUB_DONE)
-                self._observation, self._info = observation, info
-                duration = 1
-            else:
-                reward, terminated, truncated = self._send(command)
-                duration += not ends
+            ends = isinstance(command, str) and command.strip() == SUB_DONE and self.core.sub_done
+            self.core._literal = ends and duration == 0 and self._free == 0
+            duration += not ends or self.core._literal
+            reward, terminated, truncated = self._send(command)
+            self.core._literal = False
             total += reward
             if "option" in self._info:
                 break

@@ -61,7 +61,8 @@ class SokobanEnv(RoomView, TaskEnv):
     on success and -0.1 for an invalid action.
 
     ## Episode End
-    Terminated when every target holds a box; truncated after ``max_steps`` steps.
+    Terminated when every target holds a box; truncated after ``max_steps`` steps: 15 for generated
+    rooms; for levels of files two a cell of the largest, and at least 200.
 
     ## Information
     The suite's keys (``admissible`` is always the four directions; ``score`` is the share of
@@ -148,6 +149,8 @@ class SokobanEnv(RoomView, TaskEnv):
             default_room=self.default_room, default_boxes=self.default_boxes,
         )  # fmt: skip
         self.data_name = self.source.name
+        if size["max_steps"] is None and self.source.max_steps is not None:
+            self.max_steps = self.source.max_steps
         self.text_form, self.symbols = text, symbols
         self.actions_per_step, self.deadlock = int(actions_per_step), bool(deadlock)
         self.tile_names, self.tile_size = tiles, tile_size

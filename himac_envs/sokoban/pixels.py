@@ -66,7 +66,8 @@ class PixelSettings:
             raise ValueError(f"reward={reward!r}: choose 'original' or 'sparse'")
         size = sizes(preset, room, boxes, max_steps, gen_steps)
         self.split, self.reward_mode = split, reward
-        self.max_steps = DEFAULT_MAX_STEPS if size["max_steps"] is None else int(size["max_steps"])
+        given = size["max_steps"]
+        self.max_steps = DEFAULT_MAX_STEPS if given is None else int(given)
         if self.max_steps < 1:
             raise ValueError(f"max_steps={self.max_steps}: an episode needs at least one step")
         self.source: GeneratedSource | FileSource = make_source(
@@ -75,6 +76,8 @@ class PixelSettings:
             search_depth=search_depth, min_solution=min_solution, max_solution=max_solution,
             max_steps=self.max_steps, default_room=DEFAULT_ROOM, default_boxes=DEFAULT_BOXES,
         )  # fmt: skip
+        if given is None and self.source.max_steps is not None:
+            self.max_steps = self.source.max_steps
         self.ids = self.source.ids(split)
         self.observation, self.pull = observation, bool(pull)
         self.tiles = (
@@ -130,8 +133,9 @@ class SokobanPixelsEnv(RoomView, StepLimited, gym.Env[NDArray[np.uint8], int]):
     ## Arguments
     ``split, data, max_steps, room, boxes, generator, gen_steps, search_depth, min_solution,
     max_solution, preset, tiles`` as for `himac_envs.sokoban.env.SokobanEnv`; defaults are
-    gym-sokoban v0's (10 x 10, 3 boxes, 200 steps). ``observation``, ``tile_size``, ``pull``,
-    ``reward``: see above. ``render_mode``: "rgb_array", "tiny_rgb_array" or "ansi".
+    gym-sokoban v0's (10 x 10, 3 boxes, 200 steps; two a cell for larger levels of files).
+    ``observation``, ``tile_size``, ``pull``, ``reward``: see above. ``render_mode``: "rgb_array",
+    "tiny_rgb_array" or "ansi".
 
     ## Version History
     - v0: first release.

@@ -21,6 +21,10 @@ __all__ = ["FileSource", "GeneratedSource", "Source", "make_source", "preset"]
 
 #: No small room (64 cells, 2 boxes) of the ``fast`` generator is known to need so many steps.
 SURELY_ENOUGH = 100
+#: Steps of an episode on levels of files, where none are given: gym-sokoban's number for Boxoban's
+#: 10 x 10 cells, and as many a cell for larger ones.
+FILE_STEPS = 200
+STEPS_A_CELL = 2
 
 
 class Source(Protocol):
@@ -29,6 +33,7 @@ class Source(Protocol):
     name: str
     rows: int
     cols: int
+    max_steps: int | None
 
     def ids(self, split: str) -> Sequence[str]:
         """The ids of a split, in order."""
@@ -45,6 +50,9 @@ class GeneratedSource:
     Rooms of the ``fast`` generator belong to the split of their floor plan; those of the compatible
     generators are only numbered apart. See `himac_envs.sokoban.splits`.
     """
+
+    #: The environment's own step limit: rooms are made to be solved within it.
+    max_steps: int | None = None
 
     def __init__(self, generator: RoomGenerator) -> None:
         self.generator = generator
@@ -87,7 +95,12 @@ class GeneratedSource:
 
 
 class FileSource:
-    """Levels of files, padded with walls to one size: ``<file>:<number>``."""
+    """Levels of files, padded with walls to one size: ``<file>:<number>``.
+
+    Attributes:
+        max_steps: Steps of an episode where none are given; they follow the size of the levels,
+            as files come with no limit of their own.
+    """
 
     def __init__(self, folder: LevelFolder, split: str, room: tuple[int, int] | None) -> None:
         self.folder = folder
@@ -95,6 +108,7 @@ class FileSource:
         self._ids: dict[str, NumberedIds] = {}
         self.ids(split)  # an unknown split fails here, not at the first reset
         self.rows, self.cols = room or folder.largest(split)
+        self.max_steps: int | None = max(FILE_STEPS, STEPS_A_CELL * self.rows * self.cols)
 
     def ids(self, split: str) -> NumberedIds:
         """The ids of a split; see :class:`~himac_envs.sokoban.levels.LevelFolder`."""

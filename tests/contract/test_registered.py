@@ -166,3 +166,17 @@ def test_every_card_shows_in_the_package() -> None:
     if BROWSER and not (shutil.which("chromium") and shutil.which("chromedriver")):
         with pytest.raises(Exception, match="chromium"):
             gym.make(sorted(BROWSER)[0])
+
+
+def test_human_rendering_where_there_are_pictures() -> None:
+    for env_id in ("HiMAC-Sokoban-v0", "HiMAC-Sokoban-Flat-v0", "HiMAC-Sokoban-Pixels-v0"):
+        env = gym.make(env_id, render_mode="human")
+        for made in (env, gym.make(env.spec)):  # type: ignore[arg-type]
+            layer, layers = made, []
+            while isinstance(layer, gym.Wrapper):
+                layers.append(type(layer))
+                layer = layer.env
+            assert layers.count(gym.wrappers.HumanRendering) == 1
+            assert made.render_mode == "human" and made.unwrapped.render_mode == "rgb_array"
+    with pytest.raises(ValueError, match="render_mode='human': ALFWorldEnv has 'ansi'"):
+        gym.make("HiMAC-ALFWorld-v0", render_mode="human")

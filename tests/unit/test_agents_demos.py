@@ -235,3 +235,21 @@ def test_trl_takes_the_file_as_it_is(tmp_path: Path) -> None:
     )
     assert trainer.train().training_loss > 0
     assert not torch.equal(before, model.get_input_embeddings().weight)
+
+
+def test_nothing_is_shown_after_a_spoilt_blueprint() -> None:
+    pool = EnvPool(lambda: gym.make("HiMAC-ALFWorld-v0", data="generated", max_steps=20), 8)
+    episodes = demonstrate(
+        pool, pool.task_ids("train")[:24], prompts=make("chat", "HiMAC-ALFWorld-v0"),
+        expert="oracle", plan_noise=1.0, seed=1,
+    )  # fmt: skip
+    unsolved = [episode for episode in episodes if not episode.success]
+    assert 3 <= len(unsolved) < 24, "some blueprints were spoilt for good, and some were not"
+    for episode in episodes:
+        assert episode.error is None and episode.blueprint is not None
+        shown = [s for s in episode.segments if s.role == "executor"]
+        assert [s.index for s in shown] == list(range(len(shown)))
+        assert not any(t.invalid for t in episode.turns()), "<sub_done> is not said in vain"
+        assert len(episode.options) == len(shown)
+        assert episode.steps == sum(option["steps"] for option in episode.options)
+    assert any(e.steps < 20 for e in unsolved), "the waiting is no part of what is shown"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
+from toy import FruitEnv
 
 from himac_agents.agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.agents.expert import Expert
@@ -25,7 +29,8 @@ def test_evaluation_of_the_oracle_and_of_chance() -> None:
         policy = Expert(expert, seed=1)  # type: ignore[arg-type]
         return HiMACAgent(Planner(policy), Executor(policy))
 
-    found = evaluate(agent("oracle"), "HiMAC-ALFWorld-v0", "valid", 12, data="generated")
+    generated = {"data": "generated"}
+    found = evaluate(agent("oracle"), "HiMAC-ALFWorld-v0", "valid", 12, env_kwargs=generated)
     assert found.success == 1.0 and found.errors == 0
     told = found.to_json()
     assert told["sub_done_precision"] == 1.0 and told["blueprint_valid"] == 1.0
@@ -87,3 +92,19 @@ def test_intervals_are_taken_over_tasks_when_seeds_repeat_them() -> None:
     # A task half solved counts as half a success.
     half = [_record("a", 0, success=True), _record("a", 1), *(_record("b", s) for s in (0, 1))]
     assert success_of(half)["ci95"] == pytest.approx(wilson(0.5, 2), abs=1e-6)
+
+
+def test_an_environment_may_call_its_arguments_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, float]] = []
+
+    class Orchard(FruitEnv):
+        def __init__(self, *, lanes: int = 1, temperature: float = 0.0, **kwargs: Any) -> None:
+            made.append((lanes, temperature))
+            super().__init__(**kwargs)
+
+    monkeypatch.setitem(gym.registry, "Names-Flat-v0", EnvSpec("Names-Flat-v0", Orchard))
+    agent = HiMACAgent(None, Executor(Expert("oracle")))
+    found = evaluate(
+        agent, "Names-Flat-v0", "valid", 2, lanes=2, env_kwargs={"lanes": 7, "temperature": 20.5}
+    )
+    assert found.success == 1.0 and set(made) == {(7, 20.5)}

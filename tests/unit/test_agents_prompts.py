@@ -18,6 +18,7 @@ from himac_agents.prompts import (
     read_command,
     scene,
 )
+from himac_agents.prompts.scene import in_words
 from himac_envs.blueprint import MAX_SUBGOALS, SUB_DONE, Blueprint
 
 _PIECES = st.sampled_from(
@@ -112,6 +113,10 @@ def test_scene_keeps_the_highest_number_of_each_kind_and_leaves_the_task_out() -
         "Your task is to: put a clean mug in cabinet."
     )
     assert scene(first) == "cabinet 2 fridge 1"
+    # A model that does not know the short form would read one thing of two names.
+    prompt = ChatPrompts(benchmark="alfworld").segment(first, "find a mug", [], None)[-1].text
+    assert "Scene:\ncabinet 1 to 2, fridge 1\n" in prompt
+    assert in_words("WebShop [SEP] Search") == "WebShop [SEP] Search"
     assert scene("WebShop [SEP] Search") == "WebShop [SEP] Search"
 
 

@@ -102,3 +102,19 @@ def _tidy(blueprint: Blueprint, limit: int) -> None:
 @settings(max_examples=20_000, deadline=None)
 def test_parse_is_total_over_20000_cases(text: object, limit: int) -> None:
     _tidy(Blueprint.parse(text, fallback=GOAL, max_subgoals=limit), limit)
+
+
+def test_one_mark_is_taken_off_an_item() -> None:
+    texts = [
+        *Blueprint.parse("- 5 - go\n- **1.** look").texts(),
+        *Blueprint.parse("- 1. go").texts(),
+    ]
+    assert texts == ["5 - go", "**1.** look", "1. go"]
+    # Bullets before numbers that count on from 1 are one mark.
+    for twice in (
+        "- 1. go\n- 2. look",
+        "* **Step 1:** go\n* **Step 2:** look",
+        "- 1 - go\n- 2) look",
+    ):
+        assert Blueprint.parse(twice).texts() == ["go", "look"]
+    assert Blueprint.parse("- 2. go\n- 1. look").texts() == ["2. go", "1. look"]

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from gymnasium.envs.registration import EnvSpec
 from rich.console import Console
 
-from himac_agents.cli import doctor, main
+from himac_agents.cli import bench, doctor, main
 from himac_agents.cli.play import Session
 from himac_envs import HierarchicalEnv
 from himac_envs.registry import env_cards
@@ -88,6 +89,7 @@ def test_eval_of_scripted_agents(
         ),
         (["train", "--env", "webshop", "--flat-env", "HiMAC-ALFWorld-Flat-v0"], "same tasks"),
         (["train", "--env", "toy:Own-v0", "--method", "grpo"], "no environment 'toy:Own-v0'"),
+        (["train", "--env", "LonelyFruit-v0", "--method", "grpo"], "name it with --flat-env"),
         (["eval", "HiMAC-ALFWorld-v0", "--threads", "-1"], "threads=-1"),
         (["train", "--env", "NoSuch-v0"], "NoSuch"),
         (["train", "--env", "HiMAC-NoSuch-v0"], "himac list"),
@@ -120,6 +122,13 @@ def test_errors_are_one_message_that_teaches(
 ) -> None:
     monkeypatch.delenv("HIMAC_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
+    # An environment of somebody's own, which has no flat partner.
+    lonely = EnvSpec(
+        "LonelyFruit-v0",
+        entry_point="himac_envs.hierarchy:make_hierarchical",
+        kwargs={"task": "toy:FruitEnv"},
+    )
+    monkeypatch.setitem(gym.registry, lonely.id, lonely)
     assert main(args) == 1
     assert not list(tmp_path.rglob("config.toml")), "what cannot be begun leaves no run behind"
     # What was done until then may stand before it, where that took its time.
@@ -165,3 +174,36 @@ def test_leaving_early_and_watching_the_expert() -> None:
     session, shown = _session([])
     assert session.play(0, None, expert=True) == 0
     assert "won" in shown.getvalue()
+
+
+@pytest.mark.parametrize("name", [*bench.BENCHES, "methods", "HiMAC-Sokoban-v0"])
+def test_every_bench_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", name, "--help"])
+    said = capsys.readouterr()
+    assert ended.value.code == 0 and "usage: himac bench" in said.out and not said.err
+    assert ("Measure speed" in said.out) == (name != "methods")
+
+
+def test_commands_are_no_subgoals_and_arrows_no_text() -> None:
+    lines = ["?", "/goal", "find a \x1b[Cmug", "/nonsense", "\x1b[A", "/done", "/goal", "look"]
+    session, shown = _session(lines)
+    assert session.play(0, None, expert=False) == 0
+    assert isinstance(session.env, HierarchicalEnv)
+    blueprint = session.env._blueprint
+    assert blueprint is not None and blueprint.texts() == ["find a mug"]
+    said = shown.getvalue()
+    assert said.count("Your task is") >= 1 and "sub-goals, in words" in said
+    assert "there is no command /nonsense" in said and "arrow keys mean nothing here" in said
+    session, shown = _session(["/quit"])
+    assert session.play(0, None, expert=False) == 0 and "stopped" in shown.getvalue()
+
+
+def test_arrow_keys_move_where_moves_are_offered() -> None:
+    session, shown = _session(
+        ["go", "", "\x1b[A\x1bOB", "\x1b[C", "\x1b[5~", "/quit"], "HiMAC-Sokoban-v0"
+    )
+    assert session.play(0, None, expert=False) == 0
+    assert isinstance(session.env, HierarchicalEnv)
+    assert session.env._task_info["step"] == 3 and not session.env._task_info["invalid"]
+    assert shown.getvalue().count("arrow keys mean nothing here") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -81,3 +82,19 @@ def test_the_readme_example_runs(tmp_path: Path) -> None:
     shown = done.stdout.splitlines()
     assert shown[0] == "find and take a mug"
     assert shown[1].startswith("put the mug in/on the shelf {'index': 0")
+
+
+@pytest.mark.parametrize("name", sorted(SAYS))
+def test_examples_use_public_names_only(name: str) -> None:
+    tree = ast.parse((EXAMPLES / name).read_text(encoding="utf-8"))
+    own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    private = [
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and not (isinstance(node.value, ast.Name) and node.value.id == "self")
+        and node.attr not in own
+    ]
+    assert not private

@@ -233,3 +233,128 @@ def test_oracle_planner_writes_what_the_parser_reads() -> None:
     observation, info = env.reset(options=TASK)
     text = OraclePlanner(env)(observation, info)
     assert text.splitlines()[0] == f"1. get the {_fruit(env)[0]}"
+
+
+def test_info_tells_when_the_blueprint_is_used_up() -> None:
+    env = _env()
+    _, info = env.reset(options=TASK)
+    told = [info["blueprint_done"]]
+    plan = "1. get the apple\n2. rest"
+    for action in (plan, "east", SUB_DONE, "west", SUB_DONE, "east", SUB_DONE):
+        told.append(env.step(action)[4]["blueprint_done"])
+    assert told == [False, False, False, False, False, True, True, True]
+    state = env.snapshot()
+    env.step("east")
+    env.restore(state)
+    assert env.blueprint_done and env.step("west")[4]["blueprint_done"]
+    # With a replan left a new one is asked for, and is not used up.
+    env = _env(replans=1, subgoal_budget=1)
+    env.reset(options=TASK)
+    told = [env.step(action)[4]["blueprint_done"] for action in ("1. a", "east", "1. b", "west")]
+    assert told == [False, True, False, True]
+
+
+def test_info_tells_it_in_every_view() -> None:
+    env = _env()
+    executor = ExecutorView(env, lambda observation, info: "1. rest")
+    assert executor.reset(options=TASK)[1]["blueprint_done"] is False
+    assert executor.step(SUB_DONE)[4]["blueprint_done"] is True
+    planner = PlannerView(env, lambda observation, info: SUB_DONE)
+    planner.reset(options=TASK)
+    assert planner.step("1. rest")[4]["blueprint_done"] is True
+    executor_is_busy = PlannerView(env, lambda observation, info: "east")
+    executor_is_busy.reset(options=TASK)
+    assert executor_is_busy.step("1. rest")[4]["blueprint_done"] is False
+    options = OptionView(env, OracleExecutor(env))
+    options.reset(options=TASK)
+    assert options.step("get the apple")[4]["blueprint_done"] is True  # it asks for the next
+    pytest.importorskip("pettingzoo", reason="needs pettingzoo: pip install 'himac[multiagent]'")
+    from himac_envs.multiagent import HierarchicalAEC
+
+    aec = HierarchicalAEC(env)
+    aec.reset(options=TASK)
+    aec.step("1. rest")
+    assert aec.infos["executor_0"]["blueprint_done"] is False
+    aec.step(SUB_DONE)
+    assert aec.infos["executor_0"]["blueprint_done"] is True
+
+
+class Doubled(gym.Wrapper[Any, Any, Any, Any]):
+    """Doubles rewards, marks infos and remembers what it was told."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.heard: list[str] = []
+
+    def reset(self, **kwargs: Any) -> Any:
+        self.heard = []
+        observation, info = self.env.reset(**kwargs)
+        return observation, {**info, "marked": True}
+
+    def step(self, action: Any) -> Any:
+        self.heard.append(str(action))
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, 2 * float(reward), terminated, truncated, {**info, "marked": True}
+
+
+def test_views_keep_the_wrappers_that_they_are_given() -> None:
+    for make in (
+        lambda env: (PlannerView(env, OracleExecutor(env)), None),
+        lambda env: (OptionView(env, OracleExecutor(env)), None),
+        lambda env: (ExecutorView(env, OraclePlanner(env)), OracleExecutor(env)),
+    ):
+        returns = []
+        for wrapped in (_env(), Doubled(_env())):
+            view, executor = make(wrapped)
+            observation, info = view.reset(options=TASK)
+            total, over = 0.0, False
+            for goal in _fruit(view.core) if executor is None else [""] * 99:
+                action = f"get the {goal}" if executor is None else executor(observation, info)
+                if isinstance(view, PlannerView):
+                    action = view.core.oracle_blueprint().render()
+                observation, reward, terminated, truncated, info = view.step(action)
+                total, over = total + reward, terminated or truncated
+                if over:
+                    break
+            assert over and info["won"]
+            returns.append(total)
+            assert ("marked" in info) == isinstance(wrapped, Doubled)
+            if isinstance(wrapped, Doubled):
+                assert SUB_DONE in wrapped.heard and any("get the" in h for h in wrapped.heard)
+        assert returns[1] == pytest.approx(2 * returns[0]) and returns[0] > 0
+
+
+def test_a_wrappers_time_limit_ends_views_with_a_record() -> None:
+    def wait(observation: Any, info: Any) -> str:
+        return "east"
+
+    env = gym.wrappers.TimeLimit(_env(), 4)
+    planner = PlannerView(env, wait)
+    planner.reset(options=TASK)
+    _, _, terminated, truncated, info = planner.step("1. rest")
+    assert (terminated, truncated) == (False, True)
+    assert [o["reason"] for o in info["options"]] == ["truncated"] and info["duration"] == 3
+    with pytest.raises(gym.error.ResetNeeded):
+        planner.step("1. rest")
+    options = OptionView(env, wait)
+    options.reset(options=TASK)
+    _, _, _, truncated, info = options.step("rest")
+    assert truncated and info["option"]["reason"] == "truncated" and info["option"]["steps"] == 3
+    with pytest.raises(gym.error.ResetNeeded):
+        options.step("rest")
+
+
+def test_the_multi_agent_form_keeps_wrappers_too() -> None:
+    pytest.importorskip("pettingzoo", reason="needs pettingzoo: pip install 'himac[multiagent]'")
+    from himac_envs.multiagent import HierarchicalAEC
+
+    wrapped = Doubled(_env())
+    aec, executor = HierarchicalAEC(wrapped), OracleExecutor(wrapped)
+    aec.reset(options=TASK)
+    assert aec.infos["planner_0"]["marked"]
+    aec.step(aec.core.oracle_blueprint().render())
+    while not aec.terminations["executor_0"]:
+        aec.step(executor(aec.observe("executor_0"), aec.infos["executor_0"]))
+    assert wrapped.heard[0].startswith("1. get the") and SUB_DONE in wrapped.heard
+    # Three fruits, a third of the reward each, doubled by the wrapper.
+    assert aec.rewards["planner_0"] == pytest.approx(2 / 3)

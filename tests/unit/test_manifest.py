@@ -191,7 +191,7 @@ def test_workers_draw_from_orders_of_their_own() -> None:
 def test_repeats_of_a_game_are_sampled_anew_and_draws_are_told_apart(tmp_path: Path) -> None:
     data = _levels(tmp_path, 2)
     kwargs = {"data": data, "max_steps": 6}
-    found = evaluate_resampled(_random(), FLAT, "all", 8, 3, **kwargs)
+    found = evaluate_resampled(_random(), FLAT, "all", 8, 3, env_kwargs=kwargs)
     told, result = found.to_json(), found.result
     assert len(result.records) == 24 and len(told["successes"]) == 3
     assert [r.seed for r in result.records] == [draw for draw in range(3) for _ in range(8)]
@@ -200,11 +200,11 @@ def test_repeats_of_a_game_are_sampled_anew_and_draws_are_told_apart(tmp_path: P
     assert told["mean"] == pytest.approx(result.success, abs=1e-6)
     assert told["least"] <= told["mean"] <= told["most"]
     assert result.manifest["resampled"] and result.manifest["tasks"] == 24
-    again = evaluate_resampled(_random(), FLAT, "all", 8, 3, lanes=3, **kwargs)
+    again = evaluate_resampled(_random(), FLAT, "all", 8, 3, lanes=3, env_kwargs=kwargs)
     assert again.result.records == result.records and again.tasks == found.tasks
     rewards = {r.reward for r in result.records if r.task_id == "few:1"}
     assert len(rewards) > 1, "a repeat is another sample"
-    assert evaluate_resampled(_random(), FLAT, "all", 2, 1, **kwargs).to_json()["sd"] is None
+    assert evaluate_resampled(_random(), FLAT, "all", 2, 1, env_kwargs=kwargs).to_json()["sd"] is None
     with pytest.raises(ValueError, match="at least 1"):
         evaluate_resampled(_random(), FLAT, "all", 0)
 

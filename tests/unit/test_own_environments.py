@@ -118,6 +118,11 @@ def test_an_installed_package_is_listed_played_evaluated_demonstrated_and_traine
     assert rows["Orchard-v0"] == "hierarchical" and rows["Orchard-Flat-v0"] == "flat"
     assert "'mildew' of the package mildew-envs" in err and "rotten" in err, "named, and no crash"
 
+    out, _ = himac("doctor", path=package)
+    said = " ".join(out.split())
+    assert "himac.envs: orchard" in said and "himac.envs: mildew" in said
+    assert "RuntimeError: rotten" in said and "pip uninstall mildew-envs" in said
+
     out, _ = himac("play", "Orchard-v0", "--expert", "--seed", "0", path=package)
     assert "won:" in out and "not won" not in out and "get the" in out
     for agent, flat, success in (("oracle", False, 1.0), ("random", True, None)):
@@ -368,7 +373,7 @@ def test_importing_the_suite_loads_no_plugin(package: str) -> None:
 
 def test_a_broken_plugin_is_told_once(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(package)
-    monkeypatch.setattr(registry, "_seen", {("orchard", "orchard")})
+    monkeypatch.setattr(registry, "_seen", {("orchard", "orchard"): ""})
     with pytest.warns(PluginWarning, match=r"mildew.*RuntimeError: rotten"):
         registry.load_plugins()
     import warnings

@@ -387,22 +387,6 @@ def test_any_admissible_command_is_read_back(command: str) -> None:
         assert style.read(style.write_command(command), [command, "wait"]) == command
 
 
-def test_one_mark_is_taken_off_an_item() -> None:
-    texts = [
-        *Blueprint.parse("- 5 - go\n- **1.** look").texts(),
-        *Blueprint.parse("- 1. go").texts(),
-    ]
-    assert texts == ["5 - go", "**1.** look", "1. go"]
-    # Bullets before numbers that count on from 1 are one mark.
-    for twice in (
-        "- 1. go\n- 2. look",
-        "* **Step 1:** go\n* **Step 2:** look",
-        "- 1 - go\n- 2) look",
-    ):
-        assert Blueprint.parse(twice).texts() == ["go", "look"]
-    assert Blueprint.parse("- 2. go\n- 1. look").texts() == ["2. go", "1. look"]
-
-
 def _is_bare(text: str) -> bool:
     text = clean(text)
     # Not a box to tick: it is part of a list's mark.

@@ -19,6 +19,7 @@ from himac_envs.sokoban.levels import (
     read_levels,
 )
 from himac_envs.sokoban.rules import LevelError
+from himac_envs.testing import check_oracle
 
 TWO = """Some collection
 
@@ -199,3 +200,26 @@ def test_other_faults_name_the_file_too(tmp_path: Path) -> None:
 def test_titles_stay_titles() -> None:
     first, second = parse_levels("#####\n#@$.#\n#####\n# Level two #\n#####\n#@$.#\n#####\n")
     assert first.state == second.state
+
+
+def test_step_limits_follow_the_levels(tmp_path: Path) -> None:
+    for env_id in ("HiMAC-Sokoban-Flat-v0", "HiMAC-Sokoban-v0", "HiMAC-Sokoban-Pixels-v0"):
+        assert gym.make(env_id, data="puzzles").unwrapped.max_steps == 200
+        assert gym.make(env_id, data="puzzles", max_steps=40).unwrapped.max_steps == 40
+    assert gym.make("HiMAC-Sokoban-Flat-v0").unwrapped.max_steps == 15
+    wide = tmp_path / "wide.xsb"
+    wide.write_text("\n".join(["#" * 40, "#@$." + " " * 35 + "#", *["#" * 40] * 4]))
+    for env_id in ("HiMAC-Sokoban-Flat-v0", "HiMAC-Sokoban-Pixels-v0"):
+        assert gym.make(env_id, data=str(wide)).unwrapped.max_steps == 2 * 6 * 40
+    env = gym.make("HiMAC-Sokoban-Flat-v0", data="puzzles").unwrapped
+    for task_id in env.task_ids()[::7]:
+        check_oracle(env, task_id)
+
+
+def test_the_oracle_solves_boxoban_as_it_comes(real_data: Path) -> None:
+    for split in ("train", "medium/valid", "hard"):
+        env = gym.make(
+            "HiMAC-Sokoban-Flat-v0", data=str(real_data / "boxoban"), split=split
+        ).unwrapped
+        for task_id in env.task_ids()[:3]:
+            check_oracle(env, task_id)
