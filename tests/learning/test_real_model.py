@@ -11,15 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from crediting import credited
 from safetensors.torch import load_file
 
 from himac_agents.agents.agent import HiMACAgent
 from himac_agents.algorithms import advantages
+from himac_agents.algorithms.batching import token_batch
+from himac_agents.algorithms.learner import Learner
 from himac_agents.cli import main
+from himac_agents.config import TrainConfig
 from himac_agents.evaluation.loading import load_agent
 from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch
 from himac_agents.policies.hf import HFPolicy
+from himac_agents.policies.lora import WEIGHTS
 from himac_agents.prompts import ChatPrompts
+from himac_agents.rollouts.types import Segment, Turn
 
 ASKED = [
     [Message("user", "What is the capital of France?")],
@@ -64,49 +70,71 @@ def _batch(policy: HFPolicy) -> TokenBatch:
     return TokenBatch(np.array([ids]), mask, zero, zero, np.array([len(ids)]))
 
 
-@pytest.mark.parametrize("kind", ["whole", "adapter"])
-def test_two_supervised_and_two_reinforced_updates(
-    kind: str, smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_whole_model_learns(smollm2: Path, tmp_path: Path) -> None:
+    """Two supervised updates, two reinforced ones, and plain transformers reads the result."""
+    policy = HFPolicy.load(smollm2, device="cpu", dtype="bfloat16")
+    ids = policy.encode([Message("user", "You see a mug 1.")])
+    answers = policy.generate([Prompt((), ids, noise=n) for n in (1, 2)], Sampling(1.0, 6))
+    segments = []
+    for answer, advantage in zip(answers, (1.0, -1.0), strict=True):
+        segment = Segment("executor", 0, token_ids=[*ids, *answer.token_ids])
+        segment.turns = [Turn("executor", len(ids), answer.token_ids, answer.logprobs, "", "")]
+        segments += credited([segment], [advantage])
+    shown = Segment("executor", 0, token_ids=[*ids, *policy.encode_reply("take mug 1")])
+    said = tuple(shown.token_ids[len(ids) :])
+    shown.turns = [Turn("executor", len(ids), said, (), "", "")]
+    batch = token_batch([shown], imitate=True)
+    learner = Learner(policy, TrainConfig(lr=1e-5, kl=0.0, minibatches=1, least_minibatch=1))
+    learner.begin_supervision()
+    losses = [learner.imitate(batch, 1e-5) for _ in range(2)]
+    assert losses[1] < losses[0]
+    learner.begin_reinforcement()
+    for _ in range(2):
+        metrics = learner.reinforce(segments, np.random.default_rng(0))
+        assert metrics["updates"] == 1 and np.isfinite(metrics["grad_norm"])
+    policy.save_pretrained(tmp_path)
+    started, ended = (load_file(f / "model.safetensors") for f in (smollm2, tmp_path))
+    moved = [k for k, v in ended.items() if not torch.equal(v.float(), started[k].float())]
+    assert len(moved) > 200
+    _read_back(tmp_path, smollm2, "whole")
+
+
+def test_an_adapter_learns_and_its_run_is_resumed(
+    smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One command: two supervised and two reinforced updates, saved, resumed, read back."""
     monkeypatch.setattr(advantages, "group_relative", _some)
     run = tmp_path / "run"
     options = (
         f"train --policy hf --model {smollm2} --out {run} --dtype bfloat16 --expert oracle "
-        "--env fruit_runs:Brief-v0 --flat-env fruit_runs:Brief-Flat-v0 --demos 2 --warm-steps 2 "
-        "--warm-tokens 512 --warm-lr 1e-4 --iterations 2 --tasks 1 --blueprints 2 --executions 2 "
-        "--eval-episodes 1 --lanes 4 --max-blueprint-tokens 12 --max-command-tokens 8 --lr 1e-4 "
-        "--minibatches 1 --least-minibatch 1 --kl 0 --checkpoint-every 1"
+        "--env fruit_runs:Brief-v0 --flat-env fruit_runs:Brief-Flat-v0 --demos 1 --warm-steps 2 "
+        "--warm-tokens 256 --warm-lr 1e-4 --iterations 2 --tasks 1 --blueprints 2 --executions 2 "
+        "--eval-episodes 1 --lanes 4 --max-blueprint-tokens 8 --max-command-tokens 6 --lr 1e-4 "
+        "--minibatches 1 --least-minibatch 1 --kl 0 --checkpoint-every 1 --lora-rank 8"
     )
-    adapter = " --lora-rank 8" if kind == "adapter" else ""
-    assert main((options + adapter).split()) == 0
+    assert main(options.split()) == 0
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    updates = [line["updates"] for line in lines if "updates" in line]
-    assert updates and sum(updates) >= 2
+    assert sum(line.get("updates", 0) for line in lines) >= 2
     # In bfloat16 the rollout's cache and the update add up in another order.
     assert max(line["logprob_gap"] for line in lines if "logprob_gap" in line) < 0.5
     steps = sorted((run / "checkpoints").iterdir())
     newest = steps[-1] / "policy"
-    file = "model.safetensors" if kind == "whole" else "adapter_model.safetensors"
-    straight = load_file(newest / file)
-    started = load_file(smollm2 / file) if kind == "whole" else load_file(
-        steps[0] / "policy" / file
-    )  # fmt: skip
-    assert any(not torch.equal(straight[k].float(), started[k].float()) for k in straight)
+    straight, before = (load_file(s / "policy" / WEIGHTS) for s in (steps[-1], steps[0]))
+    assert any(not torch.equal(straight[k], before[k]) for k in straight)
     # The last iteration again, from the checkpoint before it: the same to the bit.
-    if kind == "adapter":
-        shutil.rmtree(steps[-1])
-        assert main(["train", "--resume", str(run)]) == 0
-        again = load_file(newest / file)
-        assert all(torch.equal(again[key], value) for key, value in straight.items())
-    _read_back(run, newest, smollm2, kind)
+    shutil.rmtree(steps[-1])
+    assert main(["train", "--resume", str(run)]) == 0
+    again = load_file(newest / WEIGHTS)
+    assert all(torch.equal(again[key], value) for key, value in straight.items())
+    agent = load_agent(run)
+    assert isinstance(agent, HiMACAgent) and isinstance(agent.executor.prompts, ChatPrompts)
+    _read_back(newest, smollm2, "adapter")
 
 
-def _read_back(run: Path, newest: Path, base: Path, kind: str) -> None:
+def _read_back(newest: Path, base: Path, kind: str) -> None:
     """Our reader and the plain libraries agree on what a checkpoint says."""
     from transformers import AutoModelForCausalLM
 
-    agent = load_agent(run)
-    assert isinstance(agent, HiMACAgent) and isinstance(agent.executor.prompts, ChatPrompts)
     ours = HFPolicy.load(newest, device="cpu", dtype="float32")
     source = newest if kind == "whole" else base
     theirs: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
