@@ -140,7 +140,7 @@ def get(
                 continue
             # From here on the folder does not count as installed until all is well again.
             (target / READY).unlink(missing_ok=True)
-            _fetch(file, target, base_url, progress)
+            fetch(file, target, base_url=base_url, progress=progress)
         _write(target / READY, json.dumps({"version": wanted.name}) + "\n")
     return target
 
@@ -195,7 +195,20 @@ def _pins(target: Path) -> dict[str, str]:
     return pins
 
 
-def _fetch(file: DataFile, target: Path, base_url: str | None, progress: bool) -> None:
+def fetch(
+    file: DataFile, target: Path, *, base_url: str | None = None, progress: bool = False
+) -> None:
+    """Fetch one file into a folder: what came before is gone on from, what is wrong is refused.
+
+    Args:
+        file: What, and from where.
+        target: The folder.
+        base_url: See `get`.
+        progress: See `get`.
+
+    Raises:
+        DownloadError: It cannot be fetched, or its size or checksum is wrong.
+    """
     import pooch
 
     url = file.url if base_url is None else f"{base_url.rstrip('/')}/{file.name}"

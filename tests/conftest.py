@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from himac_envs import data
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,6 +48,35 @@ def golden_dir() -> Path:
     if not root.is_dir():
         pytest.skip(f"the recorded traces are not at {root}: set HIMAC_DATA to the folder beside")
     return root
+
+
+#: The user's own folder of data and models, which tests may read.
+_USERS = data.home()
+
+
+@pytest.fixture(scope="session")
+def smollm2(request: pytest.FixtureRequest) -> Path:
+    """SmolLM2-135M-Instruct: where it is installed, or fetched once and kept in pytest's cache."""
+    pytest.importorskip("transformers")
+    assert request.config.cache is not None
+    cache = Path(request.config.cache.mkdir("himac-home"))
+    for home in (_USERS, cache):
+        folder = home / "models" / "smollm2"
+        if (folder / data.READY).is_file():
+            return folder
+    command = [sys.executable, "-m", "himac_agents", "model", "get", "smollm2"]
+    home_there = {**os.environ, "HIMAC_HOME": str(cache)}
+    why = "not fetched within two minutes"
+    try:
+        made = subprocess.run(
+            command, env=home_there, cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        if made.returncode == 0:
+            return Path(made.stdout.strip())
+        why = (made.stderr.strip().splitlines() or ["no reason given"])[-1]
+    except subprocess.TimeoutExpired:
+        pass
+    pytest.skip(f"no SmolLM2 ({why}): `himac model get smollm2` gets it")
 
 
 @pytest.fixture(autouse=True)

@@ -34,5 +34,16 @@ def _hierarchical(**kwargs: Any) -> HierarchicalEnv:
     return HierarchicalEnv(_flat(), **kwargs)
 
 
+def _brief(data: str = "", **kwargs: Any) -> FruitEnv:
+    """Episodes of two steps, for models that take their time; `data` as presets name it."""
+    return FruitEnv(max_steps=2, **kwargs)
+
+
+def _brief_hierarchical(data: str = "", **kwargs: Any) -> HierarchicalEnv:
+    return HierarchicalEnv(_brief(), **kwargs)
+
+
 gym.register("Fruit-v0", entry_point=_hierarchical, disable_env_checker=True)
 gym.register("Fruit-Flat-v0", entry_point=_flat, disable_env_checker=True)
+gym.register("Brief-v0", entry_point=_brief_hierarchical, disable_env_checker=True)
+gym.register("Brief-Flat-v0", entry_point=_brief, disable_env_checker=True)

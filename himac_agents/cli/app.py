@@ -1,4 +1,4 @@
-"""The command line: ``himac list | play | train | eval | demos | data | bench | report | ...``.
+"""The command line: ``himac list | play | train | eval | demos | data | model | bench | ...``.
 
 Each command is a function of `himac_agents.cli`, imported only when it runs, so that
 ``himac list`` never waits for torch.
@@ -22,6 +22,7 @@ from himac_agents.cli import (
     doctor,
     evaluation,
     listing,
+    model,
     play,
     report,
     serve_env,
@@ -40,6 +41,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "eval": evaluation.run,
     "demos": demos.run,
     "data": data.run,
+    "model": model.run,
     "bench": bench.run,
     "report": report.run,
     "site": site.run,
@@ -89,6 +91,8 @@ def _run(args: list[str]) -> int:
         return study.main(args[2:])
     if args[:1] == ["data"]:
         return data.main(args[1:])
+    if args[:1] == ["model"]:
+        return model.main(args[1:])
     status = tyro.extras.subcommand_cli_from_dict(
         _COMMANDS, args=spell_out(args), prog="himac", description=__doc__.split("\n")[0]
     )

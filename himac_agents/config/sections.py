@@ -80,7 +80,12 @@ class PolicySettings:
         "registered from outside: see himac_agents.policies.kinds.",
         "start",
     )
-    model: str = setting("", 'Name or folder of the model; policy = "hf" needs one.', "start")
+    model: str = setting(
+        "",
+        'Folder or name of the model (one of `himac model where`, or a hub\'s); policy = "hf" '
+        "needs one.",
+        "start",
+    )
     share_parameters: bool = setting(
         True,
         "One model in both roles, as in the paper; false gives each role its own.",
@@ -148,7 +153,7 @@ class ModelSettings:
     )
     lora_targets: tuple[str, ...] = setting(
         ("all-linear",),
-        'Modules that get an adapter: names, or "all-linear".',
+        'Modules that get an adapter: names, each of which must be found, or "all-linear" alone.',
         "start",
     )
     separate_adapters: bool = setting(
@@ -170,8 +175,8 @@ class ModelSettings:
     keep_thoughts: bool = setting(
         False,
         "Whether the executor reads, at its next step, what it thought (<think>) at this one. "
-        "False: as reasoning models are used; each step with a thought is then a training "
-        "sequence of its own.",
+        "False: as reasoning models are used; each step with a thought (or for which the chat "
+        "template opens one) is then a training sequence of its own.",
         "start",
     )
     template_options: Pairs = setting(

@@ -11,6 +11,7 @@ import torch
 from himac_agents.policies.causal import without_progress_bars
 from himac_agents.policies.chat import ChatPolicy, Loading, Precision
 from himac_agents.policies.lora import CONFIG, AdapterHost, Lora, base_of
+from himac_agents.policies.published import folder_of
 from himac_agents.policies.vision import VisionPolicy, load_eyes
 
 __all__ = ["HFPolicy", "Loading", "load"]
@@ -34,7 +35,8 @@ class HFPolicy(ChatPolicy):
         """A policy from a folder or by name; see `Loading` for what is not said here.
 
         Args:
-            path: A folder that `save_pretrained` wrote (a model or an adapter), or a model's name.
+            path: A folder that `save_pretrained` wrote (a model or an adapter), or a model's name:
+                one that `himac model get` knows, or a hub's.
             seed: Seeds a new adapter's weights.
             device: See `Loading`.
             dtype: See `Loading`.
@@ -56,6 +58,7 @@ def load(path: str | Path, how: Loading, *, seed: int = 0) -> ChatPolicy:
         FileNotFoundError: A folder was named and holds neither a model nor an adapter, or the
             adapter's base is not where it was.
     """
+    path = folder_of(path)
     folder = Path(path)
     saved = (folder / CONFIG).is_file()
     if folder.is_dir() and not saved and not (folder / "config.json").is_file():

@@ -161,13 +161,13 @@ def test_each_task_is_played_exactly_once_a_seed(
     levels = _levels(tmp_path, 3)
     asked = {"data": levels, "max_steps": 2}
     with pytest.warns(UserWarning, match="5 tasks were asked for and split 'all' has 3"):
-        found = evaluate(_random(), FLAT, "all", 5, seeds=(0, 1), **asked)
+        found = evaluate(_random(), FLAT, "all", 5, seeds=(0, 1), env_kwargs=asked)
     assert Counter((r.task_id, r.seed) for r in found.records) == Counter(
         (f"few:{n}", seed) for n in range(3) for seed in (0, 1)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert evaluate(_random(), FLAT, "all", 3, **asked).manifest["tasks"] == 3
+        assert evaluate(_random(), FLAT, "all", 3, env_kwargs=asked).manifest["tasks"] == 3
     args = ["eval", FLAT, "--agent", "random", "--data", levels, "--split", "all"]
     assert main([*args, "--episodes", "700", "--max-steps", "2"]) == 0
     assert "700 tasks were asked for and split 'all' has 3" in capsys.readouterr().err
@@ -204,7 +204,8 @@ def test_repeats_of_a_game_are_sampled_anew_and_draws_are_told_apart(tmp_path: P
     assert again.result.records == result.records and again.tasks == found.tasks
     rewards = {r.reward for r in result.records if r.task_id == "few:1"}
     assert len(rewards) > 1, "a repeat is another sample"
-    assert evaluate_resampled(_random(), FLAT, "all", 2, 1, env_kwargs=kwargs).to_json()["sd"] is None
+    once = evaluate_resampled(_random(), FLAT, "all", 2, 1, env_kwargs=kwargs)
+    assert once.to_json()["sd"] is None
     with pytest.raises(ValueError, match="at least 1"):
         evaluate_resampled(_random(), FLAT, "all", 0)
 
