@@ -70,6 +70,8 @@ adapter-%: $(ADAPTERS)/%/.installed
 stacks:
 	@echo $(STACKS)
 
+.PRECIOUS: $(ADAPTERS)/%/.installed
+
 # torch, where a stack wants it, first and by its exact version, as above.
 $(ADAPTERS)/%/.installed: tests/adapters/requirements/%.txt pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(ADAPTERS)/$*

@@ -4,8 +4,9 @@
 of all whose packages can be imported here. Each has an environment of its own, so a whole table
 takes several: ``.venv-adapters/gem/bin/python -m himac_envs.adapters.bench gem``.
 
-An expert's answers to one task are replayed, episode after episode, so that every stack plays the
-same steps. A decision is a step here: on the flat ids a command.
+An expert's answers to one task of each flat environment are replayed, episode after episode, so
+that every stack plays the same steps. Seconds are the process's own (CPU time), so that other
+programs on the machine change little.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ BENCHMARKS = ("ALFWorld", "WebShop", "Sokoban")
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured: decisions a second, in one process and one thread."""
+    """What was measured: steps, and the seconds of this process that they took."""
 
     stack: str
     env_id: str
@@ -40,7 +41,7 @@ class Speed:
 
     @property
     def rate(self) -> float:
-        """Decisions a second."""
+        """Steps a second."""
         return self.steps / self.seconds
 
 
@@ -117,7 +118,7 @@ def _verl_agent(env_id: str) -> Episode:
     return play
 
 
-#: The stacks whose cost is measured. verl's is that of its tokenizer, so that it is left out.
+#: The stacks whose cost is measured. verl's is its tokenizer's, so that it is left out.
 PLAYERS: dict[str, Player] = {
     "gymnasium": _gymnasium,
     "session": _session,
@@ -149,8 +150,8 @@ def measure(stack: str, env_id: str, seconds: float = 1.0) -> Speed:
             session.step(answers[-1])
     play = PLAYERS[stack](env_id)
     play(task_id, answers)  # what is loaded once is not measured
-    steps, start = 0, time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds:
+    steps, start = 0, time.process_time()
+    while (passed := time.process_time() - start) < seconds:
         play(task_id, answers)
         steps += len(answers)
     return Speed(stack, env_id, steps, passed)

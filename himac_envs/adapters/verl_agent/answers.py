@@ -35,12 +35,12 @@ def project(
     low = text.lower()
     begin, end = low.find(_OPEN), low.find(_CLOSE)
     if begin < 0 or end < 0:
-        if is_done(visible(text)):
+        if "sub_done" in low and is_done(visible(text)):
             return SUB_DONE, valid
         tail = _TAIL.get(benchmark, 30)
         return (low[-tail:] if tail else ""), False
     command = low[begin + len(_OPEN) : end].strip()
-    if is_done(command):
+    if "sub_done" in command and is_done(command):
         return SUB_DONE, valid
     if benchmark == "sokoban" and command not in _MOVES:
         return "", False
