@@ -83,7 +83,7 @@ def _opening(url: str, **arguments: Any) -> Any:
 
 def test_tasks_are_listed_by_openenvs_routes() -> None:
     env_id = FLAT[2]
-    with serving(env_id) as url, httpx.Client(base_url=f"{url}/{env_id}") as http:
+    with serving(env_id) as url, httpx.Client(base_url=f"{url}/{env_id}", timeout=60) as http:
         ids = list(Session(env_id).task_ids("valid"))
         assert {"name": "train", "type": "train"} in http.get("/splits").json()
         assert http.post("/num_tasks", json={"split": "valid"}).json() == {"num_tasks": len(ids)}
@@ -172,7 +172,7 @@ def test_hostile_messages_are_answered(message: str | bytes) -> None:
 
 
 def test_plain_http_has_sessions_too() -> None:
-    with serving(FLAT[2], limit=2) as url, httpx.Client(base_url=url) as http:
+    with serving(FLAT[2], limit=2) as url, httpx.Client(base_url=url, timeout=60) as http:
         local = Session(FLAT[2])
 
         def begin(**more: Any) -> Any:
@@ -211,7 +211,7 @@ def test_plain_http_has_sessions_too() -> None:
 
 
 def test_an_unknown_task_leaves_no_session_behind() -> None:
-    with serving(FLAT[2], limit=1) as url, httpx.Client(base_url=url) as http:
+    with serving(FLAT[2], limit=1) as url, httpx.Client(base_url=url, timeout=60) as http:
         for _ in range(3):
             answer = http.post("/reset", json={"session": "new", "task_id": "nowhere:1"})
             assert answer.status_code == 404
@@ -391,8 +391,11 @@ def test_a_thousand_sessions_that_are_left_leave_memory_flat() -> None:
 def test_a_restarted_server_tells_its_clients() -> None:
     arguments = ("sokoban", "--flat", "--split", "valid", "--port")
     with served(*arguments, "0") as (process, url):
-        ours, generic = HiMACClient(url).sync(), GenericEnvClient(base_url=url).sync()
-        held = httpx.post(f"{url}/reset", json={"session": "new"}).json()["metadata"]["session"]
+        ours = HiMACClient(url, connect_timeout_s=60).sync()
+        generic = GenericEnvClient(base_url=url, connect_timeout_s=60).sync()
+        # The address is known before the server runs, so that the first request may wait.
+        held = httpx.post(f"{url}/reset", json={"session": "new"}, timeout=60)
+        name = held.json()["metadata"]["session"]
         task_id = ours.reset(seed=0).observation.task_id
         generic.reset(seed=0)
         assert ours.step("up").observation.step == 1
@@ -407,7 +410,8 @@ def test_a_restarted_server_tells_its_clients() -> None:
                 ours.step("up")
             with pytest.raises(RuntimeError, match="no episode is open on this connection"):
                 generic.step({"text": "up"})
-            gone = httpx.post(f"{url}/step", json={"action": {"text": "up"}, "session": held})
+            body = {"action": {"text": "up"}, "session": name}
+            gone = httpx.post(f"{url}/step", json=body, timeout=60)
             assert gone.status_code == 410 and "started (again)" in gone.json()["detail"]
             assert ours.reset(seed=0).observation.task_id == task_id
             assert ours.step("up").observation.step == 1
