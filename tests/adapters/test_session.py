@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from himac_envs.adapters import EpisodeOverError, MissingStackError, Session
@@ -219,3 +221,50 @@ def test_the_session_loads_no_stack() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "absent", "install"),
+    [
+        ("gem", "gem", "pip install gem-llm"),
+        ("skyrl", "skyrl_gym", "pip install skyrl-gym"),
+        ("verl", "verl", "pip install verl"),
+        ("verl_tools", "verl", "pip install verl"),
+    ],
+)
+def test_an_adapter_without_its_stack_says_what_to_install(
+    module: str, absent: str, install: str
+) -> None:
+    code = (
+        f"import sys; sys.modules[{absent!r}] = None\n"
+        "from himac_envs.adapters import MissingStackError\n"
+        f"try:\n    import himac_envs.adapters.{module}\n"
+        f"except MissingStackError as error:\n    assert {install!r} in str(error), error\n"
+        "else:\n    raise SystemExit('it was imported')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_environments_of_others_are_played_too() -> None:
+    gym.register("AdapterFruit-Flat-v0", "toy:FruitEnv")
+    gym.register(
+        "AdapterFruit-v0",
+        "himac_envs.hierarchy:make_hierarchical",
+        kwargs={"task": "toy:FruitEnv"},
+    )
+    try:
+        for env_id in ("AdapterFruit-Flat-v0", "AdapterFruit-v0"):
+            with Session(env_id, list_admissible=True) as played:
+                assert "Task: get every fruit" in played.reset(seed=0)
+                play(played)
+                assert played.won and played.hierarchical == (env_id == "AdapterFruit-v0")
+    finally:
+        del gym.registry["AdapterFruit-Flat-v0"], gym.registry["AdapterFruit-v0"]
+
+
+def test_the_code_of_the_documentation_wins() -> None:
+    page = Path(__file__).parents[2] / "docs" / "adapters.md"
+    code = page.read_text(encoding="utf-8").split("```python\n", 1)[1].split("```", 1)[0]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "1.0 True\n", done.stderr

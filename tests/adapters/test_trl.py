@@ -15,11 +15,12 @@ from himac_envs.adapters.trl import dataset, environment
 from himac_envs.task import UnknownTaskError
 
 trl = pytest.importorskip("trl", reason="TRL is not installed: pip install 'trl>=1.16'")
-EXAMPLE = Path(__file__).parents[2] / "examples" / "adapters" / "trl_grpo.py"
+#: Each is a whole training; the long hierarchical conversations are left to --runslow.
 IDS = [
-    f"HiMAC-{name}{kind}-v0"
-    for name in ("ALFWorld", "WebShop", "Sokoban")
-    for kind in ("", "-Flat")
+    *(f"HiMAC-{name}-Flat-v0" for name in ("ALFWorld", "WebShop", "Sokoban")),
+    "HiMAC-Sokoban-v0",
+    pytest.param("HiMAC-ALFWorld-v0", marks=pytest.mark.slow),
+    pytest.param("HiMAC-WebShop-v0", marks=pytest.mark.slow),
 ]
 
 
