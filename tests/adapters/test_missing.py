@@ -10,12 +10,10 @@ import pytest
 
 #: Adapters that import their stack, the package that is taken away, and what installs it.
 STACKS = {
-    "gem": ("gem", "pip install gem-llm"),
     "inspect_ai": ("inspect_ai", "pip install himac inspect-ai"),
     "nemo_gym": ("nemo_gym", "pip install himac nemo-gym"),
     "openenv": ("openenv", "pip install himac openenv"),
     "serving": ("uvicorn", "pip install himac openenv"),
-    "skyrl": ("skyrl_gym", "pip install skyrl-gym"),
     "verifiers": ("verifiers", "pip install himac verifiers"),
 }
 #: Adapters that need no package of their stack, in whichever they play.
