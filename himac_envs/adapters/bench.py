@@ -15,7 +15,9 @@ import argparse
 import importlib
 import sys
 import time
+import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -118,6 +120,22 @@ def _verl_agent(env_id: str) -> Episode:
     return play
 
 
+def _openenv(env_id: str) -> Episode:
+    module = importlib.import_module("himac_envs.adapters.openenv")
+    # Server and client in one process, on the loopback: a whole round trip a step.
+    stack = ExitStack()
+    url = stack.enter_context(module.serving(env_id, data="generated"))
+    env = stack.enter_context(module.HiMACClient(url).sync())
+
+    def play(task_id: str, answers: Sequence[str]) -> None:
+        env.reset(task_id=task_id)
+        for answer in answers:
+            env.step(answer)
+
+    weakref.finalize(play, stack.close)
+    return play
+
+
 #: The stacks whose cost is measured. verl's is its tokenizer's, so that it is left out.
 PLAYERS: dict[str, Player] = {
     "gymnasium": _gymnasium,
@@ -126,6 +144,7 @@ PLAYERS: dict[str, Player] = {
     "gem": _gem,
     "skyrl": _skyrl,
     "verl_agent": _verl_agent,
+    "openenv": _openenv,
 }
 
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import os
 import signal
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,15 +16,14 @@ pytest.importorskip("openenv", reason="OpenEnv is not installed: pip install ope
 
 import httpx
 import psutil
-import uvicorn
 import websockets
+from adapters.servers import Clock, here, served, until
 from openenv.core import GenericEnvClient
 
 from himac_envs.adapters import Session
 from himac_envs.adapters.openenv import HiMACClient, make_app, serving
-from himac_envs.adapters.serving import IDLE_CODE, address, listen
+from himac_envs.adapters.serving import IDLE_CODE, is_loopback, listen
 
-ROOT = Path(__file__).parents[2]
 FLAT = ["HiMAC-ALFWorld-Flat-v0", "HiMAC-WebShop-Flat-v0", "HiMAC-Sokoban-Flat-v0"]
 
 
@@ -36,24 +31,13 @@ def made(env_id: str) -> dict[str, Any]:
     return {} if "Sokoban" in env_id else {"data": "generated"}
 
 
-@asynccontextmanager
-async def here(app: Any) -> AsyncIterator[str]:
-    """The server in the test's own event loop, so that the test may look into it."""
-    bound = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    running = asyncio.create_task(server.serve(sockets=[bound]))
-    try:
-        yield address(bound)
-    finally:
-        server.should_exit = True
-        await running
-
-
-async def until(what: Callable[[], bool]) -> None:
-    """Let the event loop go on until something is so."""
-    async with asyncio.timeout(60):
-        while not what():
-            await asyncio.sleep(0.01)
+@pytest.mark.parametrize(
+    ("host", "here_only"),
+    [("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("localhost", True),
+     ("0.0.0.0", False), ("::", False), ("192.168.0.1", False), ("example.org", False)],
+)  # fmt: skip
+def test_who_can_reach_an_address(host: str, here_only: bool) -> None:
+    assert is_loopback(host) == here_only
 
 
 # ---- playing -----------------------------------------------------------------------------------
@@ -99,7 +83,7 @@ def _opening(url: str, **arguments: Any) -> Any:
 
 def test_tasks_are_listed_by_openenvs_routes() -> None:
     env_id = FLAT[2]
-    with serving(env_id) as url, httpx.Client(base_url=f"{url}/{env_id}") as http:
+    with serving(env_id) as url, httpx.Client(base_url=f"{url}/{env_id}", timeout=60) as http:
         ids = list(Session(env_id).task_ids("valid"))
         assert {"name": "train", "type": "train"} in http.get("/splits").json()
         assert http.post("/num_tasks", json={"split": "valid"}).json() == {"num_tasks": len(ids)}
@@ -150,8 +134,45 @@ def test_json_over_a_bare_socket_is_enough() -> None:
         asyncio.run(play(url))
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[1]",
+        '"reset"',
+        "[" * 5_000,
+        b"\xff\xfe",
+        '{"type": "step"}',
+        '{"type": "step", "data": null}',
+        '{"type": "step", "data": {"text": "\\ud800 up"}}',
+        json.dumps({"type": "step", "data": {"text": "up " * 100_000}}),
+        '{"type": "step", "data": {"text": "up", "metadata": {"session": [1]}}}',
+        '{"type": "reset", "data": {"seed": -1}}',
+        '{"type": "reset", "data": {"seed": 1e400}}',
+        '{"type": "reset", "data": {"task_id": {"a": 1}}}',
+        '{"type": "reset", "data": {"split": 5, "index": true}}',
+        '{"type": "reset", "data": {"self": 1}}',
+    ],
+)
+def test_hostile_messages_are_answered(message: str | bytes) -> None:
+    async def play() -> None:
+        app = make_app(FLAT[2])
+        async with here(app) as url, asyncio.timeout(60):
+            address_of = url.replace("http", "ws") + "/ws"
+            async with websockets.connect(address_of) as ws:
+                await ws.send('{"type": "reset", "data": {"seed": 1}}')
+                await ws.recv()
+                await ws.send(message)
+                assert json.loads(await ws.recv())["type"] in ("error", "observation")
+            async with websockets.connect(address_of) as ws:
+                await ws.send('{"type": "reset", "data": {"seed": 1}}')
+                assert json.loads(await ws.recv())["type"] == "observation"
+            await until(lambda: not len(app.state.sessions) and not len(app.state.sockets))
+
+    asyncio.run(play())
+
+
 def test_plain_http_has_sessions_too() -> None:
-    with serving(FLAT[2], limit=2) as url, httpx.Client(base_url=url) as http:
+    with serving(FLAT[2], limit=2) as url, httpx.Client(base_url=url, timeout=60) as http:
         local = Session(FLAT[2])
 
         def begin(**more: Any) -> Any:
@@ -190,7 +211,7 @@ def test_plain_http_has_sessions_too() -> None:
 
 
 def test_an_unknown_task_leaves_no_session_behind() -> None:
-    with serving(FLAT[2], limit=1) as url, httpx.Client(base_url=url) as http:
+    with serving(FLAT[2], limit=1) as url, httpx.Client(base_url=url, timeout=60) as http:
         for _ in range(3):
             answer = http.post("/reset", json={"session": "new", "task_id": "nowhere:1"})
             assert answer.status_code == 404
@@ -288,13 +309,6 @@ def test_a_killed_client_leaves_nothing() -> None:
     asyncio.run(play())
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_idle_sockets_are_closed_and_told_why() -> None:
     clock = Clock()
 
@@ -323,6 +337,20 @@ def test_idle_sockets_are_closed_and_told_why() -> None:
             assert (await busy.step("up")).observation.step == 2
 
     asyncio.run(play())
+
+
+def test_a_server_sweeps_by_itself() -> None:
+    async def listen_only(url: str) -> websockets.ConnectionClosed:
+        async with asyncio.timeout(60), websockets.connect(url.replace("http", "ws") + "/ws") as ws:
+            await ws.send('{"type": "reset", "data": {}}')
+            await ws.recv()
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await ws.recv()
+        return closed.value
+
+    with serving(FLAT[2], timeout=0.2) as url:
+        gone = asyncio.run(listen_only(url))
+        assert gone.rcvd is not None and gone.rcvd.code == IDLE_CODE
 
 
 def test_a_thousand_sessions_that_are_left_leave_memory_flat() -> None:
@@ -360,30 +388,14 @@ def test_a_thousand_sessions_that_are_left_leave_memory_flat() -> None:
 
 
 # ---- the command -------------------------------------------------------------------------------
-@contextmanager
-def served(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`himac serve-env`, as a process, and its address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "himac_agents", "serve-env", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert " at http://127.0.0.1:" in line, line
-        yield process, line.split(" at ")[1].split()[0]
-    finally:
-        process.kill()
-        process.wait()
-
-
 def test_a_restarted_server_tells_its_clients() -> None:
     arguments = ("sokoban", "--flat", "--split", "valid", "--port")
     with served(*arguments, "0") as (process, url):
-        ours, generic = HiMACClient(url).sync(), GenericEnvClient(base_url=url).sync()
-        held = httpx.post(f"{url}/reset", json={"session": "new"}).json()["metadata"]["session"]
+        ours = HiMACClient(url, connect_timeout_s=60).sync()
+        generic = GenericEnvClient(base_url=url, connect_timeout_s=60).sync()
+        # The address is known before the server runs, so that the first request may wait.
+        held = httpx.post(f"{url}/reset", json={"session": "new"}, timeout=60)
+        name = held.json()["metadata"]["session"]
         task_id = ours.reset(seed=0).observation.task_id
         generic.reset(seed=0)
         assert ours.step("up").observation.step == 1
@@ -398,7 +410,8 @@ def test_a_restarted_server_tells_its_clients() -> None:
                 ours.step("up")
             with pytest.raises(RuntimeError, match="no episode is open on this connection"):
                 generic.step({"text": "up"})
-            gone = httpx.post(f"{url}/step", json={"action": {"text": "up"}, "session": held})
+            body = {"action": {"text": "up"}, "session": name}
+            gone = httpx.post(f"{url}/step", json=body, timeout=60)
             assert gone.status_code == 410 and "started (again)" in gone.json()["detail"]
             assert ours.reset(seed=0).observation.task_id == task_id
             assert ours.step("up").observation.step == 1
