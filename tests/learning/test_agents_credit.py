@@ -79,7 +79,9 @@ def _conversation(policy: TinyPolicy, segment: Segment, first: str, goal: str) -
         heard = []  # the opening is what stands before the first turn
         for turn in segment.turns[:-1]:
             answer = PROMPTS.observe(turn.observation, segment.subgoal, {})
-            heard.append(policy.encode([answer], continues=True))
+            # What was cut at its limit is ended before the answer.
+            end = policy.encode_reply("")[-1:] if turn.cut else ()
+            heard.append([*end, *policy.encode([answer], continues=True)])
         heard.insert(0, list(segment.prompt_ids(segment.turns[0])))
     marks: list[int] = []
     ids: list[int] = []
