@@ -99,6 +99,7 @@ def test_the_whole_model_learns(smollm2: Path, tmp_path: Path) -> None:
     _read_back(tmp_path, smollm2, "whole")
 
 
+@pytest.mark.slow
 def test_an_adapter_learns_and_its_run_is_resumed(
     smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
