@@ -3,7 +3,7 @@
 from himac_envs.adapters.balrog import make_env
 
 env = make_env(max_steps=3)("sokoban", "valid", config=None)
-obs, info = env.reset(seed=0)
+obs, info = env.reset(seed=1)
 done = False
 while not done:
     action = env.check_action_validity(env.actions[0])
