@@ -14,6 +14,7 @@ OPTIONAL: dict[str, tuple[str, str]] = {
     "tensorboard": ("tensorboard", "agents"),
     "peft": ("peft", "hf"),
     "accelerate": ("accelerate", "hf"),
+    "gguf": ("gguf", "gguf"),
     "jinja2": ("jinja2", "report"),
     "httpx": ("httpx", "api"),
     "numba": ("numba", "sokoban"),

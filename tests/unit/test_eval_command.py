@@ -246,7 +246,7 @@ def test_a_server_that_misbehaves_costs_no_episode(tmp_path: Path) -> None:
     left = list(bad)
 
     def answer(request: dict[str, Any]) -> str | Reply:
-        return left.pop(0) if left and len(server.requests) % 2 else "<action>up</action>"
+        return left.pop(0) if left and len(server.requests) % 2 else "<action>noop</action>"
 
     with ChatServer(answer) as server:
         found = _eval(
