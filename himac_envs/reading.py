@@ -119,14 +119,15 @@ def read_command(answer: object, admissible: Collection[str] = ()) -> str:
 def finished(answer: str, admissible: Collection[str] = ()) -> str:
     """What is certain of an answer that was cut at its limit. Total.
 
-    Nothing, where it ends inside a tag: `<action>go to cabinet 1` may have become cabinet 12.
-    Without tags, its lines but the last; and the whole where it is a command that no other
-    admissible one begins with.
+    Nothing, where it ends inside a tag, complete ones in that or not: `<action>go to cabinet 1` may
+    have become cabinet 12. Without tags, its lines but the last; and the whole where it is a
+    command that no other admissible one begins with.
     """
     said = visible(answer[:MAX_ANSWER])
-    tags = [(m[1], m.start()) for pattern in _TAGS for m in pattern.finditer(said)]
-    if tags:
-        return answer if max(tags, key=lambda found: found[1])[0] else ""
+    # Of each kind the last: a blueprint may be open behind a sub-goal of it that is complete.
+    last = [found[-1] for pattern in _TAGS if (found := list(pattern.finditer(said)))]
+    if last:
+        return answer if all(mark[1] for mark in last) else ""
     text = said.strip()
     longer = [command for command in admissible if command != text and command.startswith(text)]
     if is_done(text) or (text in admissible and not longer):

@@ -80,14 +80,18 @@ class Context:
         self.token_ids.extend(ids)
         return ids
 
-    def hear(self, message: Message) -> None:
-        """Appends what the environment answered; an answer that was cut is ended before it."""
-        self.messages.append(message)
-        self.images.extend(message.images)
+    def hear(self, *messages: Message) -> None:
+        """Appends what the environment answered; an answer that was cut is ended before it.
+
+        All that is heard before the next answer is to be given at once: behind it stands the cue
+        to speak.
+        """
+        self.messages.extend(messages)
+        self.images.extend(image for message in messages for image in message.images)
         if self.codec is not None:
             if self.cut:
                 self.token_ids.extend(self.codec.encode_reply("")[-1:])
-            self.token_ids.extend(self.codec.encode([message], continues=True))
+            self.token_ids.extend(self.codec.encode(messages, continues=True))
         self.cut = False
 
     def drop_thought(self) -> list[int] | None:

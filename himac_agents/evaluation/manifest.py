@@ -8,6 +8,7 @@ Hashes are SHA-256 in hexadecimal digits.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,6 +40,9 @@ PROBES = (
     ),
     ("# # #\n# P #\n# # #", "# # #\n# P #\n# # #", "# # #\n# P #\n# # #", "go to (1, 1)", "up"),
 )
+
+#: What a hierarchical environment can be made with, beside its task.
+HIERARCHY = ("max_subgoals", "subgoal_budget", "replans", "sub_done")
 
 
 def prompts_hash(prompts: Prompts) -> str:
@@ -86,7 +90,16 @@ def style_of(level: Planner | Executor | None) -> dict[str, Any] | None:
     settings: dict[str, Any] = dict(vars(prompts)) if hasattr(prompts, "__dict__") else {}
     if dataclasses.is_dataclass(prompts):
         settings = {f.name: getattr(prompts, f.name) for f in dataclasses.fields(prompts)}
-    return {"style": type(prompts).__name__, **settings, "sha256": prompts_hash(prompts)}
+    told = {name: _json(value) for name, value in settings.items()}
+    return {"style": type(prompts).__name__, **told, "sha256": prompts_hash(prompts)}
+
+
+def _json(value: Any) -> Any:
+    """A setting as it is where JSON has it, else its kind: where it lies tells nothing."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError):
+        return type(value).__name__
 
 
 def manifest_of(
@@ -134,14 +147,25 @@ def manifest_of(
             "sha256": digest(shown[task_id] for task_id in task_ids) if known else None,
         },
         "max_steps": getattr(task, "max_steps", None),
+        "hierarchy": {n: getattr(base, n) for n in HIERARCHY if hasattr(base, n)} or None,
         "prompts": {"planner": style_of(planner), "executor": style_of(executor)},
         "history": "episode" if memory is None else memory,
+        "keep_thoughts": executor.keep_thoughts,
+        "max_tokens": {
+            "planner": None if planner is None else _longest(planner),
+            "executor": _longest(executor),
+        },
         "admissible_only": executor.constrained,
         "temperature": temperature,
         "training_seeds": _training_seeds(agent),
         "sampling_seeds": list(seeds),
         "himac": __version__,
     }
+
+
+def _longest(level: Planner | Executor) -> int | None:
+    """The longest answer of a level in tokens; None for an expert, whose answers have no limit."""
+    return None if isinstance(level.policy, Expert) else level.sampling.max_tokens
 
 
 def _training_seeds(agent: HiMACAgent) -> dict[str, int | None]:

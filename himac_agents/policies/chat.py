@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 
-from himac_agents.policies.base import Completion, Message, Prompt, Sampling
+from himac_agents.policies.base import Message, Prompt
 from himac_agents.policies.causal import CausalPolicy
 from himac_agents.policies.lora import AdapterHost, Lora
 from himac_agents.policies.template import ChatTemplate
@@ -139,21 +139,17 @@ class ChatPolicy(CausalPolicy):
 
     # -- the model -------------------------------------------------------------------------------
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        """See `CausalPolicy.generate`.
-
-        Raises:
-            ValueError: A conversation would grow beyond the model's sliding window.
-        """
-        if self.window is not None:
-            longest = max((len(p.token_ids) for p in prompts), default=0) + sampling.max_tokens
-            if longest > self.window:
-                raise ValueError(
-                    f"a conversation of {longest} tokens does not fit into the model's sliding "
-                    f"window of {self.window}, and the rollout's cache does not slide: shorten the "
-                    "answers (max_command_tokens), or take a model with full attention"
-                )
-        return super().generate(prompts, sampling)
+    def _too_long(self, prompt: Prompt, answer: int) -> str | None:
+        """See `CausalPolicy._too_long`; a sliding window is a limit, too."""
+        longest = len(prompt.token_ids) + answer
+        if self.window is None or longest <= self.window:
+            return super()._too_long(prompt, answer)
+        return (
+            f"context length: a conversation of {longest:,} tokens does not fit into the model's "
+            f"sliding window of {self.window:,}, and the rollout's cache does not slide. Let it "
+            "remember fewer steps (--history N on a flat environment), shorten its answers "
+            "(--max-command-tokens, --max-blueprint-tokens), or take a model with full attention"
+        )
 
     @contextmanager
     def _ready(self, *, learning: bool) -> Iterator[None]:
@@ -239,7 +235,10 @@ def _context_length(model: Any) -> int | None:
         return None
     rotary = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     parts = [rotary, *(part for part in rotary.values() if isinstance(part, dict))]
-    # A stretched model says by how much, beside the length it was trained with.
+    # A stretched model says by how much, beside the length it was trained with. Gemma-3 says by how
+    # much, and beside it the length that it has been stretched to.
+    if str(config.model_type).startswith("gemma3"):
+        return limit
     stretched = [
         int(part.get("original_max_position_embeddings") or limit) * float(part["factor"])
         for part in parts

@@ -19,6 +19,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -185,6 +186,8 @@ def _demo(content: Any) -> Demo:
         messages.append(Message(role, text))
     if not messages or messages[-1].role != "assistant" or messages[0].role == "assistant":
         raise ValueError("a conversation begins with a question and ends with the assistant")
+    if any(a.role == b.role == "assistant" for a, b in pairwise(messages)):
+        raise ValueError("two answers in a row: something is to be heard between them")
     if content.get("role") not in ("planner", "executor"):
         raise ValueError('"role" is planner or executor')
     learn, spoken = content.get("learn", "all"), [m.role for m in messages].count("assistant")
@@ -220,17 +223,21 @@ def _segment(demo: Demo, codec: Codec) -> Segment:
     context = Context(demo.role, demo.messages[:opening], codec)
     segment = Segment(demo.role, demo.episode, demo.subgoal, -1 if demo.role == "planner" else 0)
     last, spoken, start = len(demo.messages) - 1, 0, 0
+    heard: list[Message] = []
     for place in range(opening, len(demo.messages)):
         message = demo.messages[place]
         if message.role != "assistant":
+            heard.append(message)
+            continue
+        if heard:
             # As in the play: what a template opens before an answer is not shown of earlier ones.
             # A thought that still stands in one is to be read again.
             said = context.messages[-1].text
             before = context.drop_thought() if visible(said).strip() == said.strip() else None
             if before is not None and segment.turns and segment.turns[-1].start == start:
                 segment.turns[-1].sequence = before
-            context.hear(message)
-            continue
+            context.hear(*heard)
+            heard = []
         start = len(context.token_ids)
         ids = context.say(Completion(message.text))
         turn, spoken = spoken, spoken + 1

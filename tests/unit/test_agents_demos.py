@@ -88,6 +88,17 @@ def test_broken_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ('{"messages": [{"role": "user", "content": "x"}], "role": "executor"}', "ends with"),
         ('{"messages": [{"role": "tool", "content": "x"}]}', "tool"),
         ('{"messages": [{"role": "user"}]}', "content"),
+        (
+            json.dumps(
+                {
+                    "messages": [
+                        {"role": r, "content": "x"} for r in ("user", "assistant", "assistant")
+                    ],
+                    "role": "executor",
+                }
+            ),
+            "two answers in a row",
+        ),
     ):
         write_demos(path, [good, good])
         path.write_text(path.read_text() + line + "\n")

@@ -50,6 +50,8 @@ CABINETS = [f"go to cabinet {n}" for n in range(1, 13)]
         ("- find and take a mug\n- put the mu", "- find and take a mug"),
         ("<sub_done>", "<sub_done>"),
         ("<think> go to cabinet 2", ""),
+        ("<blueprint>\n<sub_goal>take a mug</sub_goal>\n<sub_goal>put it</sub_goal>", ""),
+        ("<answer>\n<action>go to cabinet 2</action>", ""),
         ("", ""),
     ],
 )
@@ -156,6 +158,12 @@ def test_lengths_of_stretched_models() -> None:
     ):  # fmt: skip
         config.max_position_embeddings, config.rope_parameters = limit, rope
         assert _context_length(model) == expected
+    # Gemma-3's limit has the factor in it.
+    tokenizer = build_tokenizer(FAMILIES["Gemma-3"])
+    model = build_model(FAMILIES["Gemma-3"], tokenizer)
+    model.config.max_position_embeddings = 131072
+    model.config.rope_parameters = {"full_attention": {"rope_type": "linear", "factor": 8.0}}
+    assert _context_length(model) == 131072
     config = _Textual(rope_parameters=None)  # as of a model that counts no positions
     assert _context_length(SimpleNamespace(config=config)) is None
 

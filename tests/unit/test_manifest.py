@@ -20,7 +20,7 @@ from himac_agents.evaluation.evaluate import evaluate, evaluate_tasks, panel_of
 from himac_agents.evaluation.manifest import manifest_of, prompts_hash
 from himac_agents.evaluation.metrics import Record
 from himac_agents.evaluation.resampled import evaluate_resampled, worker_tasks
-from himac_agents.policies.base import Message
+from himac_agents.policies.base import Message, Sampling
 from himac_agents.prompts import ChatPrompts, CompactPrompts, VerlAgentPrompts
 from himac_agents.rollouts.pool import EnvPool
 
@@ -112,6 +112,17 @@ def test_how_an_agent_is_asked_stands_in_the_manifest() -> None:
     assert found["data"]["sha256"] is None, "nothing was shown"
     untrained = assemble(config, {"policy": Mute()}, ChatPrompts(), True, trained=False)
     assert told(untrained)["training_seeds"] == {"planner": None, "executor": None}
+    assert found["max_tokens"]["planner"] and found["max_tokens"]["executor"]
+    assert told(_random())["max_tokens"] == {"planner": None, "executor": None}
+    assert found["hierarchy"]["replans"] == 0 and not found["keep_thoughts"]
+    # Episodes are others where sub-goals are cut short, answers are, or thoughts are read again.
+    narrow = gym.make("HiMAC-Sokoban-v0", max_steps=9, subgoal_budget=3)
+    cut = manifest_of(agent, narrow, ["fast:0"], [], temperature=0.4, seeds=(3, 4))
+    assert {key for key in cut if cut[key] != found[key]} == {"hierarchy"}
+    agent.executor.sampling, agent.executor.keep_thoughts = Sampling(0.4, 999), True
+    assert {k for k in found if told(agent)[k] != found[k]} == {"max_tokens", "keep_thoughts"}
+    flat_env = manifest_of(_random(), gym.make(FLAT), [], [], temperature=0.0, seeds=(0,))
+    assert flat_env["hierarchy"] is None
     mixed = HiMACAgent(Planner(Mute(), training_seed=1), Executor(Mute(), training_seed=2))  # type: ignore[arg-type]
     assert told(mixed)["training_seeds"] == {"planner": 1, "executor": 2}
     flat = HiMACAgent.flat(Mute())  # type: ignore[arg-type]
@@ -231,3 +242,17 @@ def test_the_legacy_protocol_from_the_command_line(
         assert says in " ".join(capsys.readouterr().err.split())
     assert main(["eval", FLAT, "--agent", "random", "--draws", "3"]) == 1
     assert "more seeds play the same tasks again" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_style_may_hold_what_json_has_not() -> None:
+    @dataclass(frozen=True)
+    class Holding(CompactPrompts):
+        pattern: object = object()
+        words: tuple[str, ...] = ("a", "b")
+
+    agent = HiMACAgent.flat(Mute())  # type: ignore[arg-type]
+    agent.executor.prompts = Holding()
+    found = manifest_of(agent, gym.make(FLAT), [], [], temperature=0.0, seeds=(0,))
+    json.dumps(found)
+    assert found["prompts"]["executor"]["pattern"] == "object", "not where it lies"
+    assert found["prompts"]["executor"]["words"] == ["a", "b"]

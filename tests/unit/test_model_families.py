@@ -21,7 +21,7 @@ from himac_agents.prompts import ChatPrompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.types import EpisodeRequest
-from himac_agents.training.demo_files import demos_of, segments_of_demos
+from himac_agents.training.demo_files import Demo, demos_of, segments_of_demos
 from himac_agents.training.demonstrations import demonstrate
 from himac_envs.hierarchy import HierarchicalEnv
 
@@ -164,6 +164,18 @@ def _rows(segments: list[Any]) -> list[tuple[tuple[int, ...], tuple[tuple[int, i
         edges = np.flatnonzero(np.diff(np.concatenate([[0], mask, [0]])))
         found.append((tuple(ids[:length].tolist()), tuple(edges.tolist())))
     return sorted(found)
+
+
+@pytest.mark.parametrize("name", ["ChatML, SmolLM2", "Phi-3", "QwQ"])
+def test_two_messages_in_a_row_are_heard_before_one_answer(name: str) -> None:
+    """As a demonstration of somebody else may have it: one cue to speak, behind both."""
+    policy = load(name)
+    said = [Message("assistant", "go"), Message("user", "You go."), Message("user", "It rains.")]
+    demo = Demo((*OPENING, *said, Message("assistant", "look")), "executor", "", "", "")
+    (segment,) = segments_of_demos([demo], policy)
+    asked = whole(policy, [*OPENING, *said])
+    assert segment.token_ids[: len(asked)] == asked
+    assert segment.turns[-1].start == len(asked)
 
 
 def test_control_tokens_in_words_are_words(name: str) -> None:
