@@ -138,7 +138,8 @@ class CausalPolicy(ABC):
     @contextmanager
     def _ready(self, *, learning: bool) -> Iterator[None]:
         """Around every use of the model; subclasses switch adapters and precision here."""
-        self.model.eval()
+        if self.model.training:
+            self.model.eval()
         yield
 
     def prefix_keys(self, prompt: Prompt) -> list[int]:

@@ -190,7 +190,7 @@ def test_an_exception_while_writing_leaves_no_lying_cache(monkeypatch: pytest.Mo
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(args)
-        if len(calls) == 4:
+        if len(calls) == 2:
             # The keys of this pass are written, and then the memory is full.
             real(*args)
             raise MemoryError
@@ -200,7 +200,7 @@ def test_an_exception_while_writing_leaves_no_lying_cache(monkeypatch: pytest.Mo
     with pytest.raises(MemoryError):
         ask()
     again = ask()
-    assert len(calls) > 4
+    assert len(calls) > 2
     for one, other in zip(fresh, again, strict=True):
         assert one.token_ids == other.token_ids
         assert np.allclose(one.logprobs, other.logprobs, rtol=0, atol=1e-5)

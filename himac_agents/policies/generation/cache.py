@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from himac_agents.policies.generation.draft import Draft
+
 
 class SlotCache:
     """Keys and values of many conversations, ragged in length, in one buffer a layer.
@@ -38,6 +40,8 @@ class SlotCache:
         self._positions: Tensor | None = None
         self._places = torch.empty(0)
         self.width = 0
+        #: What these conversations' answers were, as a guess of those to come.
+        self.draft = Draft()
 
     # -- bookkeeping of rows ---------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from himac_agents.policies.base import Completion, Prompt, Sampling
 from himac_agents.policies.generation.cache import SlotCache
+from himac_agents.policies.generation.draft import MOST
 from himac_agents.policies.generation.reader import Reader
 from himac_agents.policies.generation.restricted import Answer, forbid
 from himac_agents.policies.noise import uniforms
@@ -20,10 +21,10 @@ from himac_agents.policies.noise import uniforms
 # What reading costs, in tokens (fitted to the times of a small model on one CPU core; on other
 # machines it is the order of magnitude that matters).
 #: A forward pass, beside its tokens.
-_PASS = 110
+_PASS = 130
 #: A key that a row's tokens see: once a row, for each of its tokens, and for copying it first,
 #: where rows are picked from the cache.
-_SEEN, _ATTENDED, _COPIED = 0.043, 0.001, 0.015
+_SEEN, _ATTENDED, _COPIED = 0.043, 0.002, 0.005
 #: Rows whose keys differ by fewer than this are read together.
 _STEP = 64
 
@@ -73,6 +74,7 @@ class Decoding:
         sampling: Sampling,
     ) -> None:
         self.policy, self.cache, self.sampling = policy, cache, sampling
+        self.dtype = policy.model.dtype
         self.noise = [prompt.noise for prompt in prompts]
         self.slots = slots
         self.rows = cache.seat(slots)
@@ -83,6 +85,7 @@ class Decoding:
         for row, prompt in zip(self.rows, prompts, strict=True):
             self.shifts[row] = policy.prefix_shift(prompt)
         self.answers = [Answer(prompt.choices) for prompt in prompts]
+        self.fed = [list(keys) for keys in self.keys]
         # Where the whole cache takes part in a pass, rows that are not asked, or have finished,
         # compute something nobody reads.
         self.lengths = np.zeros(cache.rows, dtype=np.int64)
@@ -94,26 +97,19 @@ class Decoding:
 
     def run(self) -> list[Completion]:
         """Decodes until every prompt has its end token or the most tokens allowed."""
-        policy, most = self.policy, self.sampling.max_tokens
-        last = self._prefill()
+        policy = self.policy
         alive = list(range(len(self.prompts)))
-        fed = [list(keys) for keys in self.keys]
-        while True:
-            ids, logps = self._draw(last, alive)
-            for i, token, logp in zip(alive, ids, logps, strict=True):
-                self.answers[i].write(int(token), float(logp))
-                self.answers[i].write_forced()
-            alive = [
-                i
-                for i in alive
-                if (a := self.answers[i]).tokens[-1] not in policy.end_ids and len(a.tokens) < most
-            ]
-            if not alive:
-                break
-            last = self._feed(alive, fed)
+        drafts = [self._guess(i) for i in alive]
+        logits = self._prefill(drafts)
+        while alive := self._write(alive, drafts, logits):
+            drafts = [self._guess(i) for i in alive]
+            logits = self._feed(alive, drafts)
         completions = []
-        for slot, answer, held in zip(self.slots, self.answers, fed, strict=True):
+        for slot, answer, held, prompt in zip(
+            self.slots, self.answers, self.fed, self.prompts, strict=True
+        ):
             self.cache.tokens[slot] = held
+            self.cache.draft.learn(prompt, answer.tokens)
             text = policy.decode(answer.tokens)
             parts = (tuple(answer.tokens), tuple(answer.logps), tuple(answer.allowed))
             # What knows no end is never cut.
@@ -121,100 +117,165 @@ class Decoding:
             completions.append(Completion(text, *parts, cut=cut))
         return completions
 
-    def _feed(self, alive: list[int], fed: list[list[int]]) -> Tensor:
-        """Feeds what was written since the last pass; logits [alive, vocabulary] after it."""
-        longest = max(len(self.answers[i].pending) for i in alive)
-        widths = [int(self.lengths[self.rows[i]]) + longest for i in alive]
+    def _guess(self, i: int) -> list[int]:
+        """What row i is expected to write next, to be fed before it is known."""
+        answer, written = self.answers[i], len(self.answers[i].tokens)
+        # A picture's tokens have places of their own, which what follows in one pass lacks.
+        if not written and self.asked[i].images:
+            return []
+        left = None if answer.left is None else [choice[written:] for choice in answer.left]
+        most = min(MOST, self.sampling.max_tokens - written - 1)
+        return self.cache.draft.guess([*self.prompts[i][-2:], *answer.tokens], left, most)
+
+    def _write(self, alive: list[int], drafts: list[list[int]], logits: list[Tensor]) -> list[int]:
+        """Draws what the last pass allows; returns the rows that need another one.
+
+        Args:
+            alive: Rows that are still writing.
+            drafts: The guess that each of them was fed.
+            logits: [guess or more, vocabulary] of each: after what was known, and after each
+                guessed token.
+        """
+        ends, most = self.policy.end_ids, self.sampling.max_tokens
+        at = [0] * len(alive)
+        going = list(range(len(alive)))
+        unfinished: list[int] = []
+        while going:
+            rows = [alive[k] for k in going]
+            ids, logps = self._draw(torch.stack([logits[k][at[k]] for k in going]), rows)
+            agree: list[int] = []
+            for k, i, token, logp in zip(going, rows, ids, logps, strict=True):
+                answer = self.answers[i]
+                answer.write(int(token), float(logp))
+                answer.write_forced()
+                known = 0
+                for new, guessed in zip(answer.pending, drafts[k][at[k] :], strict=False):
+                    if new != guessed:
+                        break
+                    known += 1
+                self._fed(i, known)
+                at[k] += known
+                if answer.tokens[-1] not in ends and len(answer.tokens) < most:
+                    # All that was written has been read already, so that the next can be drawn.
+                    (unfinished if answer.pending else agree).append(k)
+            going = agree
+        return [alive[k] for k in sorted(unfinished)]
+
+    def _fed(self, i: int, count: int) -> None:
+        """Row i's cache holds so many more tokens of what was to be fed."""
+        answer = self.answers[i]
+        self.fed[i] += answer.pending[:count]
+        self.lengths[self.rows[i]] += count
+        del answer.pending[:count]
+
+    def _feed(self, alive: list[int], drafts: list[list[int]]) -> list[Tensor]:
+        """Feeds what was written since the last pass and what is guessed to follow.
+
+        Returns:
+            For each row what `_write` takes.
+        """
+        feeds = [self.answers[i].pending for i in alive]
+        lengths = [len(feed) + len(draft) for feed, draft in zip(feeds, drafts, strict=True)]
+        widths = [int(self.lengths[self.rows[i]]) + n for i, n in zip(alive, lengths, strict=True)]
+        longest = max(lengths)
         order = sorted(range(len(alive)), key=widths.__getitem__)
         groups, cost = cheapest(order, [longest] * len(alive), widths)
         # The whole cache takes part, and nothing is copied, where that is less work than picking
         # the rows that still write.
-        width = int(self.lengths.max()) + longest
+        width = max(int(self.lengths.max()) + 1, *widths)
         if _PASS + self.cache.rows * _work(longest, width, picked=False) <= cost:
-            return self._feed_rows(alive, fed, longest, whole=True)
-        last: list[Tensor | None] = [None] * len(alive)
-        for group in groups:
-            logits = self._feed_rows([alive[k] for k in group], fed, longest, whole=False)
-            for at, k in enumerate(group):
-                last[k] = logits[at]
-        return torch.stack([row for row in last if row is not None])
+            logits = self._read(alive, feeds, drafts, whole=True)
+        else:
+            found: dict[int, Tensor] = {}
+            for group in groups:
+                parts = [[values[k] for k in group] for values in (feeds, drafts)]
+                read = self._read([alive[k] for k in group], *parts, whole=False)
+                found.update(zip(group, read, strict=True))
+            logits = [found[k] for k in range(len(alive))]
+        for i, feed in zip(alive, feeds, strict=True):
+            self._fed(i, len(feed))
+        return logits
 
-    def _feed_rows(
-        self, alive: list[int], fed: list[list[int]], longest: int, whole: bool
-    ) -> Tensor:
-        """One pass of `_feed`, over the whole cache or over the rows of `alive`."""
-        rows = range(self.cache.rows) if whole else [self.rows[i] for i in alive]
-        place = [self.rows[i] for i in alive] if whole else range(len(alive))
-        tokens = np.full((len(rows), longest), self.policy.pad_id, dtype=np.int64)
-        ends = np.zeros(len(rows), dtype=np.int64)
-        for at, i in zip(place, alive, strict=True):
-            pending = self.answers[i].pending
-            tokens[at, : len(pending)] = pending
-            ends[at] = len(pending) - 1
-        positions = self.lengths[rows][:, None] + np.arange(longest)[None, :]
-        picked = None if whole else list(rows)
-        logits = self._forward(tokens, picked, positions, ends.tolist())[:, 0]
-        for i in alive:
-            answer = self.answers[i]
-            fed[i] += answer.pending
-            self.lengths[self.rows[i]] += len(answer.pending)
-            answer.pending = []
-        return logits[torch.tensor(place, device=self.policy.device)] if whole else logits
-
-    def _prefill(self) -> Tensor:
-        """Feeds each prompt's new tokens; returns the logits [prompts, vocabulary] after them."""
+    def _prefill(self, drafts: list[list[int]]) -> list[Tensor]:
+        """Feeds each prompt's new tokens and a guess; returns for each row what `_write` takes."""
         feeds: list[list[int]] = []
-        starts: list[int] = []
         for slot, ids, keys in zip(self.slots, self.prompts, self.keys, strict=True):
             start = self.cache.shared_prefix(slot, keys)
-            starts.append(start)
+            self.lengths[self.cache.row_of[slot]] = start
             feeds.append(ids[start:])
         # Rows with much to read (a new episode, a plan) and rows with little (one observation)
         # are read apart, so that the short ones are not padded to the long ones' length.
-        lengths, widths = [len(feed) for feed in feeds], [len(ids) for ids in self.prompts]
+        lengths = [len(feed) + len(draft) for feed, draft in zip(feeds, drafts, strict=True)]
+        widths = [len(ids) + len(draft) for ids, draft in zip(self.prompts, drafts, strict=True)]
         order = sorted(range(len(feeds)), key=lambda i: (lengths[i], widths[i]))
-        last: list[Tensor | None] = [None] * len(feeds)
+        found: dict[int, Tensor] = {}
         for group in cheapest(order, lengths, widths)[0]:
-            longest = max(len(feeds[i]) for i in group)
-            fed = np.full((len(group), longest), self.policy.pad_id, dtype=np.int64)
-            positions = np.zeros((len(group), longest), dtype=np.int64)
-            for k, i in enumerate(group):
-                fed[k, : len(feeds[i])] = feeds[i]
-                positions[k] = starts[i] + np.arange(longest)
             whole = len(group) == self.cache.rows and [self.rows[i] for i in group] == list(
                 range(len(group))
             )
-            rows = None if whole else [self.rows[i] for i in group]
-            ends = [len(feeds[i]) - 1 for i in group]
-            logits = self._forward(fed, rows, positions, ends, [self.asked[i] for i in group])
-            for k, i in enumerate(group):
-                last[i] = logits[k, 0]
-                self.lengths[self.rows[i]] = starts[i] + len(feeds[i])
-        return torch.stack([logits for logits in last if logits is not None])
+            parts = [[values[i] for i in group] for values in (feeds, drafts)]
+            asked = [self.asked[i] for i in group]
+            read = self._read(group, *parts, whole=whole, prompts=asked)
+            found.update(zip(group, read, strict=True))
+        for i, feed in enumerate(feeds):
+            self.lengths[self.rows[i]] += len(feed)
+        return [found[i] for i in range(len(feeds))]
+
+    def _read(
+        self,
+        alive: list[int],
+        feeds: list[list[int]],
+        drafts: list[list[int]],
+        *,
+        whole: bool,
+        prompts: list[Prompt] | None = None,
+    ) -> list[Tensor]:
+        """One pass over what some rows are fed; for each row what `_write` takes.
+
+        Guesses stand in columns of their own, behind the longest feed, so that the columns whose
+        logits are wanted are few. Columns in between, and rows that are not asked, are padding: it
+        is written behind the end of its row, where nothing looks.
+        """
+        rows = list(range(self.cache.rows)) if whole else [self.rows[i] for i in alive]
+        place = [self.rows[i] for i in alive] if whole else list(range(len(alive)))
+        known, most = max(map(len, feeds)), max(map(len, drafts))
+        tokens = np.full((len(rows), known + most), self.policy.pad_id, dtype=np.int64)
+        positions = np.repeat(self.lengths[rows][:, None], known + most, axis=1)
+        wanted = np.zeros((len(rows), 1 + most), dtype=np.int64)
+        for row, feed, draft in zip(place, feeds, drafts, strict=True):
+            n, k = len(feed), len(draft)
+            tokens[row, :n], tokens[row, known : known + k] = feed, draft
+            start = positions[row, 0]
+            positions[row] = start + n + k
+            positions[row, :n] = start + np.arange(n)
+            positions[row, known : known + k] = start + n + np.arange(k)
+            wanted[row] = n - 1
+            wanted[row, 1 : 1 + k] = known + np.arange(k)
+        logits = self._forward(tokens, None if whole else rows, positions, wanted, prompts)
+        return [logits[row] for row in place]
 
     def _forward(
         self,
-        fed: np.ndarray[Any, np.dtype[np.int64]],
+        fed: NDArray[np.int64],
         rows: list[int] | None,
-        positions: np.ndarray[Any, np.dtype[np.int64]],
-        ends: list[int] | None = None,
-        prompts: list[Prompt] | None = None,
+        positions: NDArray[np.int64],
+        wanted: NDArray[np.int64],
+        prompts: list[Prompt] | None,
     ) -> Tensor:
-        """One forward pass; logits [batch, time or 1 (at `ends`), vocabulary]."""
+        """One forward pass; logits [batch, wanted, vocabulary] of the columns that are wanted."""
         policy, device = self.policy, self.policy.device
         at = torch.as_tensor(positions, device=device)
         width = int(positions.max()) + 1
         self.cache.aim(None if rows is None else torch.tensor(rows, device=device), at, width)
-        dtype = policy.model.dtype
         hidden_from = torch.arange(width, device=device)[None, None, None, :] > at[:, None, :, None]
-        mask = torch.zeros(hidden_from.shape, dtype=dtype, device=device)
-        mask.masked_fill_(hidden_from, torch.finfo(dtype).min)
-        if ends is not None and policy.reader is not None:
-            ids, last = torch.as_tensor(fed, device=device), torch.tensor(ends, device=device)
-            return policy.reader.next_logits(ids, at, mask, last, self.cache)[:, None]
-        # Of a long prompt only the last position's logits are wanted.
-        wanted = sorted(set(ends)) if ends is not None else []
-        keep = torch.tensor(wanted, device=device) if wanted else 0
+        mask = torch.zeros(hidden_from.shape, dtype=self.dtype, device=device)
+        mask.masked_fill_(hidden_from, torch.finfo(self.dtype).min)
+        if policy.reader is not None:
+            ids = torch.as_tensor(fed, device=device)
+            places = torch.as_tensor(wanted, device=device)
+            return policy.reader.next_logits(ids, at, mask, places, self.cache)
+        # Of a long prompt only a few columns' logits are wanted.
+        columns, spots = np.unique(wanted, return_inverse=True)
         logits: Tensor = policy.model(
             **policy.reading_inputs(
                 fed, positions, prompts, self.shifts if rows is None else self.shifts[rows]
@@ -222,12 +283,10 @@ class Decoding:
             attention_mask=mask,
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=keep,
+            logits_to_keep=torch.as_tensor(columns, device=device),
         ).logits
-        if ends is None:
-            return logits
-        index = torch.tensor([wanted.index(end) for end in ends], device=device)
-        return logits[torch.arange(len(ends), device=device), index][:, None]
+        index = torch.as_tensor(spots.reshape(wanted.shape), device=device)
+        return logits[torch.arange(len(fed), device=device)[:, None], index]
 
     def _draw(
         self, logits: Tensor, alive: list[int]

@@ -2,7 +2,7 @@
 
 For a small model on a CPU the arithmetic is a fraction of the time: the rest goes into many small
 operations. Here projections that read the same vector are one product, norms and rotations are one
-operation each, and the last layer works at the one position of each row whose logits are wanted.
+operation each, and the last layer works at the few positions of each row whose logits are wanted.
 Training uses transformers' own forward pass; the log-probabilities of both agree (`logprob_gap`).
 """
 
@@ -26,6 +26,7 @@ class Reader:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._parameters: list[Tensor] = list(model.parameters())
         self._versions: list[int] = []
         self._layers: list[_Layer] = []
         config = model.config
@@ -50,15 +51,15 @@ class Reader:
         )
 
     def next_logits(
-        self, ids: Tensor, positions: Tensor, mask: Tensor, ends: Tensor, cache: SlotCache
+        self, ids: Tensor, positions: Tensor, mask: Tensor, wanted: Tensor, cache: SlotCache
     ) -> Tensor:
-        """Logits [batch, vocabulary] that follow the token at `ends` of each row.
+        """Logits [batch, wanted, vocabulary] that follow some tokens of each row.
 
         Args:
             ids: [batch, time] tokens.
             positions: [batch, time] their places in the conversations.
             mask: [batch, 1, time, width], added to the attention scores.
-            ends: [batch] index into `time`.
+            wanted: [batch, wanted] which ones: indices into `time`.
             cache: Where keys and values are kept; `aim` has been called.
         """
         model = self._model.model
@@ -69,14 +70,15 @@ class Reader:
             read = rms_norm(x, x.shape[-1:], layer.norm_in, self._eps)
             parts = linear(read, layer.qkv).view(batch, time, 3, self._heads, self._dim)
             turned = parts[:, :, :2]
-            left, right = turned.chunk(2, dim=-1)
-            turned = turned * cos + torch.cat([-right, left], dim=-1) * sin
+            half = self._dim // 2
+            swapped = torch.cat([turned[..., half:], turned[..., :half]], dim=-1)
+            turned = (turned * cos).addcmul_(swapped, sin)
             keys, values = cache.store(turned[:, :, 1], parts[:, :, 2], number)
             asked = turned[:, :, 0]
             if number == len(self._layers) - 1 and time > 1:
-                row = torch.arange(batch, device=ids.device)
-                asked, x = asked[row, ends][:, None], x[row, ends][:, None]
-                mask = mask[row, :, ends][:, :, None]
+                row = torch.arange(batch, device=ids.device)[:, None]
+                asked, x = asked[row, wanted], x[row, wanted]
+                mask = mask[row, :, wanted].transpose(1, 2)
             seen = scaled_dot_product_attention(
                 asked.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask
             )
@@ -84,7 +86,7 @@ class Reader:
             read = rms_norm(x, x.shape[-1:], layer.norm_out, self._eps)
             gate, up = linear(read, layer.gate_up).chunk(2, dim=-1)
             x = x + linear(silu(gate) * up, layer.down)
-        last = rms_norm(x[:, 0], x.shape[-1:], model.norm.weight, self._eps)
+        last = rms_norm(x, x.shape[-1:], model.norm.weight, self._eps)
         return linear(last, self._model.lm_head.weight)
 
     def forget(self) -> None:
@@ -93,7 +95,7 @@ class Reader:
 
     def refresh(self) -> None:
         """Joins the weights again where they have changed; to be called before reading."""
-        versions = [parameter._version for parameter in self._model.parameters()]
+        versions = [parameter._version for parameter in self._parameters]
         if versions == self._versions:
             return
         self._versions = versions
@@ -103,7 +105,10 @@ class Reader:
         if len(self._cos) < width:
             places = torch.arange(max(512, 2 * width), device=self._angles.device).float()
             angles = torch.outer(places, self._angles)
-            self._cos, self._sin = angles.cos(), angles.sin()
+            # Of the two halves that a rotation exchanges, the first changes its sign.
+            sign = torch.ones_like(self._angles)
+            sign[: self._dim // 2] = -1.0
+            self._cos, self._sin = angles.cos(), angles.sin() * sign
         return self._cos[positions][:, :, None, None], self._sin[positions][:, :, None, None]
 
 

@@ -15,7 +15,7 @@ from himac_agents.policies.base import TokenBatch
 class Answer:
     """One answer while it is written: what is there, what is still to be fed, what may follow."""
 
-    __slots__ = ("allowed", "left", "logps", "pending", "tokens")
+    __slots__ = ("_options", "allowed", "left", "logps", "pending", "tokens")
 
     def __init__(self, choices: Sequence[tuple[int, ...]] | None) -> None:
         self.tokens: list[int] = []
@@ -23,11 +23,14 @@ class Answer:
         self.pending: list[int] = []
         self.left = None if choices is None else list(choices)
         self.allowed: list[tuple[int, ...]] = []
+        self._options: tuple[int, ...] | None = None
 
     def options(self) -> tuple[int, ...]:
         """The ids that may come next (only asked when choices restrict them)."""
-        place = len(self.tokens)
-        return tuple(sorted({c[place] for c in self.left or () if len(c) > place}))
+        if self._options is None:
+            place = len(self.tokens)
+            self._options = tuple(sorted({c[place] for c in self.left or () if len(c) > place}))
+        return self._options
 
     def write(self, token: int, logp: float) -> None:
         """Appends a token."""
@@ -35,6 +38,7 @@ class Answer:
             self.allowed.append(self.options())
             place = len(self.tokens)
             self.left = [c for c in self.left if len(c) > place and c[place] == token]
+        self._options = None
         self.tokens.append(token)
         self.logps.append(logp)
         self.pending.append(token)

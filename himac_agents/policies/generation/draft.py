@@ -1,0 +1,82 @@
+"""Guesses of what is written next, so that one forward pass can read several tokens.
+
+A pass costs a small model far more than the tokens in it. An agent's answers repeat themselves
+("go to", a name, a number, the end), so what followed the same two or three tokens before is a good
+guess of what follows now. The guessed tokens are fed together with those that are known; then every
+one of them is drawn as it would have been without, with its own random number, and the first that
+differs ends what the pass was good for (speculative decoding with an n-gram draft: Leviathan et
+al., 2023, arXiv 2211.17192; here the drawn token itself is compared, so that the answer is the same
+token for token). A guess changes the speed, never the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+#: Tokens that a guess looks back on, at most and at least.
+_LONGEST, _SHORTEST = 3, 2
+#: Beginnings that are remembered, and the most that a guess is long.
+_MEMORY, MOST = 50_000, 4
+
+
+class Draft:
+    """Remembers which token followed which."""
+
+    def __init__(self) -> None:
+        self._after: dict[tuple[int, ...], dict[int, int]] = {}
+
+    def learn(self, context: Sequence[int], answer: Sequence[int]) -> None:
+        """Remembers an answer.
+
+        Args:
+            context: What it was an answer to; its last tokens are enough.
+            answer: Its tokens.
+        """
+        if len(self._after) > _MEMORY:
+            self._after = {}
+        before = [*context[-_LONGEST:], *answer]
+        for end in range(len(before) - len(answer), len(before)):
+            for back in range(_SHORTEST, min(_LONGEST, end) + 1):
+                counts = self._after.setdefault(tuple(before[end - back : end]), {})
+                counts[before[end]] = counts.get(before[end], 0) + 1
+
+    def guess(
+        self, context: Sequence[int], choices: Sequence[tuple[int, ...]] | None, most: int
+    ) -> list[int]:
+        """What probably comes next: none to `most` tokens.
+
+        Args:
+            context: What is there; its last tokens are enough.
+            choices: What the rest of the answer can be; None where it is free.
+            most: Tokens that are wanted at most.
+        """
+        guessed: list[int] = []
+        seen = list(context[-_LONGEST:])
+        while len(guessed) < most:
+            options = None
+            if choices is not None:
+                options = {choice[len(guessed)] for choice in choices if len(choice) > len(guessed)}
+                if not options:
+                    break
+            token = next(iter(options)) if options and len(options) == 1 else None
+            if token is None:
+                token = self._next(seen, options)
+            if token is None:
+                break
+            if choices is not None:
+                place = len(guessed)
+                choices = [c for c in choices if len(c) > place and c[place] == token]
+            guessed.append(token)
+            seen = [*seen[1 - _LONGEST :], token]
+        return guessed
+
+    def _next(self, seen: list[int], options: set[int] | None) -> int | None:
+        """The token that followed in at least half the cases, where any is known."""
+        for back in range(min(_LONGEST, len(seen)), _SHORTEST - 1, -1):
+            counts = self._after.get(tuple(seen[-back:]), {})
+            if options is not None:
+                counts = {token: n for token, n in counts.items() if token in options}
+            if counts:
+                token = max(counts, key=counts.__getitem__)
+                return token if 2 * counts[token] >= sum(counts.values()) else None
+        return None
