@@ -70,7 +70,10 @@ def _weights(agent: HiMACAgent) -> list[torch.Tensor]:
     return [p.detach().clone() for x in agent.policies() for p in x.parameters()]  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("envs", [_fruit, EnvPool(_fruit, 5), "fruit_runs:Fruit-v0"], ids=str)
+PARTS = [_fruit, EnvPool(_fruit, 5), "fruit_runs:Fruit-v0"]
+
+
+@pytest.mark.parametrize("envs", PARTS, ids=["function", "pool", "id"])
 def test_what_is_given_is_used_and_the_rest_is_made(
     envs: Any, made: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
