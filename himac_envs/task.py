@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from himac_envs._version import __version__
 from himac_envs.blueprint import MAX_SUBGOALS, Blueprint
+from himac_envs.digests import digest
 from himac_envs.errors import HiMACError as HiMACError
 from himac_envs.errors import MissingDependencyError as MissingDependencyError
 from himac_envs.errors import UnknownSplitError as UnknownSplitError
@@ -112,7 +113,8 @@ class TaskEnv(StepLimited, gym.Env[Observation, str], ABC):
             (10 on success, -0.1 for an invalid action).
 
     Subclasses implement `task_ids`, `_start`, `_act`, `_admissible`, `_goal`, `_save`, `_load`,
-    `oracle`, `oracle_blueprint` and `achieved`, and set `default_max_steps` and `data_name`.
+    `oracle`, `oracle_blueprint` and `achieved`, and set `default_max_steps` and `data_name`. Where
+    `_save` holds more than what the future depends on, they also implement `_essence`.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012
@@ -185,6 +187,10 @@ class TaskEnv(StepLimited, gym.Env[Observation, str], ABC):
     @abstractmethod
     def _load(self, state: Any) -> None:
         """Take back what `_save` returned (the task itself is already started)."""
+
+    def _essence(self) -> Any:
+        """Return what the future depends on, as a value; see `state_key`. All that is saved."""
+        return self._save()
 
     @abstractmethod
     def oracle(self, subgoal: str | None = None) -> Iterator[str]:
@@ -330,6 +336,27 @@ class TaskEnv(StepLimited, gym.Env[Observation, str], ABC):
         self._last = snapshot.last
         self.np_random.bit_generator.state = copy.deepcopy(snapshot.rng)
         self._load(snapshot.state)
+
+    def state_key(self) -> str:
+        """Return the name of the present state: where it is equal, so is what can follow.
+
+        From two states of one key the same commands get the same answers (text, reward, win, score,
+        admissible commands), and `achieved` says the same of every sub-goal. Left out are the steps
+        that were taken, so that a truncation may come earlier; what only the experts remember, such
+        as which cupboards were looked into; the generator; what is printed when the episode is over
+        (no decision follows it); and an environment's own further keys of ``info``. The key is a
+        function of the state alone, the same in every process. It says more than the observation
+        does: an agent that is given it knows what it has not seen.
+
+        Returns:
+            32 hexadecimal digits.
+
+        Raises:
+            gymnasium.error.ResetNeeded: No episode has begun.
+        """
+        if not self._task_id:
+            raise gym.error.ResetNeeded("call reset() before state_key()")
+        return digest((self._task_id, self._done, self._essence()))
 
 
 def as_text(observation: Observation, plan_hint: str = PLAN_HINT) -> str:

@@ -70,8 +70,8 @@ def check_task_env(env: gym.Env[Any, Any], *, tasks: int = 3, seed: int = 0) -> 
     """Check a flat environment, and the hierarchy over it, against the suite's contract.
 
     Gymnasium's own checker runs with warnings as errors; then the info contract, task ids,
-    determinism, malformed actions, snapshots, pickling, the oracle, the oracle's blueprint played
-    sub-goal by sub-goal, the three views and the bound on decisions.
+    determinism, malformed actions, snapshots, pickling, state keys, the oracle, the oracle's
+    blueprint played sub-goal by sub-goal, the three views and the bound on decisions.
 
     Args:
         env: A `TaskEnv`, wrapped or not.
@@ -94,6 +94,9 @@ def check_task_env(env: gym.Env[Any, Any], *, tasks: int = 3, seed: int = 0) -> 
     _check_determinism(task, seed)
     _check_malformed(task, chosen[0])
     _check_state(task, chosen[0])
+    for task_id in chosen:
+        for one in (task, HierarchicalEnv(task)):
+            check_state_keys(one, task_id, seed)
     for task_id in chosen:
         check_oracle(task, task_id)
         check_hierarchy(HierarchicalEnv(task), task_id)
@@ -164,6 +167,77 @@ def _check_state(task: TaskEnv, task_id: str) -> None:
     _need(same(tail, [task.step(c) for c in plan[2:]]), "restore(snapshot()) changes the episode")
     for other in copies:
         _need(same(tail, [other.step(c) for c in plan[2:]]), "a copy in mid-episode differs")
+
+
+def check_state_keys(
+    env: Any, task_id: str, seed: int = 0, *, walks: int = 3, steps: int = 16
+) -> int:
+    """Check that states of one key have one future, and that a state keeps its key.
+
+    Random walks over a task (under a blueprint, on the hierarchy) note the states that they come
+    to. Whenever one has the key of an earlier one, both are restored and told the same commands.
+
+    Args:
+        env: A `TaskEnv` or a `HierarchicalEnv`.
+        task_id: The task.
+        seed: Chooses the commands.
+        walks: Episodes.
+        steps: Decisions in each.
+
+    Returns:
+        How many pairs of states were compared.
+    """
+    rng = np.random.default_rng(seed)
+    found: dict[str, Any] = {}
+    pairs = 0
+    for _ in range(walks):
+        _, info = env.reset(options={"task_id": task_id})
+        goals = env.oracle_blueprint()
+        if isinstance(env, HierarchicalEnv):
+            *_, info = env.step(goals.render())
+        for _ in range(steps):
+            state, key = env.snapshot(), env.state_key()
+            offered = info["admissible"] or ["look"]
+            tail = [str(c) for c in rng.choice([*offered, "no such command"], 4)]
+            if key in found:
+                first, second = (_future(env, s, tail, goals) for s in (found[key], state))
+                known = min(len(first), len(second))
+                _need(
+                    same(first[:known], second[:known]),
+                    f"{task_id}: two states with the state_key() {key} answer {tail} differently",
+                )
+                pairs += 1
+            found.setdefault(key, state)
+            env.restore(state)
+            _need(env.state_key() == key, f"{task_id}: restore(snapshot()) changes state_key()")
+            *_, terminated, truncated, info = env.step(tail[0])
+            if terminated or truncated:
+                break
+    same_key = pickle.loads(pickle.dumps(env)).state_key() == env.state_key()
+    _need(same_key, f"{task_id}: a copy of a state has another state_key()")
+    return pairs
+
+
+def _future(env: Any, state: Any, commands: Sequence[str], goals: Blueprint) -> list[Any]:
+    """What a restored state answers, as far as its key has to tell."""
+    env.restore(state)
+    told: list[Any] = []
+    for command in commands:
+        observation, reward, terminated, truncated, info = env.step(command)
+        kept = {k: info[k] for k in INFO if k != "step"}
+        kept |= {k: info[k] for k in ("blueprint_done",) if k in info}
+        kept["option"] = {
+            k: v for k, v in info.get("option", {}).items() if k not in ("steps", "reward")
+        }
+        if truncated:  # how many steps were left is not in the key
+            break
+        if terminated:
+            told.append((reward, terminated, kept))
+            break
+        if kept["option"].get("reason") == "done":  # the last observation, shown again: it is past
+            observation = {k: v for k, v in observation.items() if k not in ("text", "image")}
+        told.append((observation, reward, kept, [env.achieved(g) for g in goals.texts()]))
+    return told
 
 
 def _moves(task: TaskEnv, n: int) -> list[str]:

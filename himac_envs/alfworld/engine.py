@@ -62,6 +62,17 @@ class State(StateRecord):
             self.visited,
         )
 
+    def essence(self) -> SavedState:
+        """The state without what nothing that follows depends on.
+
+        Left out are what was seen and visited, which only the experts ask for, and of `left` what
+        `look` can never show: that an object was taken out of a receptacle shows where it lies in
+        another one at the same place.
+        """
+        game = self.game
+        left = [gone and gone & game.beside(r) for r, gone in enumerate(self.left)]
+        return self.save()._replace(left=tuple(left), seen=0, visited=0)
+
     def restore(self, saved: SavedState) -> None:
         """Take the state of :meth:`save`, of this or another state of the same game."""
         (

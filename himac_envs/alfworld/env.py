@@ -259,6 +259,12 @@ class ALFWorldEnv(TaskEnv):
         history = None if self._original is None else tuple(self._original.history)
         return state.game, state.save(), self._told, history
 
+    def _essence(self) -> Any:
+        # Sentences and shuffled names are the episode's; what is on the floor is the game's.
+        state = self._playing()
+        names = self.domain_randomization and (state.game.object_names, state.game.receptacle_names)
+        return tuple(state.essence()), state.game.goal_text, names
+
     def _load(self, state: tuple[Game, SavedState, frozenset[str], tuple[str, ...] | None]) -> None:
         game, saved, self._told, history = state
         if self._state is None or self._state.game is not game:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import reduce
+from operator import or_
 from typing import Final
 
 import numpy as np
@@ -262,6 +264,11 @@ class Game(GameRecord):
     def __deepcopy__(self, memo: dict[int, object]) -> Game:
         """Nothing in a game changes, so a copy of an environment may share it."""
         return self
+
+    def beside(self, r: int) -> int:
+        """The objects that may be put into another receptacle at the place of this one."""
+        others = (o for o in self.at[self.location_of[r]] if o != r)
+        return reduce(or_, (self.accepts[o] for o in others), 0)
 
     def describe(self, r: int, contents: int, opened: int) -> str:
         """What the original prints of a receptacle: its door's state and what it holds."""

@@ -4,11 +4,10 @@ from himac_envs.hierarchy.env import (
     ACT,
     PLAN,
     HierarchicalEnv,
-    HierarchySnapshot,
-    OptionState,
     load_entry_point,
     make_hierarchical,
 )
+from himac_envs.hierarchy.records import HierarchySnapshot, OptionState
 from himac_envs.hierarchy.views import (
     Actor,
     ExecutorView,

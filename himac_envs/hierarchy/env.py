@@ -11,43 +11,19 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import gymnasium as gym
 from gymnasium import spaces
 
 from himac_envs.blueprint import MAX_BLUEPRINT, SUB_DONE, Blueprint
+from himac_envs.digests import digest
+from himac_envs.hierarchy.records import HierarchySnapshot, OptionState
 from himac_envs.spaces import FreeText
-from himac_envs.task import Info, Observation, Snapshot, StepLimited, TaskEnv
+from himac_envs.task import Info, Observation, StepLimited, TaskEnv
 
 PLAN, ACT = 0, 1
-
-
-@dataclass(frozen=True, slots=True)
-class OptionState:
-    """The option (sub-goal execution) in progress."""
-
-    index: int
-    subgoal: str
-    steps: int = 0
-    reward: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class HierarchySnapshot:
-    """The state of the hierarchy and of the task below it."""
-
-    task: Snapshot
-    phase: int
-    blueprint: Blueprint | None
-    option: OptionState | None
-    tail: bool
-    replans_left: int
-    options_begun: int
-    text: str
-    task_info: dict[str, Any]
-    done: bool
 
 
 class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
@@ -143,6 +119,7 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
         self._literal = False  # see OptionView: <sub_done> goes to the task as it stands
         self._replans_left = self.replans
         self._options_begun = 0
+        self._kept = True  # no sub-goal has ended in failure so far
         self._done = True
         self._last: Observation = {}
         self._task_info: Info = {}
@@ -176,7 +153,7 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
         self._phase, self._option = PLAN, None
         self._blueprint, self._blueprint_text = None, ""
         self._tail, self._replans_left, self._options_begun = False, self.replans, 0
-        self._done = False
+        self._done, self._kept = False, True
         self._keep(observation, info)
         info["admissible"], info["blueprint_done"] = [], False
         return self._observe(observation), info
@@ -242,6 +219,7 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
             "reason": reason,
             "achieved": self.task.achieved(option.subgoal),
         }
+        self._kept = self._kept and record["achieved"] is not False
         if reason in ("terminated", "truncated"):
             return record
         if option.index + 1 < len(blueprint):
@@ -386,6 +364,7 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
             text=str(self._last["text"]),
             task_info=dict(self._task_info),
             done=self._done,
+            kept=self._kept,
         )
 
     def restore(self, snapshot: HierarchySnapshot) -> None:
@@ -399,7 +378,19 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
         self._last = {"text": snapshot.text}
         if "image" in self.task.observation_space.spaces:
             self._last["image"] = self.task._frame()
-        self._done = snapshot.done
+        self._done, self._kept = snapshot.done, snapshot.kept
+
+    def state_key(self) -> str:
+        """Return the name of the present state; see `TaskEnv.state_key`.
+
+        It is made of the task's, the phase, the blueprint with the place in it, the replans left,
+        and of whether everything that came before was achieved (or not understood). Left out are
+        also the steps and the reward of the option in progress, and the last observation, which
+        ``<sub_done>`` shows again.
+        """
+        plan = None if self._blueprint is None else tuple(self._blueprint.texts())
+        place = (self._phase, plan, self.subgoal_index, self._tail, self._replans_left, self._kept)
+        return digest((self.task.state_key(), self._done, place))
 
 
 def load_entry_point(name: str) -> Any:

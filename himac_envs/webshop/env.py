@@ -413,6 +413,15 @@ class WebShopEnv(TaskEnv):
             deque(actions, self._keep[1]),
         )
 
+    def _essence(self) -> Any:
+        state = self._now().state
+        if state.page != "search_results":  # every other page leads to a new search
+            state = replace(state, results=())
+        if self.observation_mode == "text":  # addresses and visited links are not shown
+            state = replace(state, visited=frozenset())
+        ordered = self.observation_mode == "url" and tuple(state.options)
+        return state, self._bought, ordered, tuple(map(tuple, self._previous))
+
     def __getstate__(self) -> dict[str, Any]:
         # The expert is made of closures and is cheap to make again.
         return {**self.__dict__, "_expert": None}

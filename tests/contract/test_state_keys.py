@@ -1,0 +1,162 @@
+"""State keys: what they tell apart, what they leave out, and that the checks find wrong ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from toy import FruitEnv
+
+import himac_envs  # noqa: F401  registers the ids
+from himac_envs import HierarchicalEnv
+from himac_envs.digests import digest
+from himac_envs.testing import ConformanceError, check_state_keys
+
+FLAT = [
+    ("HiMAC-ALFWorld-Flat-v0", {"data": "generated"}),
+    ("HiMAC-ALFWorld-Flat-v0", {"data": "generated", "domain_randomization": True}),
+    ("HiMAC-ALFWorld-Long-Flat-v0", {"horizon": 40}),
+    ("HiMAC-WebShop-Flat-v0", {"data": "generated"}),
+    ("HiMAC-WebShop-Flat-v0", {"data": "generated", "observation": "text_rich"}),
+    ("HiMAC-WebShop-Flat-v0", {"data": "generated", "num_prev_obs": 2}),
+    ("HiMAC-Sokoban-Flat-v0", {}),
+]
+
+
+@pytest.mark.parametrize(("env_id", "kwargs"), FLAT)
+def test_equal_keys_have_equal_futures(env_id: str, kwargs: dict[str, Any]) -> None:
+    task = gym.make(env_id, **kwargs).unwrapped
+    ids = task.task_ids()[:2]
+    # Walks that never meet would compare nothing; what holds whole observations seldom meets.
+    flat = sum(check_state_keys(task, i, walks=4, steps=30) for i in ids)
+    deep = sum(check_state_keys(HierarchicalEnv(task), i, walks=4, steps=30) for i in ids)
+    assert flat > 10 and deep > 0
+
+
+def test_official_games_have_keys(real_data: Path) -> None:
+    data = str(real_data / "alfworld")
+    task = gym.make("HiMAC-ALFWorld-Flat-v0", data=data, split="valid").unwrapped
+    for env in (task, HierarchicalEnv(task)):
+        assert check_state_keys(env, task.task_ids()[0], walks=4, steps=30) > 10
+
+
+def test_the_key_leaves_out_what_was_looked_into_but_not_what_was_moved() -> None:
+    env = gym.make("HiMAC-ALFWorld-Flat-v0", data="generated").unwrapped
+    env.reset(options={"task_id": env.task_ids()[0]})
+    start = env.state_key()
+    goes = [c for c in env._admissible() if c.startswith("go to")]
+    env.step(goes[0])
+    here = env.state_key()
+    assert here != start
+    env.step(goes[1])
+    env.step(goes[0])
+    env.step("look")
+    env.step("no such command")
+    assert env.state_key() == here  # more was seen, and more steps were taken
+    for command in env.oracle():
+        env.step(command)
+        if command.startswith("take"):
+            break
+    held = env.state_key()
+    thing, _, place = command.removeprefix("take ").partition(" from ")
+    env.step(f"move {thing} to {place}")
+    assert env.state_key() not in (held, here)
+
+
+def test_the_key_is_the_same_in_every_process_and_of_one_task_only() -> None:
+    env = FruitEnv()
+    env.reset(options={"task_id": "train:00"})
+    # Written down once: a change of it would break what is stored beside rollouts.
+    assert env.state_key() == digest(("train:00", False, (0, frozenset())))
+    assert digest(("a", 1, 2.5, None, True, b"x")) == "2ae6da8a508815296bde5a93bfee36af"
+    other = FruitEnv()
+    other.reset(options={"task_id": "train:01"})
+    assert other.state_key() != env.state_key()
+    with pytest.raises(gym.error.ResetNeeded):
+        FruitEnv().state_key()
+
+
+@dataclass(frozen=True)
+class _Pair:
+    left: Any
+    right: Any
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, True),
+        (frozenset("abc"), frozenset("cba"), True),
+        (("ab", "c"), ("a", "bc"), False),
+        ((1, (2, 3)), ((1, 2), 3), False),
+        (1, "1", False),
+        (1, True, False),
+        (np.arange(4), np.arange(4), True),
+        (np.arange(4), np.arange(4).reshape(2, 2), False),
+        (np.zeros(5000), np.r_[np.zeros(2500), 1, np.zeros(2499)], False),
+        (_Pair(1, 2), _Pair(1, 2), True),
+        (_Pair(1, 2), _Pair(2, 1), False),
+        (range(3), range(4), False),
+    ],
+)
+def test_digests_tell_values_apart(one: Any, other: Any, equal: bool) -> None:
+    assert (digest(one) == digest(other)) is equal
+
+
+def test_the_hierarchy_adds_its_place_and_whether_it_went_well_so_far() -> None:
+    env = HierarchicalEnv(FruitEnv())
+    task_id = next(i for i in env.task_ids() if _at_hand(i))
+    env.reset(options={"task_id": task_id})
+    planning = env.state_key()
+    goals = env.oracle_blueprint().texts()
+    env.step("\n".join(f"{i}. {goal}" for i, goal in enumerate([*goals, *goals], 1)))
+    acting = env.state_key()
+    assert acting != planning
+    before = env.snapshot()
+    task = env.task.state_key()
+    env.step("<sub_done>")  # not achieved
+    failed, at_next = env.state_key(), env.subgoal_index
+    assert env.task.state_key() == task and failed != acting
+    env.restore(before)
+    assert env.state_key() == acting
+    for command in env.oracle(goals[0]):
+        env.step(command)
+    env.step("<sub_done>")
+    good = env.snapshot()
+    assert good.kept and env.subgoal_index == at_next
+    # The same place and task state, but something failed on the way.
+    key = env.state_key()
+    env.restore(replace(good, kept=False))
+    assert env.state_key() != key
+
+
+def _at_hand(task_id: str) -> bool:
+    env = FruitEnv()
+    env.reset(options={"task_id": task_id})
+    return len(env.fruit) > 1
+
+
+class _Constant(FruitEnv):
+    def _essence(self) -> Any:
+        return 0
+
+
+class _ForgetsWhatIsHeld(FruitEnv):
+    def _essence(self) -> Any:
+        return self.here
+
+
+class _KeyOfTheMoment(FruitEnv):
+    def state_key(self) -> str:
+        return str(id(object())) + str(np.random.default_rng().random())
+
+
+@pytest.mark.parametrize("broken", [_Constant, _ForgetsWhatIsHeld, _KeyOfTheMoment])
+def test_wrong_keys_are_found(broken: type[FruitEnv]) -> None:
+    with pytest.raises(ConformanceError, match="state_key"):
+        for task_id in FruitEnv().task_ids():
+            check_state_keys(broken(), task_id)
