@@ -97,7 +97,7 @@ def token_batch(
                     allowed[row].append((turn.start + place, ids_))
             if turn.old_logprobs:
                 old[row, at] = turn.old_logprobs
-            credit[row, at] = 1.0 if imitate else turn.advantage or 0.0
+            credit[row, at] = 1.0 if imitate else turn.token_advantages or turn.advantage or 0.0
             if states and turn.start > 0:
                 extra["first"][row, turn.start] = extra["written"][row, at] = 1.0
                 extra["target"][row, at] = turn.target or 0.0

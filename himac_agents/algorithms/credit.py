@@ -47,13 +47,30 @@ class Credit:
         """
         given = one_each(advantage, len(segment.turns))
         for turn, value in zip(segment.turns, given, strict=True):
-            turn.advantage = value
+            turn.advantage, turn.token_advantages = value, ()
+        self.segments.append(segment)
+
+    def give_tokens(self, segment: Segment, total: float, tokens: Sequence[float]) -> None:
+        """Adds a sequence of one turn whose tokens have advantages of their own.
+
+        Args:
+            segment: The sequence.
+            total: The turn's advantage as a whole, for reports.
+            tokens: One for each output id; empty: `total` is for all.
+
+        Raises:
+            ValueError: There is more or less than one turn, or than one number a token.
+        """
+        (turn,) = segment.turns
+        if tokens and len(tokens) != len(turn.output_ids):
+            raise ValueError(f"{len(tokens)} advantages for {len(turn.output_ids)} tokens")
+        turn.advantage, turn.token_advantages = total, tuple(tokens)
         self.segments.append(segment)
 
     def dead(self) -> set[int]:
         """The groups in which no turn has an advantage: nothing can be learned from them."""
         groups = {segment.group for segment in self.segments}
-        return groups - {s.group for s in self.segments if any(t.advantage for t in s.turns)}
+        return groups - {s.group for s in self.segments if any(t.teaches for t in s.turns)}
 
     def summary(self) -> dict[str, float]:
         """The metrics; where the method has not counted its dead groups, they are counted here."""

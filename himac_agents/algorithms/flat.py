@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from himac_agents.algorithms.credit import Credit, FlatAdvantage, flat_credit
-from himac_agents.algorithms.iteration import Draw, Iteration, Setting, replace_dead, update
+from himac_agents.algorithms.iteration import (
+    Draw,
+    Iteration,
+    Setting,
+    noted,
+    replace_dead,
+    update,
+)
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.types import Episode
 
@@ -17,9 +24,11 @@ class Flat:
 
     Attributes:
         advantage: How they are compared: `himac_agents.algorithms.credit.grpo`, say.
+        state_keys: Whether it compares states by the environment's keys.
     """
 
     advantage: FlatAdvantage
+    state_keys: bool = False
 
     def __call__(self, at: Setting, task_ids: Sequence[str], number: int = 0) -> Iteration:
         """One iteration."""
@@ -28,7 +37,8 @@ class Flat:
 
         def play(tasks: Draw) -> Credit:
             requests = tasks.requests(config.executions)
-            played = collect(at.sampling(), at.pool, requests, seed=at.key("flat", tasks.round))
+            seed, keys = at.key("flat", tasks.round), noted(self.state_keys, config)
+            played = collect(at.sampling(), at.pool, requests, seed=seed, state_keys=keys)
             episodes.extend(done.book(played))
             return flat_credit(config, played, self.advantage)
 

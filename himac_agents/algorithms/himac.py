@@ -22,7 +22,14 @@ import numpy as np
 
 from himac_agents.algorithms.advantages import best
 from himac_agents.algorithms.credit import Credit, executor_credit, planner_credit, settled
-from himac_agents.algorithms.iteration import Draw, Iteration, Setting, replace_dead, update
+from himac_agents.algorithms.iteration import (
+    Draw,
+    Iteration,
+    Setting,
+    noted,
+    replace_dead,
+    update,
+)
 from himac_agents.config import TrainConfig
 from himac_agents.policies import noise
 from himac_agents.rollouts.collect import collect, distinct, propose
@@ -46,11 +53,13 @@ class CoEvolution:
         executor_credit: Micro.
         best_blueprint: The executor practises on z*, the best of the M blueprints; otherwise on a
             random one of them.
+        state_keys: Whether the credit compares states; see `himac_agents.rollouts.episode.Play`.
     """
 
     planner_credit: PlannerCredit = planner_credit
     executor_credit: ExecutorCredit = executor_credit
     best_blueprint: bool = True
+    state_keys: bool = False
 
     def __call__(self, at: Setting, task_ids: Sequence[str], number: int = 0) -> Iteration:
         """Iteration `number` (from 0)."""
@@ -75,7 +84,7 @@ class CoEvolution:
         drawn: list[Proposals] = []
 
         def compare(tasks: Draw) -> Credit:
-            drawn.append(try_blueprints(at, tasks, done))
+            drawn.append(try_blueprints(at, tasks, done, noted(self.state_keys, at.config)))
             plans, runs = drawn[-1].plans, drawn[-1].runs
             credit, drawn[-1].returns = self.planner_credit(at.config, plans, runs)
             return credit
@@ -142,8 +151,9 @@ class CoEvolution:
             repeated = [replace(r, number=r.number * size + k) for r in chosen for k in range(size)]
             seed = at.key("executions", number, round)
             played = collect(
-                at.sampling(), at.pool, repeated, seed=seed, stop_at_failure=stops(config)
-            )
+                at.sampling(), at.pool, repeated, seed=seed, stop_at_failure=stops(config),
+                state_keys=noted(self.state_keys, config),
+            )  # fmt: skip
             episodes.extend(done.book(played))
             return self.executor_credit(config, played)
 
@@ -225,12 +235,14 @@ class Proposals:
     returns: list[float] = field(default_factory=list)
 
 
-def try_blueprints(at: Setting, tasks: Draw, done: Iteration) -> Proposals:
+def try_blueprints(
+    at: Setting, tasks: Draw, done: Iteration, state_keys: bool = False
+) -> Proposals:
     """Samples M blueprints a task and lets the executor carry each out once."""
     config = at.config
     asked = tasks.requests(config.blueprints)
     seed = at.key("blueprints", tasks.round)
-    plans = done.book(propose(at.sampling(), at.pool, asked, seed=seed))
+    plans = done.book(propose(at.sampling(), at.pool, asked, seed=seed, lines=state_keys))
     wanted = [replace(plan.request, blueprint=plan.blueprint) for plan in plans]
     different, where = distinct(wanted)
     if config.greedy_execution:
@@ -239,7 +251,12 @@ def try_blueprints(at: Setting, tasks: Draw, done: Iteration) -> Proposals:
     else:
         executor, tried, where = at.sampling(), wanted, list(range(len(wanted)))
     seed = at.key("trials", tasks.round)
-    played = done.book(collect(executor, at.pool, tried, seed=seed, stop_at_failure=stops(config)))
+    played = done.book(
+        collect(
+            executor, at.pool, tried, seed=seed, stop_at_failure=stops(config),
+            state_keys=state_keys,
+        )
+    )  # fmt: skip
     return Proposals(plans, [played[i] for i in where], len(different))
 
 

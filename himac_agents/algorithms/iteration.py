@@ -142,6 +142,11 @@ class Iteration:
         return episodes
 
 
+def noted(state_keys: bool, config: TrainConfig) -> bool:
+    """Whether states are to be noted: where the credit compares them, by the environment's keys."""
+    return state_keys and config.graph_keys == "state"
+
+
 def replace_dead(
     at: Setting, credit: Credit, first: Draw, play: Callable[[Draw], Credit]
 ) -> Credit:

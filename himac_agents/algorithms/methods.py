@@ -30,7 +30,7 @@ from types import MappingProxyType
 from typing import Any
 
 from himac_agents import prompts
-from himac_agents.algorithms import credit
+from himac_agents.algorithms import credit, stepwise
 from himac_agents.algorithms.flat import Flat
 from himac_agents.algorithms.himac import CoEvolution, ExecutorCredit, Joint, PlannerCredit
 from himac_agents.algorithms.iteration import Iteration, Setting
@@ -46,9 +46,12 @@ COMMON: Mapping[str, Any] = MappingProxyType(
         "kl": 0.0,
         "clip": 0.2,
         "clip_high": 0.28,
+        "episode_weight": 1.0,
+        "graph_sigma": True,
     }
 )
 _PAPER = {"kl": 0.01, "clip_high": 0.2}
+_GRAPH = {"episode_weight": 0.0, "graph_sigma": False}
 _OPTION = {"executor_advantage": "option", "stop_at_failure": True}
 
 
@@ -100,6 +103,18 @@ METHODS: Register[Method] = Register(
         "grpo": Method("flat GRPO", Flat(credit.grpo), hierarchical=False),
         "rloo": Method("flat RLOO", Flat(credit.rloo), hierarchical=False),
         "gigpo": Method("flat GiGPO", Flat(credit.gigpo), hierarchical=False),
+        "crbc": Method("flat CRBC", Flat(stepwise.crbc, state_keys=True), hierarchical=False),
+        "hgpo": Method("flat HGPO", Flat(stepwise.hgpo), hierarchical=False),
+        "beacon": Method(
+            "HiMAC, milestone credit", CoEvolution(executor_credit=stepwise.beacon_credit)
+        ),
+        "himac-graph": Method(
+            "HiMAC, graph credit",
+            CoEvolution(
+                stepwise.graph_planner_credit, stepwise.graph_executor_credit, state_keys=True
+            ),
+            defaults=_GRAPH,
+        ),
     },
     Method,
 )

@@ -17,7 +17,8 @@ class TaskSettings:
     method: str = setting(
         "himac",
         '"himac" is the paper\'s (its formulas are reconstructed), "himac-option" this '
-        'project\'s; there are ablations of the paper\'s, flat agents ("grpo", "rloo", "gigpo"), '
+        "project's; there are ablations of the paper's, credit by milestones (\"beacon\") and by "
+        'graphs ("himac-graph"), flat agents ("grpo", "rloo", "gigpo", "hgpo", "crbc"), '
         "and what is registered from outside: see himac_agents.algorithms.methods.",
         "learning",
     )

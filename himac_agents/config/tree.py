@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from himac_agents.config import environments, values
+from himac_agents.config.crediting import CreditSettings
 from himac_agents.config.learning import LearningSettings
 from himac_agents.config.sections import (
     EvaluationSettings,
@@ -33,6 +34,7 @@ _SECTIONS: tuple[type, ...] = (
     ModelSettings,
     WarmStartSettings,
     LearningSettings,
+    CreditSettings,
     EvaluationSettings,
     HousekeepingSettings,
 )
@@ -43,6 +45,7 @@ _SECTIONS: tuple[type, ...] = (
 class TrainConfig(
     HousekeepingSettings,
     EvaluationSettings,
+    CreditSettings,
     LearningSettings,
     WarmStartSettings,
     ModelSettings,

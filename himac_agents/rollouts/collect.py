@@ -36,6 +36,7 @@ def collect(
     stop_at_failure: bool = False,
     on_episode: Callable[[Episode], None] | None = None,
     max_decisions: int = 10_000,
+    state_keys: bool = False,
 ) -> list[Episode]:
     """Plays the requests, `pool.size` at a time, and returns their episodes in order.
 
@@ -49,11 +50,12 @@ def collect(
         stop_at_failure: See `Play`.
         on_episode: Called with each finished episode, in the order in which they end.
         max_decisions: See `Play`.
+        state_keys: See `Play`.
 
     Returns:
         One episode a request. An environment that raises becomes `Episode.error`; the others go on.
     """
-    how = Play(seed, codec, transcripts, stop_at_failure, max_decisions)
+    how = Play(seed, codec, transcripts, stop_at_failure, max_decisions, state_keys)
 
     async def one(request: EpisodeRequest, place: int) -> Episode:
         try:
@@ -74,11 +76,17 @@ def collect(
 
 
 def propose(
-    agent: HiMACAgent, pool: EnvPool, requests: Sequence[EpisodeRequest], *, seed: int = 0
+    agent: HiMACAgent,
+    pool: EnvPool,
+    requests: Sequence[EpisodeRequest],
+    *,
+    seed: int = 0,
+    lines: bool = False,
 ) -> list[Episode]:
     """Asks the planner for a blueprint for each request, and executes none of them.
 
     Requests of one task share one reset. The episodes returned hold the planner's segment only.
+    With `lines` its turn tells which of its tokens write which sub-goal.
     """
     planner = agent.planner
     if planner is None:
@@ -98,7 +106,7 @@ def propose(
         opening = openings[request.task_id]
         if isinstance(opening, str):
             return Episode(request, error=opening)
-        return await draft(planner, *opening, request, seed, place)
+        return await draft(planner, *opening, request, seed, place, lines)
 
     asked = [lambda place, r=request: one(r, place) for request in requests]
     found = dict(in_places(asked, pool.size))

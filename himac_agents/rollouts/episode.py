@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import gymnasium as gym
+import numpy as np
 
 from himac_agents.agents.agent import HiMACAgent, Planner
 from himac_agents.agents.conversation import Decision, Memory
@@ -35,6 +36,8 @@ class Play:
             achieved. For learning from option-level advantages, which give what follows no credit:
             the time is better spent on other episodes. Such an episode counts as not solved.
         max_decisions: A guard against environments that never end.
+        state_keys: Note at each turn the key of the state that it answered, and of a blueprint
+            which of its tokens write which sub-goal: for methods that compare states.
     """
 
     seed: int = 0
@@ -42,6 +45,7 @@ class Play:
     transcripts: bool = False
     stop_at_failure: bool = False
     max_decisions: int = 10_000
+    state_keys: bool = False
 
 
 class _EnvFailed(Exception):
@@ -99,6 +103,12 @@ async def play(
             else:
                 decision = await agent.executor.decide(memory, observation, info)
             turn = _record(episode, decision, observation, agent)
+            if how.state_keys:
+                turn.state = _key_of(env)
+                if decision.blueprint is not None:
+                    turn.lines = lines_of(
+                        decision, _planner(agent), memory.first, str(info["goal"])
+                    )
             if decision.completion.error is not None:
                 episode.error = decision.completion.error
                 return episode
@@ -123,14 +133,60 @@ async def draft(
     request: EpisodeRequest,
     seed: int,
     slot: int | None = None,
+    lines: bool = False,
 ) -> Episode:
-    """Asks the planner for a blueprint, and executes nothing; the episode is its segment alone."""
+    """Asks the planner for a blueprint, and executes nothing; the episode is its segment alone.
+
+    With `lines` the turn tells which of its tokens write which sub-goal.
+    """
     episode = Episode(request, goal=str(info["goal"]))
     memory = Memory(noise=noise_of(seed, request), slot=slot)
     decision = await planner.draft(memory, observation, info)
-    _append(episode, decision, Segment("planner", request.group), planner.sampling)
+    turn = _append(episode, decision, Segment("planner", request.group), planner.sampling)
+    if lines:
+        turn.lines = lines_of(decision, planner, memory.first, episode.goal)
     episode.error = decision.completion.error
     return episode
+
+
+def lines_of(decision: Decision, planner: Planner, first: str | None, goal: str) -> tuple[int, ...]:
+    """For each token of a written blueprint the place of the sub-goal that it writes.
+
+    A token belongs to the line of text in which it ends, a line's end to its line; a line that
+    holds no sub-goal, such as a tag, gives its tokens -1. Empty where the text is not one sub-goal
+    a line (a JSON list), or could not be read.
+    """
+    decode, blueprint = getattr(decision.context.codec, "decode", None), decision.blueprint
+    if decode is None or blueprint is None or not blueprint.valid:
+        return ()
+    ids = decision.token_ids
+    texts = [str(decode(ids[: n + 1])).rstrip() for n in range(len(ids))] or [""]
+    counts = [0]
+    so_far = ""
+    for line in texts[-1].splitlines(keepends=True):
+        so_far += line
+        read = planner.prompts.read_plan(so_far, first or "", goal)
+        counts.append(len(read) if read.valid else 0)
+    gained = np.diff(counts)
+    if counts[-1] != len(blueprint) or set(gained.tolist()) - {0, 1}:
+        return ()
+    places = [before if more else -1 for before, more in zip(counts, gained, strict=False)]
+    return tuple(places[min(text.count("\n"), len(places) - 1)] for text in texts[: len(ids)])
+
+
+def _key_of(env: gym.Env[Any, Any]) -> str:
+    """The key of the task's state, below a hierarchy and without it.
+
+    Raises:
+        ValueError: The environment has none.
+    """
+    task = getattr(env.unwrapped, "task", env.unwrapped)
+    if not hasattr(task, "state_key"):
+        raise ValueError(
+            f"{type(task).__name__} has no state_key(): make it a himac_envs.TaskEnv, or compare "
+            "what was seen: graph_keys='observation'"
+        )
+    return str(task.state_key())
 
 
 def _planner(agent: HiMACAgent) -> Planner:

@@ -70,6 +70,8 @@ def _segment(row: Mapping[str, Any]) -> Segment:
         made = dict(turn)
         made["output_ids"] = tuple(turn["output_ids"])
         made["old_logprobs"] = tuple(turn["old_logprobs"])
+        made["lines"] = tuple(turn.get("lines", ()))
+        made["token_advantages"] = tuple(turn.get("token_advantages", ()))
         made["allowed"] = tuple(tuple(ids) for ids in turn["allowed"])
         turns.append(Turn(**made))
     return Segment(**{**row, "messages": messages, "turns": turns})

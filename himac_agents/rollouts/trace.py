@@ -143,6 +143,7 @@ def _turn(turn: Turn, budget: _Budget) -> dict[str, Any]:
         "tokens": turn.tokens or None,
         "logprob": _mean_logprob(turn),
         "advantage": None if turn.advantage is None else round(turn.advantage, 4),
+        "token_advantages": [round(a, 4) for a in turn.token_advantages] or None,
         "observation": budget.text(turn.observation) or None,
         "frame": budget.frame(turn.frame),
     }

@@ -47,7 +47,13 @@ class Turn:
         cut: Whether it ended at the limit of its length, not by itself.
         allowed: For each output id what it was drawn from; empty where any id was allowed.
         anchor: The observation that it answered (GiGPO compares turns with the same one).
+        state: The key of the task's state that it answered (`TaskEnv.state_key`), where a method
+            asked for it; else "".
+        lines: For each output id of a blueprint the place of the sub-goal that it writes, -1 for
+            none; empty where that was not asked for, or lines and sub-goals do not match.
         advantage: What it is to be learned with: written once, by the method's credit function.
+        token_advantages: The same for each output id, where a method tells them apart; empty: each
+            has `advantage`, which then is the whole turn's.
         target: What a critic is to say of the state it was written in, where a method has one.
         observation: What the environment answered.
         frame: What the environment then showed, where it shows pictures (see `traces.picture`).
@@ -68,7 +74,10 @@ class Turn:
     invalid: bool = False
     allowed: tuple[tuple[int, ...], ...] = ()
     anchor: str = ""
+    state: str = ""
+    lines: tuple[int, ...] = ()
     advantage: float | None = None
+    token_advantages: tuple[float, ...] = ()
     target: float | None = None
     observation: str = ""
     frame: Any = None
@@ -81,6 +90,11 @@ class Turn:
     def tokens(self) -> int:
         """Tokens that the policy wrote."""
         return len(self.output_ids) if self.written is None else self.written
+
+    @property
+    def teaches(self) -> bool:
+        """Whether any of it has an advantage other than 0."""
+        return bool(self.advantage) or any(self.token_advantages)
 
 
 @dataclass(slots=True)

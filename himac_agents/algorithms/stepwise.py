@@ -1,0 +1,328 @@
+"""Credit by steps: what `himac_agents.algorithms.graphs` computes, made of episodes.
+
+Each function is the credit of a method of the register, and serves the credit benchmark
+(`himac bench credit`) as it serves training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from himac_agents.algorithms import advantages, graphs
+from himac_agents.algorithms.advantages import Floats
+from himac_agents.algorithms.batching import segments_of
+from himac_agents.algorithms.credit import Credit, settled
+from himac_agents.algorithms.graphs import Path
+from himac_agents.config import TrainConfig
+from himac_agents.rollouts.types import Episode, Segment, Turn
+
+# -- flat methods --------------------------------------------------------------------------------
+
+
+def crbc(config: TrainConfig, episodes: Sequence[Episode]) -> list[Floats]:
+    """CRBC: A = w_G A_GRPO + w_S A_S, A_S from the graph of the group's transitions.
+
+    See `graphs.step_credit`; `graph_credit` chooses GraphHCA's, GraphGPO's or the visit averages'
+    step part instead.
+    """
+    whole = _episode_part(config, episodes)
+    found: list[Floats] = [np.zeros(0)] * len(episodes)
+    for members in _groups(episodes):
+        paths = [_path(config, episodes[i], list(episodes[i].turns())) for i in members]
+        for i, part in zip(members, _step_part(config, paths), strict=True):
+            found[i] = whole[i] + config.graph_weight * part
+    return found
+
+
+def hgpo(config: TrainConfig, episodes: Sequence[Episode]) -> list[Floats]:
+    """HGPO: steps compared with those that saw the same, and the same before; `graphs.nested`."""
+    turns = [list(e.turns()) for e in episodes]
+    to_go = []
+    for own in turns:
+        ahead, reverse = 0.0, []
+        for turn in own[::-1]:
+            ahead = turn.reward + config.gigpo_discount * ahead
+            reverse.append(ahead)
+        to_go.append(reverse[::-1])
+    return graphs.nested(
+        to_go,
+        [[turn.anchor for turn in own] for own in turns],
+        [e.request.group for e in episodes],
+        depth=config.hgpo_depth,
+        alpha=config.hgpo_alpha,
+        std=config.advantage_std,
+    )
+
+
+# -- hierarchies ---------------------------------------------------------------------------------
+
+
+def beacon_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
+    """BEACON (arXiv 2605.06078), its milestones the sub-goals that `achieved()` confirms.
+
+    In a segment that achieved its sub-goal r_t = 10 d^{t_k - t}, else 0; among all steps of the
+    executions of one task that are in the same place of the blueprint A_seg = r - mean; then
+    A = A_GRPO + lambda A_seg. The paper takes its milestones from the official walkthrough, a
+    privileged plan; here the planner's own sub-goals are they.
+    """
+    whole = [e for e in episodes if e.error is None]
+    credit = _begun(whole)
+    trajectory = _episode_part(config, whole)
+    owner = [i for i, e in enumerate(whole) for _ in segments_of([e], "executor")]
+    segments = segments_of(whole, "executor")
+    rewards = graphs.milestone_rewards(
+        [len(s.turns) for s in segments],
+        [bool(s.option and s.option["achieved"]) for s in segments],
+        discount=config.milestone_discount,
+    )
+    places = [(s.group, s.index) for s in segments]
+    steps = [place for place, own in zip(places, rewards, strict=True) for _ in own]
+    paid = np.concatenate([np.zeros(0), *rewards])
+    compared = advantages.group_relative(paid, steps, std=False)
+    parts = np.split(compared, np.cumsum([len(own) for own in rewards])[:-1])
+    for i, segment, part in zip(owner, segments, parts, strict=True):
+        credit.give(segment, list(trajectory[i] + config.milestone_weight * part))
+    return credit
+
+
+def graph_executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
+    """This project's: CRBC's system on (state, sub-goal), filled in where it says nothing.
+
+    Over all turns of the executor, `<sub_done>` included, from the first sub-goal through the last:
+    what a sub-goal's end leads to is worth what the next sub-goal is from there.
+
+        A = w_G A_GRPO + w_S A_S             where A_S is not 0
+        A = w_G A_GRPO + w_S (V(s') - V(s))  elsewhere (`graph_fill`)
+
+    s and s' are the states in which the step's sub-goal and the next one begin; behind the last one
+    V is that of the end. With `graph_pays = "reward"` what was paid in between comes on top.
+    """
+    whole = [e for e in episodes if e.error is None]
+    credit = _begun(whole)
+    trajectory = _episode_part(config, whole)
+    for members in _groups(whole):
+        own = [segments_of([whole[i]], "executor") for i in members]
+        paths = [
+            _path(
+                config,
+                whole[i],
+                [turn for segment in segments for turn in segment.turns],
+                [segment.subgoal for segment in segments for _ in segment.turns],
+            )
+            for i, segments in zip(members, own, strict=True)
+        ]
+        parts = _step_part(config, paths)
+        gains = _boundary_gains(config, paths, own)
+        for i, segments, part, gain in zip(members, own, parts, gains, strict=True):
+            if config.graph_fill:
+                longer = np.repeat(gain, [len(segment.turns) for segment in segments])
+                part = np.where(part != 0, part, longer)
+            values = trajectory[i] + config.graph_weight * part
+            for segment in segments:
+                credit.give(segment, list(values[: len(segment.turns)]))
+                values = values[len(segment.turns) :]
+    return credit
+
+
+def graph_planner_credit(
+    config: TrainConfig, plans: Sequence[Episode], runs: Sequence[Episode]
+) -> tuple[Credit, list[float]]:
+    """This project's: each line of a blueprint carries what its sub-goal changed in the value.
+
+    The nodes of the option graph are the states in which sub-goals begin, told apart by whether
+    all before were achieved; its edges are whole sub-goals, not discounted. Line k gets
+
+        A_k = V(s_{k+1}) - V(s_k)    on its own tokens, times w_S (plus w_G A_GRPO on all),
+
+    V behind the last one that of the end. The A_k of a blueprint sum to R - V(s_0), so what a whole
+    blueprint is credited with is divided among its lines. The sub-goals that are still to come are
+    no part of a node: they are what the planner chooses. Lines that were not reached get 0. A
+    blueprint that could not be parsed, or not be read line by line, carries its sum on all tokens
+    (and loses the format penalty).
+    """
+    returns = [
+        run.reward - (0.0 if plan.blueprint_valid else config.format_penalty)
+        for plan, run in zip(plans, runs, strict=True)
+    ]
+    whole = [i for i in range(len(plans)) if not (plans[i].error or runs[i].error)]
+    compared = advantages.group_relative(
+        [returns[i] for i in whole],
+        [plans[i].request.group for i in whole],
+        std=config.advantage_std,
+    )
+    macro = dict(
+        zip(whole, settled(config.episode_weight, "episode_weight") * compared, strict=True)
+    )
+    credit = _begun([runs[i] for i in whole])
+    for members in _groups([plans[i] for i in whole]):
+        places = [whole[m] for m in members]
+        walks = [_options(config, runs[i]) for i in places]
+        graph = graphs.Graph.of([walk for walk, _ in walks])
+        values = graphs.state_values(graph, 1.0) if graph.states else np.zeros(0)
+        gained = graph.reward + graph.next_values(values) - values[graph.state]
+        for i, (_, lines), gains in zip(places, walks, graph.split(gained), strict=True):
+            worth: dict[int, float] = {}
+            for line, gain in zip(lines, gains, strict=True):
+                # Behind the last sub-goal the episode may go on under its number.
+                worth[line] = worth.get(line, 0.0) + float(gain)
+            _give_lines(config, credit, plans[i], worth, float(macro[i]))
+    return credit, returns
+
+
+def _give_lines(
+    config: TrainConfig, credit: Credit, plan: Episode, worth: dict[int, float], macro: float
+) -> None:
+    """Tells the tokens of a blueprint what its lines were worth, by their places."""
+    for segment in segments_of([plan], "planner"):
+        (turn,) = segment.turns
+        total = macro + config.graph_weight * sum(worth.values())
+        tokens = [macro + config.graph_weight * worth.get(line, 0.0) for line in turn.lines]
+        if not plan.blueprint_valid:
+            total -= config.graph_weight * config.format_penalty
+        credit.give_tokens(segment, total, tokens if plan.blueprint_valid else ())
+
+
+def _options(config: TrainConfig, run: Episode) -> tuple[Path, list[int]]:
+    """An execution as a path over sub-goals, and the place of each in the blueprint."""
+    segments = segments_of([run], "executor")
+    keys = _keys(config, [segment.turns[0] for segment in segments], run)
+    states: list[Hashable] = []
+    clean = True
+    for key, segment in zip(keys, segments, strict=True):
+        states.append((key, clean))
+        clean = clean and not (segment.option and segment.option["achieved"] is False)
+    rewards = [sum(turn.reward for turn in segment.turns) for segment in segments]
+    end = _end(config, run)
+    path = Path(states, [segment.subgoal for segment in segments], end, _paid(config, rewards))
+    return path, [segment.index for segment in segments]
+
+
+# -- parts ---------------------------------------------------------------------------------------
+
+
+def _begun(episodes: Sequence[Episode]) -> Credit:
+    returns, groups = [e.reward for e in episodes], [e.request.group for e in episodes]
+    return Credit(metrics={"dead_groups": advantages.dead_groups(returns, groups)})
+
+
+def _groups(episodes: Sequence[Episode]) -> list[list[int]]:
+    """The places of the episodes of each group."""
+    found: dict[int, list[int]] = {}
+    for i, episode in enumerate(episodes):
+        found.setdefault(episode.request.group, []).append(i)
+    return list(found.values())
+
+
+def _episode_part(config: TrainConfig, episodes: Sequence[Episode]) -> Floats:
+    """w_G A_GRPO, one for each episode."""
+    weight = settled(config.episode_weight, "episode_weight")
+    returns, groups = [e.reward for e in episodes], [e.request.group for e in episodes]
+    return weight * advantages.group_relative(returns, groups, std=config.advantage_std)
+
+
+def _discount(config: TrainConfig) -> float:
+    if config.graph_discount is not None:
+        return config.graph_discount
+    return 0.95 if config.graph_credit == "hindsight" else 0.98
+
+
+def _step_part(config: TrainConfig, paths: Sequence[Path]) -> list[Floats]:
+    return graphs.step_credit(
+        paths,
+        kind=config.graph_credit,
+        discount=_discount(config),
+        sigma=settled(config.graph_sigma, "graph_sigma"),
+    )
+
+
+def _end(config: TrainConfig, episode: Episode) -> float:
+    """What the end of an episode is worth: with rewards counted on the way, nothing more."""
+    return float(episode.success) if config.graph_pays == "success" else 0.0
+
+
+def _paid(config: TrainConfig, rewards: list[float]) -> list[float]:
+    return rewards if config.graph_pays == "reward" else []
+
+
+def _path(
+    config: TrainConfig,
+    episode: Episode,
+    turns: Sequence[Turn],
+    subgoals: Sequence[str] | None = None,
+) -> Path:
+    """Turns as a path; states are told apart by the sub-goal too, where there are any."""
+    keys = _keys(config, turns, episode)
+    states = keys if subgoals is None else list(zip(keys, subgoals, strict=True))
+    rewards = _paid(config, [turn.reward for turn in turns])
+    return Path(states, [turn.action for turn in turns], _end(config, episode), rewards)
+
+
+def _boundary_gains(
+    config: TrainConfig, paths: Sequence[Path], segments: Sequence[Sequence[Segment]]
+) -> list[Floats]:
+    """For each episode, by sub-goal, what it changed in the value of the state."""
+    graph = graphs.Graph.of(paths)
+    values = graphs.state_values(graph, _discount(config)) if graph.states else np.zeros(0)
+    found = []
+    own = zip(
+        graph.split(values[graph.state]), graph.split(graph.reward), paths, segments, strict=True
+    )
+    for seen, rewards, path, parts in own:
+        starts = np.cumsum([0, *(len(part.turns) for part in parts)])
+        at = [*seen[starts[:-1]], path.end]
+        paid = [rewards[a:b].sum() for a, b in pairwise(starts)]
+        found.append(np.diff(at) + np.asarray(paid))
+    return found
+
+
+def _keys(config: TrainConfig, turns: Sequence[Turn], episode: Episode) -> list[Hashable]:
+    """What makes each turn's state the same as another's; see `graph_keys`.
+
+    Raises:
+        ValueError: The states were not noted.
+    """
+    return _KEYS[config.graph_keys](turns, episode)
+
+
+def _by_state(turns: Sequence[Turn], episode: Episode) -> list[Hashable]:
+    if any(not turn.state for turn in turns):
+        raise ValueError(
+            "a turn has no state key: play with collect(..., state_keys=True) (a method does so "
+            "whose parts say state_keys=True), or compare what was seen: graph_keys='observation'"
+        )
+    return [turn.state for turn in turns]
+
+
+def _by_observation(turns: Sequence[Turn], episode: Episode) -> list[Hashable]:
+    return [turn.anchor for turn in turns]
+
+
+@dataclass(frozen=True, slots=True)
+class _History:
+    """All that was seen and done before: equal where both are."""
+
+    seen: tuple[str, ...]
+    done: tuple[str, ...]
+
+
+def _by_history(turns: Sequence[Turn], episode: Episode) -> list[Hashable]:
+    found: list[Hashable] = []
+    seen: tuple[str, ...] = ()
+    done: tuple[str, ...] = ()
+    for turn in episode.turns():
+        seen = (*seen, turn.anchor)
+        if len(found) < len(turns) and turn is turns[len(found)]:
+            found.append(_History(seen, done))
+        done = (*done, turn.action)
+    return found
+
+
+_KEYS: dict[str, Callable[[Sequence[Turn], Episode], list[Hashable]]] = {
+    "state": _by_state,
+    "observation": _by_observation,
+    "history": _by_history,
+}

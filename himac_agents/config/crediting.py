@@ -1,0 +1,82 @@
+"""The settings of credit by steps: graphs of states, milestones, nested histories.
+
+The formulas are in `himac_agents.algorithms.graphs`, what is made of episodes in
+`himac_agents.algorithms.stepwise`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from himac_agents.config.setting import section, setting
+
+
+@section
+class CreditSettings:
+    """Credit by steps."""
+
+    graph_credit: Literal["system", "visits", "hindsight", "distance"] = setting(
+        "system",
+        'How a step is judged in the graph of its group\'s transitions: "system" (CRBC: values '
+        'are solved for), "visits" (means of returns to go, K = 0), "hindsight" (GraphHCA) or '
+        '"distance" (GraphGPO).',
+        "learning",
+    )
+    graph_keys: Literal["state", "observation", "history"] = setting(
+        "state",
+        'What makes two steps of a group steps from one state: the environment\'s "state" key '
+        '(more than the agent sees), the "observation", or the whole "history" of observations '
+        "and commands.",
+        "learning",
+    )
+    graph_discount: float | None = setting(
+        None,
+        'What a step later is worth in the graph. None: 0.98, and 0.95 with "hindsight".',
+        "learning",
+        least=0,
+        most=1,
+    )
+    graph_pays: Literal["success", "reward"] = setting(
+        "success",
+        'What the graph counts: "success" (1 at a solved end, as the papers do) or the '
+        '"reward" of every step, where tasks are won in parts.',
+        "learning",
+    )
+    graph_sigma: bool | None = setting(
+        None,
+        "Divide a step's credit by its state's deviation. None: the method's own.",
+        "learning",
+    )
+    graph_weight: float = setting(5.0, "The weight of the graph's credit.", "learning", least=0)
+    episode_weight: float | None = setting(
+        None,
+        "The weight of the whole episode's advantage (GRPO's) beside the graph's credit. None: the "
+        "method's own.",
+        "learning",
+        least=0,
+    )
+    graph_fill: bool = setting(
+        True,
+        '"himac-graph": where a step has no credit of its own, it gets what its sub-goal changed '
+        "in the value of the state.",
+        "learning",
+    )
+    milestone_discount: float = setting(
+        0.95,
+        '"beacon": what a step further from the milestone is worth of one nearer.',
+        "learning",
+        least=0,
+        most=1,
+    )
+    milestone_weight: float = setting(
+        1.0, '"beacon": the weight of the milestones beside the episode.', "learning", least=0
+    )
+    hgpo_depth: int = setting(
+        2, '"hgpo": how many observations back steps are compared.', "learning", least=0
+    )
+    hgpo_alpha: float = setting(
+        1.0,
+        '"hgpo": a history of k more observations weighs (k + 1) to this power.',
+        "learning",
+        least=0,
+    )
