@@ -17,6 +17,7 @@ from rich.markup import escape
 
 from himac_agents.cli import (
     bench,
+    credit,
     data,
     demos,
     doctor,
@@ -89,6 +90,8 @@ def _run(args: list[str]) -> int:
         return train.main(args[1:])
     if args[:2] == ["bench", "methods"]:
         return study.main(args[2:])
+    if args[:2] == ["bench", "credit"]:
+        return credit.main(args[2:])
     if args[:1] == ["data"]:
         return data.main(args[1:])
     if args[:1] == ["model"]:

@@ -27,7 +27,8 @@ def run(
 ) -> int:
     """Measure speed against the original, interleaved in one run (CPU time, median of 5).
 
-    `himac bench methods` compares what methods learn instead: see `himac bench methods --help`.
+    `himac bench methods` compares what methods learn instead: see `himac bench methods --help`;
+    `himac bench credit` how far their credit is from the truth.
 
     Args:
         name: alfworld, webshop, sokoban (or an id of theirs), or train (beside TRL).
@@ -36,7 +37,9 @@ def run(
     """
     name = registry.benchmark_of(name) or name
     if name not in BENCHES:
-        raise ValueError(f"no benchmark {name!r}: choose one of {', '.join(BENCHES)}, methods")
+        raise ValueError(
+            f"no benchmark {name!r}: choose one of {', '.join(BENCHES)}, methods, credit"
+        )
     figures = importlib.import_module(BENCHES[name]).run(quick=quick)
     if output is not None:
         output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

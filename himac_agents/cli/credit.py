@@ -1,0 +1,47 @@
+"""``himac bench credit``: estimators of advantages against the true ones, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure how far each method's credit is from the true advantages of frozen policies."""
+
+    size: str = "small"
+    """How much is measured: "tiny", "small" or "full"."""
+    out: Path | None = None
+    """Folder of the figures (default: runs/credit-SIZE); what is there already is kept."""
+    envs: tuple[str, ...] = ()
+    """Only these: alfworld, long, sokoban, alfworld-official."""
+    official: Path | None = None
+    """A folder with ALFWorld's official games, which are then measured too."""
+    jobs: int = 2
+    """Cells at a time, each a process of one thread."""
+    seed: int = 0
+    """Of tasks, episodes, decisions and continuations."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Run the command from its arguments."""
+    return run(tyro.cli(Options, args=list(args), prog="himac bench credit"))
+
+
+def run(options: Options) -> int:
+    """Measure, and print the table."""
+    from himac_agents.experiments.credit.run import cells, table
+    from himac_agents.experiments.credit.run import run as measured
+
+    console = Console(stderr=True, highlight=False)
+    out = options.out or Path("runs") / f"credit-{options.size}"
+    wanted = cells(options.size, options.envs, options.official, options.seed)
+    done = measured(wanted, out, jobs=options.jobs, say=console.print)
+    print(table(done), end="")
+    console.print(f"figures: {out}")
+    return 0

@@ -1,0 +1,1 @@
+"""The credit benchmark: how far estimates of advantages are from the true ones."""

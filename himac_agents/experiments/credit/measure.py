@@ -1,0 +1,218 @@
+"""One cell: a frozen policy on some tasks, the true advantages, and what estimators make of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from himac_agents.agents.agent import Executor, HiMACAgent
+from himac_agents.experiments.credit.estimators import ESTIMATORS, Estimator
+from himac_agents.experiments.credit.policy import Scripted, Simulator, Strength
+from himac_agents.policies import noise
+from himac_agents.rollouts.collect import collect
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.types import Episode, EpisodeRequest, Turn
+from himac_envs.hierarchy import HierarchicalEnv
+
+#: A decision matters where its true advantage is larger.
+MATTERS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured in a cell.
+
+    Attributes:
+        tasks: Tasks, drawn from the training split.
+        groups: Independent groups of episodes a task.
+        episodes: Episodes in a group: estimators are told of the first n of each, n in turn.
+        decisions: Decisions a task whose truth is found, from the first episodes of all groups.
+        continuations: Continuations for each of V and Q.
+    """
+
+    tasks: int = 24
+    groups: int = 4
+    episodes: tuple[int, ...] = (8, 16, 32)
+    decisions: int = 48
+    continuations: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A decision whose true advantage is known.
+
+    Attributes:
+        group, episode, turn: Where it was made.
+        truth: Q - V, of solving the task within the steps that were left.
+    """
+
+    group: int
+    episode: int
+    turn: int
+    truth: float
+
+
+def measure(
+    make: Callable[[], HierarchicalEnv],
+    strength: Strength,
+    size: Size,
+    *,
+    seed: int = 0,
+    estimators: Mapping[str, Estimator] = ESTIMATORS,
+) -> dict[str, Any]:
+    """Measures a cell.
+
+    The blueprint of a task is the oracle's and the same in all of its groups, as in phase B. For
+    each task and estimator sums are kept from which `scores` makes figures and intervals.
+
+    Args:
+        make: Makes the environment.
+        strength: The policy's.
+        size: How much.
+        seed: Of tasks, episodes, decisions and continuations.
+        estimators: What is compared.
+
+    Returns:
+        JSON values: `success`, `env_steps` (an episode), `decisions`, `tasks`, and by number of
+        episodes and estimator the sums of each task.
+    """
+    policy = Scripted(strength, seed)
+    agent = HiMACAgent(None, Executor(policy))
+    pool = EnvPool(make, 1)
+    simulator = Simulator(make(), policy)
+    ids = list(simulator.env.task_ids())
+    chosen = noise.generator(seed, "tasks").permutation(len(ids))[: size.tasks]
+    found: dict[str, dict[str, list[list[float]]]] = {
+        str(n): {name: [] for name in estimators} for n in size.episodes
+    }
+    successes, steps, truths = [], [], []
+    for task_id in (ids[int(i)] for i in sorted(chosen)):
+        groups = _played(agent, pool, task_id, size, seed)
+        decisions = _truths(simulator, groups, size, noise.key(seed, "truth", task_id))
+        policy.forget()
+        episodes = [e for group in groups for e in group]
+        successes.append(float(np.mean([e.success for e in episodes])))
+        steps.append(float(np.mean([e.steps for e in episodes])))
+        truths += [d.truth for d in decisions]
+        for n in size.episodes:
+            told = [group[:n] for group in groups]
+            for name, estimator in estimators.items():
+                estimator.credit([e for group in told for e in group])
+                found[str(n)][name].append(_sums(told, decisions))
+    return {
+        "strength": asdict(strength),
+        "size": asdict(size),
+        "seed": seed,
+        "success": float(np.mean(successes)),
+        "env_steps": float(np.mean(steps)),
+        "tasks": len(successes),
+        "decisions": len(truths),
+        "matter": int((np.abs(truths) > MATTERS).sum()),
+        "sums": found,
+    }
+
+
+def _played(
+    agent: HiMACAgent, pool: EnvPool, task_id: str, size: Size, seed: int
+) -> list[list[Episode]]:
+    env = pool[0].unwrapped
+    assert isinstance(env, HierarchicalEnv)
+    env.reset(options={"task_id": task_id})
+    blueprint = env.oracle_blueprint()
+    most = max(size.episodes)
+    requests = [
+        EpisodeRequest(task_id, group, group * most + k, blueprint)
+        for group in range(size.groups)
+        for k in range(most)
+    ]
+    played = collect(agent, pool, requests, seed=noise.key(seed, "episodes"), state_keys=True)
+    if broken := next((e.error for e in played if e.error), None):
+        raise RuntimeError(f"{task_id}: {broken}")
+    return [played[i : i + most] for i in range(0, len(played), most)]
+
+
+def _truths(
+    simulator: Simulator, groups: Sequence[Sequence[Episode]], size: Size, seed: int
+) -> list[Decision]:
+    """The true advantages of some decisions, by playing on from where they were made."""
+    first = min(size.episodes)
+    places = [
+        (g, e, t)
+        for g, group in enumerate(groups)
+        for e, episode in enumerate(group[:first])
+        for t in range(sum(1 for _ in episode.turns()))
+    ]
+    rng = random.Random(seed)
+    chosen = sorted(rng.sample(places, min(size.decisions, len(places))))
+    wanted: dict[tuple[int, int], list[int]] = {}
+    for g, e, t in chosen:
+        wanted.setdefault((g, e), []).append(t)
+    blueprint = groups[0][0].blueprint
+    assert blueprint is not None
+    root = simulator.begin(groups[0][0].request.task_id, blueprint)
+    found = []
+    for (g, e), turns in wanted.items():
+        node, left = root, simulator.limit
+        for t, turn in enumerate(groups[g][e].turns()):
+            assert not isinstance(node, bool)
+            after, steps = simulator.follow(node, turn.action)
+            if t in turns:
+                value = simulator.success(node, left, size.continuations, rng)
+                gained = simulator.success(after, left - steps, size.continuations, rng)
+                found.append(Decision(g, e, t, gained - value))
+            if t >= turns[-1]:
+                break
+            node, left = after, left - steps  # type: ignore[assignment]
+    return found
+
+
+#: What is summed for each task: of decisions, truths y and estimates x, ...
+SUMS = (
+    "n", "x", "y", "xx", "yy", "xy", "matter", "right", "repeated", "var", "mean_xx", "mean_xy",
+    "mean_yy",
+)  # fmt: skip
+
+
+def _sums(groups: Sequence[Sequence[Episode]], decisions: Sequence[Decision]) -> list[float]:
+    """A task's sums for an estimator that has just told the turns their advantages; see `SUMS`.
+
+    The last ones are over the decisions that were made in several groups: the variance between
+    groups of the estimate (its mean within each), and what the bias is found from.
+    """
+    turns = [[list(episode.turns()) for episode in group] for group in groups]
+    x = np.asarray([turns[d.group][d.episode][d.turn].advantage for d in decisions], np.float64)
+    y = np.asarray([d.truth for d in decisions], np.float64)
+    matter = np.abs(y) > MATTERS
+    # No answer is as good as a coin.
+    right = np.where(x == 0, 0.5, np.sign(x) == np.sign(y))
+    found = [len(x), x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()]
+    found += [matter.sum(), right[matter].sum()]
+    told: dict[tuple[str, str, int], dict[int, list[float]]] = {}
+    for g, group in enumerate(groups):
+        for episode in group:
+            for segment in episode.segments:
+                for turn in segment.turns:
+                    key = (turn.state, turn.action, segment.index)
+                    told.setdefault(key, {}).setdefault(g, []).append(turn.advantage or 0.0)
+    rows = []
+    for decision in decisions:
+        episode = groups[decision.group][decision.episode]
+        means = [float(np.mean(v)) for v in told[_key(episode, decision.turn)].values()]
+        if len(means) > 1:
+            rows.append((np.var(means, ddof=1), np.mean(means), decision.truth))
+    table: NDArray[np.float64] = np.asarray(rows, np.float64).reshape(-1, 3)
+    spread, mean, truth = table.T
+    found += [len(table), spread.sum()]
+    found += [(mean * mean).sum(), (mean * truth).sum(), (truth * truth).sum()]
+    return [float(value) for value in found]
+
+
+def _key(episode: Episode, number: int) -> tuple[str, str, int]:
+    own: list[tuple[Turn, int]] = [(t, s.index) for s in episode.segments for t in s.turns]
+    turn, index = own[number]
+    return turn.state, turn.action, index

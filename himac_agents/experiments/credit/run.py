@@ -1,0 +1,245 @@
+"""The benchmark as a whole: cells in parallel, resumable, a table and a figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from himac_agents.experiments.credit import scores
+from himac_agents.experiments.credit.estimators import ESTIMATORS
+from himac_agents.experiments.credit.measure import Size, measure
+from himac_agents.experiments.credit.policy import Strength
+from himac_agents.files import write_atomically
+from himac_agents.reports.charts import Mark, Row, interval_chart
+from himac_envs.hierarchy import HierarchicalEnv
+
+#: Id and arguments of each environment; the official games are added where a folder is given.
+ENVS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "alfworld": ("HiMAC-ALFWorld-v0", {"data": "generated"}),
+    "long": ("HiMAC-ALFWorld-Long-v0", {"horizon": 40}),
+    # A push around a corner cannot be planned anew on its way, as this policy does at each step.
+    "sokoban": ("HiMAC-Sokoban-v0", {"straight": True}),
+}
+OFFICIAL = "alfworld-official"
+
+_HOUSE = {"weak": Strength(0.45, 0.1), "half": Strength(0.3, 0.1), "strong": Strength(0.15, 0.05)}
+#: The frozen policies of each environment.
+STRENGTHS: Mapping[str, Mapping[str, Strength]] = {
+    "alfworld": _HOUSE,
+    OFFICIAL: _HOUSE,
+    "long": _HOUSE,
+    "sokoban": {
+        "weak": Strength(0.6, 0.05), "half": Strength(0.4, 0.03), "strong": Strength(0.2, 0.02)
+    },
+}  # fmt: skip
+SIZES: Mapping[str, Size] = {
+    "full": Size(),
+    "small": Size(6, 2, (8, 16), 12, 200),
+    "tiny": Size(2, 2, (4,), 4, 20),
+}
+
+#: The kill criterion: the first must get more signs right than the second.
+CANDIDATE, BASELINE = "himac-graph", "himac-option"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One environment with one policy, as a process of its own can measure it.
+
+    Attributes:
+        env, strength: Names.
+        env_id, kwargs: What is made.
+        policy: The policy.
+        size, seed: See `measure`.
+    """
+
+    env: str
+    strength: str
+    env_id: str
+    kwargs: dict[str, Any]
+    policy: Strength
+    size: Size
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its file's."""
+        return f"{self.env}-{self.strength}"
+
+    def measured(self) -> dict[str, Any]:
+        """Its figures."""
+
+        def make() -> HierarchicalEnv:
+            env = gym.make(self.env_id, **self.kwargs).unwrapped
+            assert isinstance(env, HierarchicalEnv)
+            return env
+
+        return {**measure(make, self.policy, self.size, seed=self.seed), **self.settings()}
+
+    def settings(self) -> dict[str, Any]:
+        """What its figures follow from, but for the programs."""
+        return json.loads(json.dumps({"cell": asdict(self), "estimators": list(ESTIMATORS)}))  # type: ignore[no-any-return]
+
+
+def cells(
+    size: str, envs: Sequence[str] = (), official: Path | None = None, seed: int = 0
+) -> list[Cell]:
+    """The cells of a size.
+
+    Args:
+        size: One of `SIZES`.
+        envs: Only these; none: all that there is data for.
+        official: A folder with ALFWorld's official games.
+        seed: Of everything.
+
+    Raises:
+        ValueError: There is no such size or environment.
+    """
+    known = dict(ENVS)
+    if official is not None:
+        known[OFFICIAL] = ("HiMAC-ALFWorld-v0", {"data": str(official)})
+    if size not in SIZES:
+        raise ValueError(f"size={size!r}: choose one of {', '.join(SIZES)}")
+    if strange := [name for name in envs if name not in known]:
+        raise ValueError(
+            f"no environment {strange[0]!r}: choose among {', '.join(known)}"
+            + ("" if official else f" ({OFFICIAL} needs its games: --official FOLDER)")
+        )
+    return [
+        Cell(env, name, *known[env], policy, SIZES[size], seed)
+        for env in (envs or known)
+        for name, policy in STRENGTHS[env].items()
+    ]
+
+
+def run(
+    wanted: Sequence[Cell],
+    out: Path,
+    *,
+    jobs: int = 2,
+    say: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Measures what is not there yet, and writes the table and the figure.
+
+    Args:
+        wanted: The cells.
+        out: Folder of one JSON file a cell, `credit.md` and `credit.svg`.
+        jobs: Processes; 1 measures here.
+        say: Told of each cell that is done.
+
+    Returns:
+        The cells' figures, in order.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for cell in wanted:
+        path = out / f"{cell.name}.json"
+        if path.is_file():
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if all(known.get(key) == value for key, value in cell.settings().items()):
+                found[cell.name] = known
+
+    def keep(cell: Cell, figures: dict[str, Any]) -> None:
+        found[cell.name] = figures
+        write_atomically(out / f"{cell.name}.json", json.dumps(figures) + "\n")
+        say(f"{cell.name}: success {figures['success']:.2f}, {figures['matter']} decisions matter")
+
+    missing = [cell for cell in wanted if cell.name not in found]
+    if jobs == 1:
+        for cell in missing:
+            keep(cell, cell.measured())
+    elif missing:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            waiting = {pool.submit(cell.measured): cell for cell in missing}
+            for future in as_completed(waiting):
+                keep(waiting[future], future.result())
+    done = [found[cell.name] for cell in wanted]
+    write_atomically(out / "credit.md", table(done))
+    write_atomically(out / "credit.svg", figure(done))
+    return done
+
+
+def pooled(done: Sequence[Mapping[str, Any]], episodes: str, name: str) -> list[list[float]]:
+    """The sums of an estimator over all tasks of all cells; its scale is made common first.
+
+    An estimator's numbers mean something in one cell only: they are divided by their root mean
+    square there.
+    """
+    rows = []
+    for cell in done:
+        sums = cell["sums"][episodes][name]
+        square, count = sum(row[3] for row in sums), sum(row[0] for row in sums)
+        scale = (square / count) ** 0.5 if square else 1.0
+        for row in sums:
+            n, x, y, xx, yy, xy, matter, right, repeated, var, mxx, mxy, myy = row
+            rows.append([
+                n, x / scale, y, xx / scale**2, yy, xy / scale, matter, right, repeated,
+                var / scale**2, mxx / scale**2, mxy / scale, myy,
+            ])  # fmt: skip
+    return rows
+
+
+def verdict(done: Sequence[Mapping[str, Any]], episodes: str) -> tuple[scores.Score, bool]:
+    """The kill criterion: how many more signs the candidate gets right, and whether it passes."""
+    gain = scores.difference(
+        "sign accuracy", pooled(done, episodes, CANDIDATE), pooled(done, episodes, BASELINE)
+    )
+    return gain, gain.low > 0
+
+
+def table(done: Sequence[Mapping[str, Any]]) -> str:
+    """All figures as Markdown: policies, estimators over all cells, and each cell's signs."""
+    sizes = [str(n) for n in done[0]["cell"]["size"]["episodes"]]
+    lines = ["| environment | policy | success | steps | tasks | decisions | that matter |"]
+    lines += ["|---|---|--:|--:|--:|--:|--:|"]
+    for cell in done:
+        own = cell["cell"]
+        lines.append(
+            f"| {own['env']} | {own['strength']} | {cell['success']:.2f} | "
+            f"{cell['env_steps']:.1f} | {cell['tasks']} | {cell['decisions']} | {cell['matter']} |"
+        )
+    for n in sizes:
+        lines += ["", f"All cells, groups of {n} episodes:", ""]
+        lines += [f"| estimator | {' | '.join(scores.FIGURES)} |"]
+        lines += ["|---|" + "--:|" * len(scores.FIGURES)]
+        for name in done[0]["sums"][n]:
+            sums = pooled(done, n, name)
+            told = [str(scores.figure(figure, sums)) for figure in scores.FIGURES]
+            lines.append(f"| {name} | {' | '.join(told)} |")
+        gain, passed = verdict(done, n)
+        lines += ["", f"Signs, {CANDIDATE} minus {BASELINE}, paired by task: {gain}: "
+                  f"the kill criterion is {'passed' if passed else 'not passed'}."]  # fmt: skip
+    last = sizes[-1]
+    names = [f"{cell['cell']['env']} {cell['cell']['strength']}" for cell in done]
+    lines += ["", f"Sign accuracy by cell, groups of {last}:", ""]
+    lines += [f"| estimator | {' | '.join(names)} |", "|---|" + "--:|" * len(names)]
+    for name in done[0]["sums"][last]:
+        told = [str(scores.figure("sign accuracy", cell["sums"][last][name])) for cell in done]
+        lines.append(f"| {name} | {' | '.join(told)} |")
+    return "\n".join(lines) + "\n"
+
+
+def figure(done: Sequence[Mapping[str, Any]]) -> str:
+    """Sign accuracy by environment (all policies together) at the largest groups, as an SVG."""
+    last = str(done[0]["cell"]["size"]["episodes"][-1])
+    rows: list[Row] = []
+    for env in dict.fromkeys(cell["cell"]["env"] for cell in done):
+        rows.append(Row(env, heading=True))
+        own = [cell for cell in done if cell["cell"]["env"] == env]
+        for name in done[0]["sums"][last]:
+            score = scores.figure("sign accuracy", pooled(own, last, name))
+            colour = 1 if name.startswith(CANDIDATE) else 0
+            rows.append(Row(name, [Mark(name, 0.0, score.value, score.low, score.high, colour)]))
+    return interval_chart(
+        rows,
+        title=f"Signs that are right, groups of {last} episodes",
+        x_label="share of the decisions that matter",
+        row_height=20,
+        standalone=True,
+    )

@@ -1,0 +1,195 @@
+"""The credit benchmark, where the true values are known by dynamic programming."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toy import FruitEnv
+
+import himac_agents.experiments.credit.run as bench
+from himac_agents.agents.agent import Executor, HiMACAgent
+from himac_agents.cli import app
+from himac_agents.experiments.credit import scores
+from himac_agents.experiments.credit.estimators import ESTIMATORS
+from himac_agents.experiments.credit.measure import SUMS, Size, _played, _truths, measure
+from himac_agents.experiments.credit.policy import Scripted, Simulator, Strength
+from himac_agents.rollouts.pool import EnvPool
+from himac_envs.hierarchy import HierarchicalEnv
+
+STRENGTH = Strength(0.5, 0.1)
+LIMIT = 7
+
+
+def _make() -> HierarchicalEnv:
+    return HierarchicalEnv(FruitEnv(max_steps=LIMIT))
+
+
+def _exact(task_id: str) -> Any:
+    """V by dynamic programming over the environment itself, its step limit included."""
+    env, policy = _make(), Scripted(STRENGTH)
+    env.reset(options={"task_id": task_id})
+    *_, info = env.step(env.oracle_blueprint().action())
+    states: dict[tuple[str, int], tuple[Any, dict[str, Any]]] = {}
+
+    def note(info: dict[str, Any]) -> tuple[str, int]:
+        key = (env.state_key(), int(info["step"]))
+        states.setdefault(key, (env.snapshot(), info))
+        return key
+
+    @cache
+    def follow(key: tuple[str, int], command: str) -> float:
+        env.restore(states[key][0])
+        *_, terminated, truncated, info = env.step(command)
+        if terminated or truncated:
+            return float(info["won"])
+        return value(note(info))
+
+    @cache
+    def value(key: tuple[str, int]) -> float:
+        env.restore(states[key][0])
+        commands, chances = policy.choices(env, states[key][1]["admissible"])
+        assert sum(chances) == pytest.approx(1.0)
+        return sum(p * follow(key, c) for c, p in zip(commands, chances, strict=True))
+
+    return note(info), value, follow
+
+
+@pytest.mark.parametrize("number", [0, 3, 7])
+def test_continuations_find_the_value_of_dynamic_programming(number: int) -> None:
+    task_id = FruitEnv().task_ids()[number]
+    root, value, follow = _exact(task_id)
+    simulator = Simulator(_make(), Scripted(STRENGTH))
+    simulator.env.reset(options={"task_id": task_id})
+    start = simulator.begin(task_id, simulator.env.oracle_blueprint())
+    rng = random.Random(number)
+    found = simulator.success(start, simulator.limit, 4000, rng)
+    assert found == pytest.approx(value(root), abs=0.04)
+    for place, command in enumerate(start.commands):
+        after, steps = simulator.step(start, place)
+        assert steps == (command != "<sub_done>")
+        gained = simulator.success(after, simulator.limit - steps, 4000, rng)
+        assert gained == pytest.approx(follow(root, command), abs=0.04)
+    assert 0.02 < value(root) < 0.98  # else anything would have been found
+
+
+def test_the_truths_are_those_of_dynamic_programming() -> None:
+    task_id = FruitEnv().task_ids()[3]
+    size = Size(1, 2, (4,), 8, 4000)
+    policy = Scripted(STRENGTH)
+    agent = HiMACAgent(None, Executor(policy))
+    groups = _played(agent, EnvPool(_make, 1), task_id, size, 0)
+    decisions = _truths(Simulator(_make(), policy), groups, size, 5)
+    assert len(decisions) == 8
+    root, value, follow = _exact(task_id)
+    value(root)  # every state that can be reached is known from here on
+    env = _make()
+    for decision in decisions:
+        episode = groups[decision.group][decision.episode]
+        turns = list(episode.turns())
+        env.reset(options={"task_id": task_id})
+        *_, info = env.step(episode.blueprint.action())  # type: ignore[union-attr]
+        for turn in turns[: decision.turn]:
+            *_, info = env.step(turn.action)
+        key = (env.state_key(), int(info["step"]))
+        truth = follow(key, turns[decision.turn].action) - value(key)
+        assert decision.truth == pytest.approx(truth, abs=0.05)
+
+
+def test_episodes_follow_the_probabilities_that_the_simulator_uses() -> None:
+    task_id = FruitEnv().task_ids()[3]
+    policy = Scripted(STRENGTH)
+    agent = HiMACAgent(None, Executor(policy))
+    groups = _played(agent, EnvPool(_make, 1), task_id, Size(1, 1, (200,)), 0)
+    root, value, _ = _exact(task_id)
+    won = np.mean([e.success for e in groups[0]])
+    assert won == pytest.approx(value(root), abs=0.1)
+    simulator = Simulator(_make(), policy)
+    node = simulator.begin(task_id, groups[0][0].blueprint)  # type: ignore[arg-type]
+    first = [next(e.turns()).action for e in groups[0]]
+    chances = np.diff([0.0, *node.reach])
+    for command, chance in zip(node.commands, chances, strict=True):
+        assert np.mean([c == command for c in first]) == pytest.approx(chance, abs=0.1)
+    with pytest.raises(ValueError):
+        simulator.follow(node, "no such command")
+
+
+def test_with_many_episodes_the_graph_finds_the_truth_and_grpo_does_not() -> None:
+    found = measure(_make, STRENGTH, Size(4, 2, (8, 96), 24, 1000), seed=1)
+    assert found["tasks"] == 4 and found["matter"] > 20
+    many, few = found["sums"]["96"], found["sums"]["8"]
+    sign = {name: scores.figure("sign accuracy", many[name]).value for name in ESTIMATORS}
+    assert sign["himac-graph"] > 0.85 > 0.75 > sign["grpo"] > 0.4
+    assert sign["himac"] == sign["grpo"]
+    assert scores.figure("correlation", many["himac-graph, no fill"]).value > 0.8
+    assert scores.figure("cosine", many["himac-graph, no fill"]).value > 0.8
+    graph = few["himac-graph, no fill"], many["himac-graph, no fill"]
+    for name in ("bias", "deviation"):  # both shrink
+        assert scores.figure(name, graph[1]).value < scores.figure(name, graph[0]).value
+    assert measure(_make, STRENGTH, Size(1, 1, (2,), 2, 10)) == measure(
+        _make, STRENGTH, Size(1, 1, (2,), 2, 10)
+    )
+
+
+def _row(**values: float) -> list[float]:
+    return [values.get(name, 0.0) for name in SUMS]
+
+
+def test_figures_by_hand() -> None:
+    # Truths .2, -.2; estimates 1, -1 in both of two groups, and once 3 instead of 1.
+    rows = [
+        _row(n=2, x=0, y=0, xx=2, yy=0.08, xy=0.4, matter=2, right=2, repeated=2, var=2.0,
+             mean_xx=2, mean_xy=0.4, mean_yy=0.08)
+    ]  # fmt: skip
+    told = {name: scores.figure(name, rows).value for name in scores.FIGURES}
+    assert told["sign accuracy"] == told["correlation"] == told["cosine"] == pytest.approx(1.0)
+    # c = .4 / 2 = .2: no bias; the mean variance 1 becomes .2^2.
+    assert told["bias"] == pytest.approx(0.0) and told["deviation"] == pytest.approx(0.2)
+    nothing = scores.figure("sign accuracy", [_row(n=3)])
+    assert str(nothing) == "-"
+    half = [_row(matter=2, right=1), _row(matter=2, right=2)]
+    score = scores.figure("sign accuracy", half)
+    assert (score.value, score.low, score.high) == (0.75, 0.5, 1.0)
+    same = scores.difference("sign accuracy", half, half)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_the_command_resumes_and_writes_table_and_figure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "ENVS", {"sokoban": ("fruit_runs:Fruit-v0", {})})
+    args = ["bench", "credit", "--size", "tiny", "--jobs", "1"]
+    args += ["--out", str(tmp_path)]
+    assert app.main(args) == 0
+    page = capsys.readouterr().out
+    assert "| sokoban | weak |" in page and "the kill criterion is" in page
+    assert all(f"| {name} |" in page for name in ESTIMATORS)
+    assert (tmp_path / "credit.md").read_text() == page
+    assert (tmp_path / "credit.svg").read_text().startswith("<svg")
+
+    def refuse(cell: bench.Cell) -> dict[str, Any]:
+        raise AssertionError(cell.name)
+
+    monkeypatch.setattr(bench.Cell, "measured", refuse)
+    assert app.main(args) == 0 and capsys.readouterr().out == page
+    with pytest.raises(AssertionError, match="sokoban-weak"):  # other settings: measured anew
+        app.main([*args, "--seed", "1"])
+    assert app.main(["bench", "credit", "--envs", "alfworld-official"]) == 1
+    assert "--official FOLDER" in capsys.readouterr().err
+
+
+def test_the_kill_criterion_looks_at_the_interval() -> None:
+    def cell(candidate: list[float], other: list[float]) -> dict[str, Any]:
+        rows = {
+            bench.CANDIDATE: [_row(n=1, xx=1, matter=10, right=r) for r in candidate],
+            bench.BASELINE: [_row(n=1, xx=1, matter=10, right=r) for r in other],
+        }
+        return {"sums": {"8": rows}}
+
+    gain, passed = bench.verdict([cell([9, 8, 9], [6, 6, 7])], "8")
+    assert passed and gain.value == pytest.approx(7 / 30)
+    assert not bench.verdict([cell([9, 2, 9], [6, 6, 7])], "8")[1]
