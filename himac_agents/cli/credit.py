@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,13 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Run the command from its arguments."""
-    return run(tyro.cli(Options, args=list(args), prog="himac bench credit"))
+    options = tyro.cli(Options, args=list(args), prog="himac bench credit")
+    # Ended from outside, it ends its workers too, as after Ctrl-C.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return run(options)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(options: Options) -> int:

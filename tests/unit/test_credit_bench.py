@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from functools import cache
 from pathlib import Path
@@ -174,10 +175,14 @@ def test_the_command_resumes_and_writes_table_and_figure(
     def refuse(cell: bench.Cell) -> dict[str, Any]:
         raise AssertionError(cell.name)
 
-    monkeypatch.setattr(bench.Cell, "measured", refuse)
-    assert app.main(args) == 0 and capsys.readouterr().out == page
-    with pytest.raises(AssertionError, match="sokoban-weak"):  # other settings: measured anew
-        app.main([*args, "--seed", "1"])
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.Cell, "measured", refuse)
+        assert app.main(args) == 0 and capsys.readouterr().out == page
+        with pytest.raises(AssertionError, match="sokoban-weak"):  # other settings: anew
+            app.main([*args, "--seed", "1"])
+    cells = bench.cells("tiny")[:2]  # in processes of their own: the same figures
+    again = bench.run(cells, tmp_path / "two", jobs=2, say=lambda text: None)
+    assert again == [json.loads((tmp_path / f"{c.name}.json").read_text()) for c in cells]
     assert app.main(["bench", "credit", "--envs", "alfworld-official"]) == 1
     assert "--official FOLDER" in capsys.readouterr().err
 

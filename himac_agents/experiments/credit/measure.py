@@ -35,11 +35,11 @@ class Size:
         continuations: Continuations for each of V and Q.
     """
 
-    tasks: int = 24
-    groups: int = 4
+    tasks: int = 16
+    groups: int = 3
     episodes: tuple[int, ...] = (8, 16, 32)
-    decisions: int = 48
-    continuations: int = 500
+    decisions: int = 24
+    continuations: int = 400
 
 
 @dataclass(frozen=True, slots=True)

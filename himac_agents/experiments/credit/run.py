@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -146,8 +145,9 @@ def run(
                 found[cell.name] = known
 
     def keep(cell: Cell, figures: dict[str, Any]) -> None:
-        found[cell.name] = figures
-        write_atomically(out / f"{cell.name}.json", json.dumps(figures) + "\n")
+        text = json.dumps(figures)
+        found[cell.name] = json.loads(text)  # as it will be read back
+        write_atomically(out / f"{cell.name}.json", f"{text}\n")
         say(f"{cell.name}: success {figures['success']:.2f}, {figures['matter']} decisions matter")
 
     missing = [cell for cell in wanted if cell.name not in found]
@@ -155,14 +155,18 @@ def run(
         for cell in missing:
             keep(cell, cell.measured())
     elif missing:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            waiting = {pool.submit(cell.measured): cell for cell in missing}
-            for future in as_completed(waiting):
-                keep(waiting[future], future.result())
+        # Left in whatever way, the pool ends its processes.
+        with get_context("spawn").Pool(min(jobs, len(missing))) as pool:
+            for cell, figures in pool.imap_unordered(_measured, missing):
+                keep(cell, figures)
     done = [found[cell.name] for cell in wanted]
     write_atomically(out / "credit.md", table(done))
     write_atomically(out / "credit.svg", figure(done))
     return done
+
+
+def _measured(cell: Cell) -> tuple[Cell, dict[str, Any]]:
+    return cell, cell.measured()
 
 
 def pooled(done: Sequence[Mapping[str, Any]], episodes: str, name: str) -> list[list[float]]:
