@@ -193,8 +193,13 @@ def test_the_kill_criterion_looks_at_the_interval() -> None:
             bench.CANDIDATE: [_row(n=1, xx=1, matter=10, right=r) for r in candidate],
             bench.BASELINE: [_row(n=1, xx=1, matter=10, right=r) for r in other],
         }
-        return {"sums": {"8": rows}}
+        return {"cell": {"env": "x"}, "sums": {"8": rows}}
 
     gain, passed = bench.verdict([cell([9, 8, 9], [6, 6, 7])], "8")
     assert passed and gain.value == pytest.approx(7 / 30)
     assert not bench.verdict([cell([9, 2, 9], [6, 6, 7])], "8")[1]
+    # Two policies on the same three tasks are three rows, not six.
+    both = bench.pooled([cell([9, 8, 9], []), cell([1, 2, 3], [])], "8", bench.CANDIDATE)
+    place = SUMS.index("right")
+    assert [row[place] for row in both] == [10, 10, 12]
+    assert [row[SUMS.index("xx")] for row in both] == [2, 2, 2]

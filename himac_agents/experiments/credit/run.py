@@ -170,23 +170,26 @@ def _measured(cell: Cell) -> tuple[Cell, dict[str, Any]]:
 
 
 def pooled(done: Sequence[Mapping[str, Any]], episodes: str, name: str) -> list[list[float]]:
-    """The sums of an estimator over all tasks of all cells; its scale is made common first.
+    """The sums of an estimator over all cells, one row for each task of each environment.
 
-    An estimator's numbers mean something in one cell only: they are divided by their root mean
-    square there.
+    The policies of an environment play the same tasks: what they did on one is one row, so that
+    intervals over tasks do not take it for several. An estimator's numbers mean something in one
+    cell only: they are divided by their root mean square there.
     """
-    rows = []
+    rows: dict[tuple[str, int], list[float]] = {}
     for cell in done:
         sums = cell["sums"][episodes][name]
         square, count = sum(row[3] for row in sums), sum(row[0] for row in sums)
         scale = (square / count) ** 0.5 if square else 1.0
-        for row in sums:
+        for place, row in enumerate(sums):
             n, x, y, xx, yy, xy, matter, right, repeated, var, mxx, mxy, myy = row
-            rows.append([
+            scaled = [
                 n, x / scale, y, xx / scale**2, yy, xy / scale, matter, right, repeated,
                 var / scale**2, mxx / scale**2, mxy / scale, myy,
-            ])  # fmt: skip
-    return rows
+            ]  # fmt: skip
+            own = rows.setdefault((cell["cell"]["env"], place), [0.0] * len(scaled))
+            rows[cell["cell"]["env"], place] = [a + b for a, b in zip(own, scaled, strict=True)]
+    return list(rows.values())
 
 
 def verdict(done: Sequence[Mapping[str, Any]], episodes: str) -> tuple[scores.Score, bool]:
