@@ -25,6 +25,7 @@ from himac_agents.cli import (
     model,
     play,
     report,
+    serve,
     serve_env,
     site,
     study,
@@ -45,6 +46,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "bench": bench.run,
     "report": report.run,
     "site": site.run,
+    "serve": serve.run,
     "serve-env": serve_env.run,
     "doctor": doctor.run,
 }
