@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 REFERENCE ?= .venv-reference
 ADAPTERS ?= .venv-adapters
+SERVED ?= .venv-served
 TORCH_INDEX ?=
 HIMAC_DATA ?= ../shared/data
 PARITY ?=
@@ -16,7 +17,7 @@ STACKS := $(sort $(basename $(notdir $(wildcard tests/adapters/requirements/*.tx
 
 export HIMAC_DATA
 
-.PHONY: install train test lint browser reference parity adapters stacks clean-venv
+.PHONY: install train test lint browser reference parity adapters stacks served clean-venv
 
 install: $(VENV)/.installed
 
@@ -82,5 +83,21 @@ $(ADAPTERS)/%/.installed: tests/adapters/requirements/%.txt pyproject.toml const
 	  --requirement $< --editable ".[webshop]" pytest pytest-timeout
 	touch $@
 
+# Sampling from real vLLM servers, on CPUs.
+served: $(SERVED)/.installed
+	$(SERVED)/bin/python -m pytest tests/served $(PYTEST)
+
+# vLLM asks for packages of pictures and sound that come in builds for GPUs, which break at import.
+$(SERVED)/.installed: tests/served/requirements.txt tests/served/constraints.txt pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SERVED)
+	@echo "$(TORCH)" >$(SERVED)/torch.txt
+	$(SERVED)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(SERVED)/bin/python -m pip install --quiet --constraint $(SERVED)/torch.txt \
+	  --constraint tests/served/constraints.txt --requirement tests/served/requirements.txt
+	$(SERVED)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	$(SERVED)/bin/python -m pip install --quiet --constraint $(SERVED)/torch.txt \
+	  --constraint tests/served/constraints.txt --editable ".[hf,api]" pytest pytest-timeout
+	touch $@
+
 clean-venv:
-	rm -rf $(VENV) $(REFERENCE) $(ADAPTERS)
+	rm -rf $(VENV) $(REFERENCE) $(ADAPTERS) $(SERVED)

@@ -10,14 +10,10 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-if find_spec("vllm") is None:
-    collect_ignore = ["test_vllm.py", "test_engine.py"]
+from tinymodels import save_served_model
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds that a server may take until it answers; two start at the same time.
@@ -47,27 +43,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def save_model(folder: Path, *, tied: bool) -> Path:
-    """A small Qwen2-style model, with heads as wide as vLLM's attention on CPUs wants them."""
-    import torch
-    from tinymodels import CHATML, make_tokenizer
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    tokenizer = make_tokenizer(CHATML)
-    config = Qwen2Config(
-        # A few ids stand for nothing: they are barred.
-        vocab_size=len(tokenizer) + 6, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=2048,
-        tie_word_embeddings=tied, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.1,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        Qwen2ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def _start(folder: Path, log: Path, *options: str) -> Started:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -85,7 +60,7 @@ def _start(folder: Path, log: Path, *options: str) -> Started:
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Started]]:
     """Two servers that start side by side: one takes whole models, the other adapters."""
     place = tmp_path_factory.mktemp("served")
-    folder = save_model(place / "tied", tied=True)
+    folder = save_served_model(place / "tied", tied=True)
     found = {
         "whole": _start(folder, place / "whole.log"),
         "adapters": _start(folder, place / "adapters.log", "--lora-rank", "8"),

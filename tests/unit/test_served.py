@@ -12,6 +12,7 @@ import torch
 from fake_vllm import FakeVLLM, Faults, wait_for
 from tinymodels import CHATML, save_text_model
 
+from himac_agents import distributed
 from himac_agents.agents.asking import Question, submit
 from himac_agents.config import TrainConfig
 from himac_agents.policies.base import Message, Prompt, Sampling, narrow
@@ -346,6 +347,33 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, learner: Any) 
     (tmp_path / "file").write_text("")
     with pytest.raises(RolloutError, match="cannot be written into"):
         FileTransfer(str(tmp_path / "file")).send(learner.model, "float32", [], "v")
+
+
+class _Follower:
+    """Another process than the leading one, which is told what the leading one found."""
+
+    leads, rank, size = False, 1, 2
+
+    def __init__(self, told: str | None) -> None:
+        self.told = told
+
+    def agree(self, own: Any) -> Any:
+        assert own[0] is None, "a process that does not lead has nothing to say"
+        return (self.told, own[1], own[2])
+
+
+def test_one_process_sends_and_all_fail_together(
+    folder: Path, learner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeVLLM(folder) as fake:
+        policy = _serve(folder, learner, fake.url)
+        before = len(fake.calls)
+        monkeypatch.setattr(distributed, "team", lambda: _Follower(None))
+        policy.forget()
+        monkeypatch.setattr(distributed, "team", lambda: _Follower("the leading one failed"))
+        with pytest.raises(RolloutError, match="the leading one failed"):
+            policy.forget()
+        assert len(fake.calls) == before
 
 
 # -- settings --------------------------------------------------------------------------------------

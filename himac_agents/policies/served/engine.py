@@ -16,8 +16,13 @@ from himac_agents.policies.chat import ChatPolicy
 from himac_agents.policies.served.plugin import FILE_BACKEND, PROCESSOR, register
 from himac_agents.policies.served.server import Held, RolloutError
 
-#: What vLLM is told by the environment: no process of its own, since weights are handed over here.
-_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
+#: What vLLM is told by the environment: no process of its own, since weights are handed over here,
+#: and the model runner that the logits processor is written for.
+_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+}
 _ON_CPU = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}
 #: The share of a GPU's memory that it takes, beside the model that learns.
 _SHARE = 0.45

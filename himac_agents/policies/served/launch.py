@@ -96,6 +96,8 @@ class Serving:
         needed = {
             "VLLM_SERVER_DEV_MODE": "1",
             "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+            # The logits processor is written for this one; the newer has another interface.
+            "VLLM_USE_V2_MODEL_RUNNER": "0",
         }
         usual = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
         if not gpu:
