@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 from himac_agents.config import TrainConfig
 from himac_agents.policies.chat import ChatPolicy
@@ -44,6 +45,8 @@ class Engine:
     Raises:
         RolloutError: vLLM is not installed here, or does not start.
     """
+
+    _open: ClassVar[WeakValueDictionary[tuple[Any, ...], Engine]] = WeakValueDictionary()
 
     def __init__(
         self, folder: str, dtype: str, adapters: tuple[int, int] | None = None, seats: int = 128
@@ -103,14 +106,18 @@ class Engine:
 
     @classmethod
     def of(cls, config: TrainConfig, policies: Mapping[str, Any]) -> Engine:
-        """The engine for a run's policies."""
+        """The engine for a run's policies; runs of one process (baselines) share it."""
         policy = next(iter(policies.values()))
         if not isinstance(policy, ChatPolicy):
             raise ValueError("rollout: only policy='hf' can be sampled by vLLM; leave it 'local'")
         dtype = str(policy.loading.precision(policy.device)).removeprefix("torch.")
         adapters = (len(policies), config.lora_rank) if config.lora_rank else None
         folder = policy.host.source if policy.host is not None else policy.model.name_or_path
-        return cls(str(folder), dtype, adapters, config.lanes)
+        key = (str(folder), dtype, adapters, config.lanes)
+        engine = cls._open.get(key)
+        if engine is None:
+            engine = cls._open[key] = cls(*key)
+        return engine
 
     def call(
         self,
