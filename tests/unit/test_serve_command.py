@@ -66,6 +66,9 @@ def test_the_control_routes_are_on_whatever_the_environment_says(
     told = Serving("m").environment(gpu=False)
     assert told["VLLM_SERVER_DEV_MODE"] == "1" and told["VLLM_LOGGING_LEVEL"] == "DEBUG"
     assert told["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
+    assert "VLLM_ALLOW_INSECURE_SERIALIZATION" not in told
+    ipc = Serving("m", transfer="ipc").environment(gpu=True)
+    assert ipc["VLLM_ALLOW_INSECURE_SERIALIZATION"] == "1"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,13 @@ from himac_agents.policies.base import Message, Prompt, Sampling, narrow
 from himac_agents.policies.hf import HFPolicy
 from himac_agents.policies.lora import Lora
 from himac_agents.policies.served import server as servers
+from himac_agents.policies.served import weights
 from himac_agents.policies.served.plugin.walk import Walk
 from himac_agents.policies.served.policy import ServedPolicy
 from himac_agents.policies.served.rollouts import ServedRollouts, make_rollouts
 from himac_agents.policies.served.server import RolloutError
 from himac_agents.policies.served.weights import FileTransfer, named_weights
+from himac_envs.task import HiMACError
 
 COMMANDS = ("go to cabinet 1", "go to cabinet 12", "take mug 1 from cabinet 1", "look", "go")
 
@@ -374,6 +377,59 @@ def test_one_process_sends_and_all_fail_together(
         with pytest.raises(RolloutError, match="the leading one failed"):
             policy.forget()
         assert len(fake.calls) == before
+
+
+class _Recorder:
+    """A receiver that writes down what it is told, and works with so many GPUs."""
+
+    def __init__(self, gpus: int, url: str = "vLLM in this process") -> None:
+        self.gpus, self.url = gpus, url
+        self.told: list[tuple[str, Any]] = []
+
+    def call(self, method: str, path: str, json: Any = None, params: Any = None) -> Any:
+        self.told.append((path, json))
+        return {"world_size": self.gpus}
+
+
+def test_servers_follow_each_other_in_a_group_of_gpus() -> None:
+    two, four = _Recorder(2), _Recorder(4)
+    every = weights._All([two, four])
+    every.version = "v1"
+    every.init_weight_transfer_engine({"rank_offset": 1, "world_size": 7})
+    every.update_weights({"names": []})
+    every.finish_weight_update()
+    for receiver, offset in ((two, 1), (four, 3)):
+        told = dict(receiver.told)
+        assert told["/init_weight_transfer_engine"] == {
+            "init_info": {"rank_offset": offset, "world_size": 7}
+        }
+        assert told["/update_weights"] == {"update_info": {"names": []}}
+        assert told["/finish_weight_update"] == {"weight_version": "v1"}
+
+
+def test_gpus_are_sent_weights_by_one_process(
+    learner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "team", lambda: _Follower(None))
+    with pytest.raises(RolloutError, match="--transfer file"):
+        weights.DeviceTransfer("nccl").send(learner.model, "float32", [_Recorder(1)], "v")
+
+
+@pytest.mark.parametrize(
+    ("missing", "settings", "told"),
+    [
+        ("vllm", {"rollout": "vllm", "servers": ()}, "needs vLLM in this environment"),
+        ("httpx", {}, "httpx"),
+    ],
+)
+def test_what_is_not_installed_is_named(
+    folder: Path, learner: Any, monkeypatch: pytest.MonkeyPatch, missing: str, settings: Any,
+    told: str,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, missing, None)
+    config = _config(folder, "http://127.0.0.1:1").replace(**settings)
+    with pytest.raises(HiMACError, match=told):
+        make_rollouts(config, {"policy": learner})
 
 
 # -- settings --------------------------------------------------------------------------------------

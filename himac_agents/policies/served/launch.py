@@ -99,6 +99,9 @@ class Serving:
             # The logits processor is written for this one; the newer has another interface.
             "VLLM_USE_V2_MODEL_RUNNER": "0",
         }
+        if self.transfer == "ipc":
+            # What names a GPU's memory to another process is pickled.
+            needed["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
         usual = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
         if not gpu:
             usual |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}

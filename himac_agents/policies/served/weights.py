@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
+from himac_agents import distributed
 from himac_agents.policies.served.server import RolloutError
 
 #: The output layer's name where it is not the embedding's own.
@@ -159,11 +160,13 @@ class _All:
         self._every("/start_weight_update", [None] * len(self.to))
 
     def update_weights(self, update_info: Any) -> None:
-        """See vLLM's `VLLMWeightSyncClient`."""
-        from vllm.distributed.weight_transfer.clients import _json_safe_update_payload
+        """See vLLM's `VLLMWeightSyncClient`; what goes to a server goes as JSON."""
+        told = update_info
+        if any(receiver.url.startswith("http") for receiver in self.to):
+            from vllm.distributed.weight_transfer.clients import _json_safe_update_payload
 
-        body = {"update_info": _json_safe_update_payload(update_info)}
-        self._every("/update_weights", [body] * len(self.to))
+            told = _json_safe_update_payload(update_info)
+        self._every("/update_weights", [{"update_info": told}] * len(self.to))
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         """See vLLM's `VLLMWeightSyncClient`."""
@@ -192,7 +195,15 @@ class DeviceTransfer:
         self._client: _All | None = None
 
     def send(self, model: Any, dtype: str, to: Sequence[Controlled], version: str) -> None:
-        """See `FileTransfer.send`."""
+        """See `FileTransfer.send`.
+
+        vLLM's senders wait for every process of torch's default group, and only one sends here.
+        """
+        if distributed.team().size > 1:
+            raise RolloutError(
+                f"weights go by {self.backend!r} from one process that learns, and here are "
+                f"{distributed.team().size}: start the servers with --transfer file"
+            )
         if self._sender is None:
             self._client = _All(to)
             self._sender = self._open(_Source(model, getattr(torch, dtype)), to)
