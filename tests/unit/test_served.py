@@ -172,8 +172,14 @@ def test_a_sync_that_changes_nothing_stops_the_run(folder: Path, learner: Any) -
         policy = _serve(folder, learner, fake.url)
         policy.forget()
         fake.faults.withhold = True
-        with pytest.raises(RolloutError, match=r"nats a token apart .* does not sample with the"):
+        told = r"nats a token apart .* does not sample with the"
+        with pytest.raises(RolloutError, match=told):
             _move(learner)
+        with pytest.raises(RolloutError, match=told):
+            policy.forget()
+        fake.faults.withhold = False
+        policy.forget()
+        assert fake.asked and _rollouts(policy).take()["syncs"] == 2
 
 
 def test_the_bound_is_the_settings(folder: Path, learner: Any) -> None:

@@ -14,8 +14,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -24,30 +25,13 @@ from himac_agents.config import TrainConfig
 from himac_agents.policies.chat import ChatPolicy
 from himac_agents.policies.served import check
 from himac_agents.policies.served.policy import EnginePolicy, ServedPolicy, ServerPolicy
-from himac_agents.policies.served.server import Held, RolloutError, Server
+from himac_agents.policies.served.server import Held, Receiver, RolloutError, Server
 from himac_agents.policies.served.weights import DeviceTransfer, FileTransfer
 from himac_agents.policies.vision import VisionPolicy
 from himac_envs.task import HiMACError
 
 #: The greatest mean gap, where the settings name none: in single precision, and in others.
 _EXACT, _ROUNDED = 1e-3, 0.15
-
-
-class Receiver(Protocol):
-    """A server, or vLLM in this process."""
-
-    url: str
-    busy: int
-
-    def call(
-        self, method: str, path: str, json: Any = None, params: Mapping[str, Any] | None = None
-    ) -> Any:
-        """See `Server.call`."""
-        ...
-
-    def held(self) -> Held:
-        """See `Server.held`."""
-        ...
 
 
 @dataclass
@@ -87,7 +71,7 @@ class ServedRollouts:
         folder: Where those that go through files are written.
     """
 
-    receivers: Sequence[Any]
+    receivers: Sequence[Receiver]
     bound: float = 0.0
     transfer: str = "auto"
     folder: str = ""
@@ -119,7 +103,7 @@ class ServedRollouts:
         self._agree(self._meet)
         for name, learner in policies.items():
             self._changed(name)
-            learner.followers.append(lambda name=name: self._moved(name))  # type: ignore[misc]
+            learner.followers.append(partial(self._moved, name))
         return dict(self.policies)
 
     def name_of(self, policy: str) -> str:
@@ -134,13 +118,13 @@ class ServedRollouts:
         chosen = min(order, key=lambda i: int(self.receivers[i].busy))
         # What they call the same model is each server's own choice.
         told = body if self._by_adapter else {**body, "model": self._held[chosen].name}
-        found: dict[str, Any] = await self.receivers[chosen].ask(told)
-        return found
+        server = self.receivers[chosen]
+        assert isinstance(server, Server)
+        return await server.ask(told)
 
     def answer(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The engine's answers."""
-        found: list[dict[str, Any]] = self.receivers[0].complete(bodies)
-        return found
+        return self.receivers[0].complete(bodies)
 
     @property
     def _by_adapter(self) -> bool:
@@ -229,12 +213,18 @@ class ServedRollouts:
         done = self._bring_adapters() if self._by_adapter else self._bring_model()
         if not done:
             return
-        for receiver in done:
-            self._compare(receiver)
+        try:
+            for receiver in done:
+                self._compare(receiver)
+        except RolloutError:
+            # What a receiver calls by that version it does not hold: it is to be sent again.
+            for name in self.policies:
+                self._changed(name)
+            raise
         self.synced.count += 1
         self.synced.seconds += time.perf_counter() - begun
 
-    def _bring_model(self) -> list[Any]:
+    def _bring_model(self) -> list[Receiver]:
         """Sends the model to those that do not hold it; returns them."""
         ((name, policy),) = self.policies.items()
         version = self._versions[name]
@@ -278,7 +268,7 @@ class ServedRollouts:
             self._sender = DeviceTransfer(backend) if device else FileTransfer(self.folder)
         return self._sender
 
-    def _bring_adapters(self) -> list[Any]:
+    def _bring_adapters(self) -> list[Receiver]:
         """Loads adapters under names that say their version; returns who had not all of them."""
         late = []
         for receiver in self.receivers:
@@ -317,7 +307,7 @@ class ServedRollouts:
                 ) from error
         return folder
 
-    def _compare(self, receiver: Any) -> None:
+    def _compare(self, receiver: Receiver) -> None:
         """The check with which every sync ends.
 
         Raises:
@@ -395,7 +385,7 @@ def make_rollouts(config: TrainConfig, policies: Mapping[str, Any]) -> ServedRol
         ValueError: An address is none, or vLLM does not serve such a policy.
         MissingDependencyError: What asks servers is not installed.
     """
-    receivers: list[Any]
+    receivers: list[Receiver]
     if config.rollout == "server":
         limits = {
             "control_timeout": config.sync_timeout,

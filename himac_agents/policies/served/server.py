@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from himac_envs.task import HiMACError, MissingDependencyError
 
@@ -48,6 +48,37 @@ class Held:
     adapters: tuple[int, int] | None = None
     binds: bool = False
     logprobs: str = ""
+
+
+class Receiver(Protocol):
+    """Whoever takes weights and answers with them: a server, or vLLM in this process.
+
+    Attributes:
+        url: Where it is, or what errors call it.
+        busy: Requests under way.
+    """
+
+    url: str
+    busy: int
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        json: Any = None,
+        params: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """See `Server.call`."""
+        ...
+
+    def held(self) -> Held:
+        """See `Server.held`."""
+        ...
+
+    def complete(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """See `Server.complete`."""
+        ...
 
 
 class Server:

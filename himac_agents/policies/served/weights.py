@@ -13,29 +13,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 from himac_agents import distributed
-from himac_agents.policies.served.server import RolloutError
+from himac_agents.policies.served.server import Receiver, RolloutError
 
 #: The output layer's name where it is not the embedding's own.
 _HEAD = "lm_head.weight"
-
-
-class Controlled(Protocol):
-    """Whoever takes weights: a server, or vLLM in this process."""
-
-    url: str
-
-    def call(
-        self, method: str, path: str, json: Any = None, params: dict[str, Any] | None = None
-    ) -> Any:
-        """See `Server.call`."""
-        ...
 
 
 def named_weights(model: Any, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -72,7 +60,7 @@ class FileTransfer:
         self._own = None if folder else tempfile.TemporaryDirectory(prefix="himac-weights-")
         self.folder = Path(folder or (self._own.name if self._own else ""))
 
-    def send(self, model: Any, dtype: str, to: Sequence[Controlled], version: str) -> None:
+    def send(self, model: Any, dtype: str, to: Sequence[Receiver], version: str) -> None:
         """Sends a model's weights, which are then called by their version.
 
         Raises:
@@ -100,14 +88,14 @@ class FileTransfer:
             path.unlink(missing_ok=True)
 
 
-def update(to: Sequence[Controlled], told: dict[str, Any], version: str) -> None:
+def update(to: Sequence[Receiver], told: dict[str, Any], version: str) -> None:
     """Lets receivers load weights, all of them at the same time.
 
     Raises:
         RolloutError: One does not.
     """
 
-    def one(receiver: Controlled) -> None:
+    def one(receiver: Receiver) -> None:
         receiver.call("POST", "/init_weight_transfer_engine", {"init_info": {}})
         receiver.call("POST", "/start_weight_update")
         receiver.call("POST", "/update_weights", {"update_info": told})
@@ -137,7 +125,7 @@ class _Source:
 class _All:
     """The receivers as vLLM's senders see them: one, whose steps are everyone's."""
 
-    def __init__(self, to: Sequence[Controlled]) -> None:
+    def __init__(self, to: Sequence[Receiver]) -> None:
         self.to, self.version = to, ""
 
     def _every(self, path: str, bodies: Sequence[Any]) -> None:
@@ -177,7 +165,7 @@ class _All:
         self._every("/shutdown_weight_transfer_engine", [None] * len(self.to))
 
 
-def world_size(receiver: Controlled) -> int:
+def world_size(receiver: Receiver) -> int:
     """How many GPUs a receiver works with."""
     return int(receiver.call("GET", "/get_world_size")["world_size"])
 
@@ -194,7 +182,7 @@ class DeviceTransfer:
         self._sender: Any = None
         self._client: _All | None = None
 
-    def send(self, model: Any, dtype: str, to: Sequence[Controlled], version: str) -> None:
+    def send(self, model: Any, dtype: str, to: Sequence[Receiver], version: str) -> None:
         """See `FileTransfer.send`.
 
         vLLM's senders wait for every process of torch's default group, and only one sends here.
@@ -211,7 +199,7 @@ class DeviceTransfer:
         self._client.version = version
         self._sender.send_weights()
 
-    def _open(self, source: _Source, to: Sequence[Controlled]) -> Any:
+    def _open(self, source: _Source, to: Sequence[Receiver]) -> Any:
         try:
             from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
             from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
