@@ -87,16 +87,11 @@ $(ADAPTERS)/%/.installed: tests/adapters/requirements/%.txt pyproject.toml const
 served: $(SERVED)/.installed
 	$(SERVED)/bin/python -m pytest tests/served $(PYTEST)
 
-# vLLM asks for packages of pictures and sound that come in builds for GPUs, which break at import.
-$(SERVED)/.installed: tests/served/requirements.txt tests/served/constraints.txt pyproject.toml constraints.txt
+$(SERVED)/.installed: tests/served/requirements.txt pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(SERVED)
-	@echo "$(TORCH)" >$(SERVED)/torch.txt
 	$(SERVED)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	$(SERVED)/bin/python -m pip install --quiet --constraint $(SERVED)/torch.txt \
-	  --constraint tests/served/constraints.txt --requirement tests/served/requirements.txt
-	$(SERVED)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
-	$(SERVED)/bin/python -m pip install --quiet --constraint $(SERVED)/torch.txt \
-	  --constraint tests/served/constraints.txt --editable ".[hf,api]" pytest pytest-timeout
+	$(SERVED)/bin/python -m pip install --quiet --no-compile --no-deps --requirement $<
+	$(SERVED)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 clean-venv:
