@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 REFERENCE ?= .venv-reference
 ADAPTERS ?= .venv-adapters
+SERVED ?= .venv-served
 TORCH_INDEX ?=
 HIMAC_DATA ?= ../shared/data
 PARITY ?=
@@ -16,7 +17,7 @@ STACKS := $(sort $(basename $(notdir $(wildcard tests/adapters/requirements/*.tx
 
 export HIMAC_DATA
 
-.PHONY: install train test lint browser reference parity adapters stacks clean-venv
+.PHONY: install train test lint browser reference parity adapters stacks served clean-venv
 
 install: $(VENV)/.installed
 
@@ -82,5 +83,16 @@ $(ADAPTERS)/%/.installed: tests/adapters/requirements/%.txt pyproject.toml const
 	  --requirement $< --editable ".[webshop]" pytest pytest-timeout
 	touch $@
 
+# Sampling from real vLLM servers, on CPUs.
+served: $(SERVED)/.installed
+	$(SERVED)/bin/python -m pytest tests/served $(PYTEST)
+
+$(SERVED)/.installed: tests/served/requirements.txt pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(SERVED)
+	$(SERVED)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(SERVED)/bin/python -m pip install --quiet --no-compile --no-deps --requirement $<
+	$(SERVED)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
 clean-venv:
-	rm -rf $(VENV) $(REFERENCE) $(ADAPTERS)
+	rm -rf $(VENV) $(REFERENCE) $(ADAPTERS) $(SERVED)

@@ -76,6 +76,23 @@ def save_text_model(folder: Path, template: str | None = CHATML, layers: int = 4
     return folder
 
 
+def save_served_model(folder: Path, *, tied: bool) -> Path:
+    """A small Qwen2-style model, with heads as wide as vLLM's attention on CPUs wants them."""
+    tokenizer = make_tokenizer(CHATML)
+    config = Qwen2Config(
+        # A few ids stand for nothing: they are barred.
+        vocab_size=len(tokenizer) + 6, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=2048,
+        tie_word_embeddings=tied, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.1,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def save_vision_model(folder: Path, layers: int = 4) -> Path:
     """A Qwen2-VL-style model with random weights: patches of 8 pixels, four to a token."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil

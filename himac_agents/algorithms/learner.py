@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from himac_agents.algorithms import critic as critics
-from himac_agents.algorithms import finite, losses, optimiser
+from himac_agents.algorithms import finite, losses, mismatch, optimiser
 from himac_agents.algorithms.batching import by_length, join, rows, starts, token_batch
 from himac_agents.algorithms.credit import settled
 from himac_agents.algorithms.finite import NonFiniteError
@@ -163,10 +163,14 @@ class Learner:
         if len(live) == 0 and not (states and len(held)):
             return metrics
         if self.kl > 0.0:
-            batch.extra["reference"] = self._reference_logprobs(batch)
+            if self.reference is None:
+                raise ValueError("kl > 0 needs a reference policy")
+            batch.extra["reference"] = self._logprobs_under(self.reference, batch)
             if not np.isfinite(batch.extra["reference"]).all():
                 said = "a log-probability of the reference is not finite"
                 raise NonFiniteError(phase, self.name, said)
+        if config.sampler_correction != "none":
+            metrics |= self._correct(batch, config.sampler_correction, phase)
         # A few live sequences are no ground for many steps, nor for a large one.
         present = int((batch.mask.sum(axis=1) > 0).sum())
         full, count = self._steps(present), self._steps(len(live))
@@ -211,7 +215,8 @@ class Learner:
             logp, entropy, second = self._forward(micro, batch)
             weight = torch.as_tensor(weights[index][:, : logp.shape[1]], device=logp.device)
             old = torch.as_tensor(micro.old_logprobs, device=logp.device)
-            advantage = torch.as_tensor(micro.advantages, device=logp.device)
+            advantages = micro.advantages * micro.extra.get("correction", np.float32(1.0))
+            advantage = torch.as_tensor(advantages, device=logp.device)
             part = losses.clipped_policy_gradient(
                 logp, old, advantage, weight, self.clip, self.clip_high
             )
@@ -286,14 +291,28 @@ class Learner:
             micro = list(by_length(batch.lengths, tokens))
         yield from micro[self.team.rank :: self.team.size]
 
-    def _reference_logprobs(self, batch: TokenBatch) -> Any:
-        if self.reference is None:
-            raise ValueError("kl > 0 needs a reference policy")
+    def _correct(self, batch: TokenBatch, form: mismatch.Form, phase: str) -> dict[str, float]:
+        """Weighs a batch's tokens for who sampled them; the metrics.
+
+        The model's own log-probabilities then stand for those of the rollout.
+        """
+        ours = self._logprobs_under(self.policy, batch)
+        if not np.isfinite(ours).all():
+            said = "a log-probability of what was sampled is not finite"
+            raise NonFiniteError(phase, self.name, said)
+        cap = self.config.sampler_cap
+        found = mismatch.correct(ours, batch.old_logprobs, batch.mask, form, cap)
+        batch.extra["correction"] = found.weights
+        batch.old_logprobs = ours * batch.mask
+        return found.metrics
+
+    def _logprobs_under(self, policy: Learnable, batch: TokenBatch) -> Any:
+        """Log-probabilities [batch, time] of a batch; each process computes its share."""
         found = np.zeros_like(batch.old_logprobs)
         with torch.no_grad():
             for index in self._micro_batches(batch):
                 micro = rows(batch, index)
-                logp, _ = self.reference.logprobs_and_entropy(micro)
+                logp, _ = policy.logprobs_and_entropy(micro)
                 found[index, : logp.shape[1]] = logp.cpu().numpy()
         return self.team.add_array(found)
 

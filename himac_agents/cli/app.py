@@ -26,6 +26,7 @@ from himac_agents.cli import (
     model,
     play,
     report,
+    serve,
     serve_env,
     site,
     study,
@@ -46,6 +47,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "bench": bench.run,
     "report": report.run,
     "site": site.run,
+    "serve": serve.run,
     "serve-env": serve_env.run,
     "doctor": doctor.run,
 }

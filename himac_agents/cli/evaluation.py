@@ -74,6 +74,25 @@ class Remote:
         )
 
 
+@dataclass(frozen=True)
+class Sampler:
+    """Who samples for a trained agent or a saved model of Hugging Face."""
+
+    rollout: Literal["local", "vllm", "server"] = "local"
+    """Who writes the answers: the model as it was loaded, vLLM in this process, or servers."""
+    servers: tuple[str, ...] = ()
+    """Their addresses (himac serve MODEL prints the options); they are sent the weights."""
+    sync_bound: float = 0.0
+    """How far apart in nats a token the two may be, where another precision is meant."""
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that say so; none for "local"."""
+        if self.rollout == "local" and not self.servers:
+            return {}
+        names = ("rollout", "servers", "sync_bound")
+        return {name: getattr(self, name) for name in names}
+
+
 def run(
     env: Annotated[str, tyro.conf.Positional] = "",
     agent: str = "oracle",
@@ -102,6 +121,7 @@ def run(
     record: Path | None = None,
     environment: Annotated[EnvOptions, tyro.conf.arg(name="")] = AS_NAMED,
     remote: Annotated[Remote, tyro.conf.arg(name="")] = Remote(),
+    sampler: Annotated[Sampler, tyro.conf.arg(name="")] = Sampler(),
 ) -> int:
     """Evaluate an agent on tasks it was not trained on.
 
@@ -140,6 +160,7 @@ def run(
         record: Also film the split's first task, as .gif or .mp4 (environments with pictures).
         environment: Which environment of these tasks, and what it is made with.
         remote: The remote model that "api" means.
+        sampler: Who samples for a trained agent.
     """
     from himac_agents.evaluation.evaluate import evaluate
     from himac_agents.evaluation.loading import Players, trained_hierarchy, trained_with
@@ -184,7 +205,7 @@ def run(
         history=history,
         max_command_tokens=protocol.max_command_tokens,
         max_blueprint_tokens=protocol.max_blueprint_tokens,
-        settings={key: value for key, value in own.items() if value is not None},
+        settings={k: v for k, v in own.items() if v is not None} | sampler.settings(),
         pixels=bool(kwargs.get("image")),
     ).make(agent, planner, executor)
     if threads < 0:

@@ -44,7 +44,8 @@ class Options:
     preset's)."""
     resume: Path | None = None
     """Continue this run instead, with its own settings. Only how far it goes can be changed, with
-    --iterations, --max-env-steps and --max-tokens: it is then evaluated anew at its new end."""
+    --iterations, --max-env-steps and --max-tokens (it is then evaluated anew at its new end), and
+    where its --servers are."""
     data: str | None = None
     """A folder of data, "generated", or the name of an installed data set (himac data where):
     short for --env-kwargs data=..., which keeps the preset's other arguments."""
@@ -110,7 +111,7 @@ def _resumed(args: Sequence[str]) -> Options:
         ValueError: Another option stands beside, or there is no such run.
     """
     names = sorted(EXTENT)
-    allowed = {"--resume", *(f"--{name.replace('_', '-')}" for name in names)}
+    allowed = {"--resume", "--servers", *(f"--{name.replace('_', '-')}" for name in names)}
     words = [word.partition("=")[0].replace("_", "-") for word in args if word.startswith("--")]
     if set(words) - allowed or not args[0].startswith("--"):
         raise ValueError(
@@ -123,7 +124,8 @@ def _resumed(args: Sequence[str]) -> Options:
     if not path.is_file():
         raise FileNotFoundError(f"{asked.resume} holds no run: there is no {path.name}")
     further = {name: value for name in names if (value := getattr(asked, name)) is not None}
-    config = TrainConfig.from_toml(path).replace(**further)
+    elsewhere = {} if asked.servers is None else {"servers": asked.servers}
+    config = TrainConfig.from_toml(path).replace(**further, **elsewhere)
     return Options(resume=asked.resume, config=config, further=bool(further))
 
 
@@ -139,6 +141,8 @@ class _Resumed:
     """Steps of tasks, those that were taken included; 0 sets no bound."""
     max_tokens: int | None = None
     """Tokens written, those that were included; 0 sets no bound."""
+    servers: tuple[str, ...] | None = None
+    """Addresses of the servers that sample, where they are others now."""
 
 
 def _with_option(told: str) -> str:

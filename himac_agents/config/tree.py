@@ -15,6 +15,7 @@ from typing import Any
 from himac_agents.config import environments, values
 from himac_agents.config.crediting import CreditSettings
 from himac_agents.config.learning import LearningSettings
+from himac_agents.config.rollouts import RolloutSettings
 from himac_agents.config.sections import (
     EvaluationSettings,
     HousekeepingSettings,
@@ -32,6 +33,7 @@ _SECTIONS: tuple[type, ...] = (
     PolicySettings,
     PromptSettings,
     ModelSettings,
+    RolloutSettings,
     WarmStartSettings,
     LearningSettings,
     CreditSettings,
@@ -48,6 +50,7 @@ class TrainConfig(
     CreditSettings,
     LearningSettings,
     WarmStartSettings,
+    RolloutSettings,
     ModelSettings,
     PromptSettings,
     PolicySettings,
@@ -177,5 +180,12 @@ def _check_together(config: TrainConfig) -> None:
         raise ValueError("lora_targets is empty: name the modules that get an adapter")
     if config.lora_rank and config.policy != "hf":
         raise ValueError("lora_rank > 0 needs policy='hf': the tiny model learns as a whole")
+    if config.rollout != "local" and config.policy != "hf":
+        raise ValueError(f"rollout={config.rollout!r} needs policy='hf': vLLM serves such models")
+    if (config.rollout == "server") != bool(config.servers):
+        raise ValueError(
+            "rollout='server' and servers=<addresses> belong together: `himac serve MODEL` prints "
+            "both"
+        )
     if config.separate_adapters and not config.lora_rank:
         raise ValueError("separate_adapters needs lora_rank > 0")

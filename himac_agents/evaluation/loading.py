@@ -195,8 +195,9 @@ def load_agent(
     Raises:
         FileNotFoundError: The folder holds neither.
         CheckpointError: The run has no whole checkpoint.
+        RolloutError: A server that is to sample (`rollout`, `servers`) does not.
     """
-    from himac_agents.policies.loading import load_policies, load_policy
+    from himac_agents.policies.loading import load_policies, load_policy, sampled
     from himac_agents.policies.tiny import is_tiny
 
     folder = Path(folder)
@@ -214,9 +215,13 @@ def load_agent(
             f"{folder} is neither a run (config.toml, checkpoints/) nor a saved policy "
             "(config.json): give the folder that `himac train` printed at its end"
         )
-    config = config.replace(**settings)
+    # Who sampled for its training says nothing of who is to sample now.
+    config = config.replace(**{"rollout": "local", "servers": (), **settings})
+    rollouts, played = sampled(config, policies)
+    if rollouts is not None:
+        rollouts.refresh()
     # One policy plays both roles, so that it can be tried in the other kind of environment.
     method = method_of(config)
     sub_done = method.sub_done or method.hierarchical == flat
     made = make_prompts(config, sub_done=sub_done)
-    return assemble(config, policies, made, not flat, trained=run is not None)
+    return assemble(config, played, made, not flat, trained=run is not None)

@@ -58,6 +58,8 @@ class CausalPolicy(ABC):
         self.barred: Tensor | None = None
         #: A quicker forward pass for rollouts, where one fits the model.
         self.reader: Reader | None = None
+        #: Called when the weights have changed: by those that hold a copy of them.
+        self.followers: list[Callable[[], None]] = []
         #: How many tokens the model can read and write; None: as many as there are.
         self.context_length: int | None = None
         self.pad_id = self.end_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -96,7 +98,7 @@ class CausalPolicy(ABC):
         """
         if any(not prompt.token_ids for prompt in prompts):
             raise ValueError("a local model needs Prompt.token_ids; make them with policy.encode")
-        errors = [self._too_long(prompt, sampling.max_tokens) for prompt in prompts]
+        errors = [self.too_long(prompt, sampling.max_tokens) for prompt in prompts]
         short = [prompt for prompt, error in zip(prompts, errors, strict=True) if error is None]
         answers = iter(self._generate(short, sampling) if short else [])
         return [next(answers) if e is None else Completion("", error=e) for e in errors]
@@ -117,7 +119,7 @@ class CausalPolicy(ABC):
             cache.clear()
             raise
 
-    def _too_long(self, prompt: Prompt, answer: int) -> str | None:
+    def too_long(self, prompt: Prompt, answer: int) -> str | None:
         """Why a prompt cannot be answered with so many tokens; None where it can."""
         if self.context_length is None or len(prompt.token_ids) + answer <= self.context_length:
             return None
@@ -130,10 +132,12 @@ class CausalPolicy(ABC):
         )
 
     def forget(self) -> None:
-        """Drops the cache: the weights have changed."""
+        """Drops the cache: the weights have changed. Those that hold a copy of them are told."""
         self.cache.clear()
         if self.reader is not None:
             self.reader.forget()
+        for follow in self.followers:
+            follow()
 
     @contextmanager
     def _ready(self, *, learning: bool) -> Iterator[None]:

@@ -139,11 +139,11 @@ class ChatPolicy(CausalPolicy):
 
     # -- the model -------------------------------------------------------------------------------
 
-    def _too_long(self, prompt: Prompt, answer: int) -> str | None:
-        """See `CausalPolicy._too_long`; a sliding window is a limit, too."""
+    def too_long(self, prompt: Prompt, answer: int) -> str | None:
+        """See `CausalPolicy.too_long`; a sliding window is a limit, too."""
         longest = len(prompt.token_ids) + answer
         if self.window is None or longest <= self.window:
-            return super()._too_long(prompt, answer)
+            return super().too_long(prompt, answer)
         return (
             f"context length: a conversation of {longest:,} tokens does not fit into the model's "
             f"sliding window of {self.window:,}, and the rollout's cache does not slide. Let it "

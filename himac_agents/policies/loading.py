@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,18 @@ def load_reference(policy: Any, folder: Path, config: TrainConfig, *, fresh: boo
     if config.lora_rank and fresh and hasattr(policy, "without_adapter"):
         return policy.without_adapter()
     return load_policy(folder, config.policy, config)
+
+
+def sampled(config: TrainConfig, policies: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """Who samples, and the policies as they are sampled: themselves, where nobody else does.
+
+    Raises:
+        RolloutError: A server cannot be reached, or does not fit.
+        ValueError: The settings or the policies do not fit.
+    """
+    if config.rollout == "local":
+        return None, policies
+    from himac_agents.policies.served.rollouts import make_rollouts
+
+    rollouts = make_rollouts(config, policies)
+    return rollouts, rollouts.serve(policies)

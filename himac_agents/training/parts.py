@@ -94,8 +94,13 @@ def check_own_agent(config: TrainConfig) -> None:
     """Refuses what settings alone would have to make again beside an agent of one's own.
 
     Raises:
-        ValueError: A baseline trains an agent that only the settings describe.
+        ValueError: A baseline trains an agent that only the settings describe, or servers are to
+            sample for an agent that samples itself.
     """
+    if config.rollout != "local":
+        raise ValueError(
+            f"rollout={config.rollout!r}: an agent of your own samples with its own policies"
+        )
     made = [name for name in ("supervised", "grpo") if name in config.baselines]
     if made:
         raise ValueError(

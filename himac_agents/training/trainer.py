@@ -28,20 +28,19 @@ from himac_agents.evaluation.evaluate import evaluate_tasks, panel_of
 from himac_agents.files import find_checkpoint, reading
 from himac_agents.policies import noise
 from himac_agents.policies.base import TokenBatch, in_role
-from himac_agents.policies.loading import make_policies
+from himac_agents.policies.loading import make_policies, sampled
 from himac_agents.policies.threads import set_threads
 from himac_agents.prompts import make_prompts
 from himac_agents.rollouts.pool import make_pool
 from himac_agents.rollouts.trace import Sample
 from himac_agents.rollouts.types import Episode
-from himac_agents.training import checkpoint, parts, result
+from himac_agents.training import checkpoint, parts, result, stopping
 from himac_agents.training.baselines import BASELINES
 from himac_agents.training.loggers import Logger, check_loggers
 from himac_agents.training.panel import BEST, Panel
 from himac_agents.training.progress import Clock, Display
 from himac_agents.training.run import Run, UnwrittenRun
 from himac_agents.training.state import Progressed, spent
-from himac_agents.training.stopping import keeping_the_last_good
 from himac_agents.training.supervision import Demonstrations
 
 #: Streams of random numbers that a run draws from its seed.
@@ -130,6 +129,7 @@ class Trainer:
             self.task_pool = list(self.train_ids)
         self.rng = np.random.default_rng([config.seed, _TASKS])
         self.at = Progressed()
+        self.mark: stopping.Mark | None = None
         kind = Run if self.team.leads else UnwrittenRun
         place = Path("runs") / f"{config.method}-seed{config.seed}" if folder is None else folder
         self.run_folder = kind(
@@ -141,9 +141,10 @@ class Trainer:
             texts = self.demonstrations.texts
             with self.display.stage("vocabulary" if config.policy == "tiny" else "model"):
                 self.policies = make_policies(config, not self.flat, newest, texts)
-            self.agent = assemble(config, self.policies, self.prompts, not self.flat)
+                self.rollouts, players = sampled(config, self.policies)
+            self.agent = assemble(config, players, self.prompts, not self.flat)
         else:
-            self.agent = agent
+            self.agent, self.rollouts = agent, None
             if newest is not None:
                 parts.load_weights(self.policies, newest)
         if told := set_threads(config.threads, self.policies.values()):
@@ -160,7 +161,7 @@ class Trainer:
 
     # -- the run ---------------------------------------------------------------------------------
 
-    @keeping_the_last_good
+    @stopping.keeping_the_last_good
     def run(self) -> dict[str, Any]:
         """Everything that is still to be done; returns what `result.json` holds."""
         config = self.config
@@ -183,7 +184,7 @@ class Trainer:
     def _measured(self) -> bool:
         return "final" in self.at.evaluations
 
-    @keeping_the_last_good
+    @stopping.keeping_the_last_good
     def begin(self) -> None:
         """The warm start, its evaluation and the first checkpoint; nothing where that is done."""
         self.warm_start()
@@ -251,7 +252,7 @@ class Trainer:
 
     def _iterate(self) -> dict[str, float]:
         config, at = self.config, self.at
-        clock = Clock()
+        clock, self.mark = Clock(), stopping.Mark.of(self)
         # Each iteration begins with an empty cache: the first after a resumption is like any other.
         forget(self.agent)
         drawn = self.team.agree(self._draw(config.tasks, self.rng))
@@ -264,14 +265,13 @@ class Trainer:
         seconds, cpu_seconds = clock.read()
         at.learn_seconds += seconds
         at.learn_cpu_seconds += cpu_seconds
+        self.mark = None
+        if self.rollouts is not None:
+            self.run_folder.log("rollout", at.iteration, self.rollouts.take())
         for phase, metrics in done.metrics.items():
-            work = {
-                "env_steps_total": at.env_steps,
-                "tokens_total": at.tokens,
-                "seconds": seconds,
-                "cpu_seconds": cpu_seconds,
-            }
-            self.run_folder.log(phase, at.iteration, {**metrics, **work})
+            work = {"env_steps_total": at.env_steps, "tokens_total": at.tokens}
+            times = {"seconds": seconds, "cpu_seconds": cpu_seconds}
+            self.run_folder.log(phase, at.iteration, {**metrics, **work, **times})
         if at.iteration % config.checkpoint_every == 0:
             # Of different groups, so that four tasks are seen and not one four times.
             few = done.episodes[:: max(1, len(done.episodes) // 4)][:4]

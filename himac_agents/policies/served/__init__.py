@@ -1,0 +1,1 @@
+"""Policies whose answers vLLM writes, with the weights of a model that learns elsewhere."""

@@ -1,0 +1,81 @@
+"""Whether servers write with the weights that learn: log-probabilities of both, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch
+from himac_agents.policies.served.policy import ServedPolicy
+
+#: Tokens that are written for each prompt.
+_TOKENS = 8
+#: What is asked. The last is long: of short ones a server keeps no beginning from before a sync.
+_ASKED = (
+    "Where is the mug?",
+    "You are in the middle of a room. What do you do next?",
+    "1 2 3 4 5 6 7",
+    "Push the box to the wall, go around it, and push it back. " * 16,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """How far the log-probabilities of the same tokens are apart, in nats.
+
+    Attributes:
+        mean: Over the tokens.
+        largest: Of one token.
+    """
+
+    mean: float
+    largest: float
+
+
+def questions(policy: ServedPolicy) -> list[Prompt]:
+    """What is asked of every server after a sync."""
+    found = []
+    for number, text in enumerate(_ASKED):
+        ids = policy.encode([Message("user", text)])
+        found.append(Prompt((), ids, noise=number))
+    return found
+
+
+#: How the answers are drawn.
+SAMPLING = Sampling(1.0, _TOKENS)
+
+
+def gap(policy: ServedPolicy, asked: Sequence[Prompt], said: Sequence[Mapping[str, Any]]) -> Gap:
+    """The gap between what a server says of its answers and what the learning model says of them.
+
+    Args:
+        policy: The policy, whose `learner` is asked.
+        asked: The prompts.
+        said: The server's choices, one for each.
+
+    Raises:
+        RolloutError: An answer cannot be read.
+    """
+    rows, marks, theirs = [], [], []
+    for prompt, choice in zip(asked, said, strict=True):
+        completion = policy.read(choice, prompt, SAMPLING)
+        rows.append([*prompt.token_ids, *completion.token_ids])
+        marks.append(len(prompt.token_ids))
+        theirs.append(completion.logprobs)
+    longest = max(len(row) for row in rows)
+    ids = np.zeros((len(rows), longest), dtype=np.int64)
+    mask, old = (np.zeros((len(rows), longest), dtype=np.float32) for _ in range(2))
+    for number, (row, mark, told) in enumerate(zip(rows, marks, theirs, strict=True)):
+        ids[number, : len(row)] = row
+        mask[number, mark : len(row)] = 1.0
+        old[number, mark : len(row)] = told
+    lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
+    batch = TokenBatch(ids, mask, old, np.zeros_like(old), lengths)
+    with torch.no_grad():
+        ours = policy.learner.logprobs_and_entropy(batch)[0].float().cpu().numpy()
+    apart = np.abs(ours - old)[mask > 0]
+    return Gap(float(apart.mean()), float(apart.max()))
