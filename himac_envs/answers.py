@@ -6,7 +6,10 @@ of what they are given.
 
 from __future__ import annotations
 
+import ast
+import json
 import re
+from typing import Any
 
 #: Marks that stand before and behind a text, the longest of a kind first.
 _PAIRS = (
@@ -16,6 +19,13 @@ _PAIRS = (
 )
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)[\w+-]{0,16}[ \t]*$", re.MULTILINE)
 _CUT_TAG = re.compile(r"</\w{0,16}\Z")
+_JSON = json.JSONDecoder()
+_STRING = r"(?:'(?:[^'\\\n]|\\.)*+'|\"(?:[^\"\\\n]|\\.)*+\")"
+#: Python's list of strings: single quotes, or a comma behind the last.
+_STRINGS = re.compile(rf"\[\s*+{_STRING}(?:\s*+,\s*+{_STRING})*+\s*+,?\s*+\]")
+#: The line between a table's head and its body, and what a column of counts holds.
+_RULE = re.compile(r"\|?(?:[ \t]*+:?-+:?[ \t]*+\|?)++")
+_COUNT = re.compile(r"(?:step|sub[-_ ]?goal)?[ \t]*#?\d{1,6}[.)]?", re.IGNORECASE)
 
 
 def tag(name: str) -> re.Pattern[str]:
@@ -86,3 +96,43 @@ def unwrap(text: str) -> str:
             # `"a" or "b"` begins and ends with a quote, and is not quoted.
             return text if before in inner or behind in inner else inner.strip()
     return text
+
+
+def literal(text: str, place: int) -> tuple[Any, int] | None:
+    """Return the JSON value, or Python's list of strings, that begins at a place, and its end.
+
+    Returns:
+        None where none begins there.
+    """
+    try:
+        value, end = _JSON.raw_decode(text, place)
+        return value, end
+    except (ValueError, RecursionError):
+        pass
+    if (found := _STRINGS.match(text, place)) is None:
+        return None
+    try:
+        return ast.literal_eval(found[0]), found.end()
+    except (ValueError, SyntaxError):
+        return None
+
+
+def table(text: str) -> list[str]:
+    """Return the texts of a Markdown table, one a row: of its first column that says something.
+
+    A column of numbers says nothing, nor does one of "Step 1", "Step 2".
+    """
+    rows = [line.strip() for line in text.splitlines()]
+    ruled = next((i for i, row in enumerate(rows) if i and "|" in row and _RULE.fullmatch(row)), 0)
+    if not ruled or "|" not in rows[ruled - 1]:
+        return []
+    cells: list[list[str]] = []
+    for row in rows[ruled + 1 :]:
+        if "|" not in row:
+            break
+        cells.append([cell.strip() for cell in row.strip("|").split("|")])
+    for column in range(max(map(len, cells), default=0)):
+        found = [row[column] for row in cells if column < len(row) and row[column]]
+        if any(not _COUNT.fullmatch(cell) for cell in found):
+            return [unwrap(cell) for cell in found]
+    return []

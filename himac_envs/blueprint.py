@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from himac_envs.answers import lines, tag, tagged, unwrap
+from himac_envs.answers import lines, literal, table, tag, tagged, unwrap
 
 #: What an executor writes to end its sub-goal.
 SUB_DONE = "<sub_done>"
@@ -29,9 +28,18 @@ _NUMBER = re.compile(
 )
 _BULLET = re.compile(r"[-*+\u2022\u2013][ \t]+(?:\[[ xX]\][ \t]+)?")
 _EMPHASIS = re.compile(r"\*{1,3}|_{1,3}")
+#: A mark alone on its line, whose text follows on the next: "### Step 1", "**Step 1:**", "1.".
+_ALONE = re.compile(
+    r"[*_]{0,3}(?:(?:step|sub[-_ ]?goal)[ \t]{0,4}#?\d{1,6}[ \t]{0,4}[.):]?|\d{1,6}[.)])"
+    r"[*_]{0,3}[.:]?",
+    re.IGNORECASE,
+)
+#: A count without a stop, or a letter, which are marks only where they run on from 1 or from a.
+_COUNTED = re.compile(r"(\d{1,3})[ \t]+(?=[^\W\d])(.+)")
+_LETTERED = re.compile(r"\(?([a-z])[.)][ \t]+(.+)", re.IGNORECASE)
 _BLUEPRINT_TAG = tag("blueprint")
 _SUBGOAL_TAG = tag("sub_?goal")
-_LIST = re.compile(r"[\[{](?=\s{0,256}[\[{\"])")
+_LIST = re.compile(r"[\[{](?=\s{0,256}[\[{\"'])")
 #: Places in a text where a JSON list is looked for.
 _MOST_LISTS = 32
 _TAG = re.compile(
@@ -41,7 +49,6 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _JSON_KEYS = ("subgoal", "sub_goal", "goal", "text", "description")
 _JSON_LISTS = ("blueprint", "subgoals", "sub_goals", "plan", "steps")
-_JSON = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +113,12 @@ class Blueprint:
         """Read a blueprint from whatever a model wrote. Total: never raises.
 
         What stands in ``<blueprint>`` tags is read where there are any, of several pairs the
-        last. Understood are, in this order: a JSON list (of strings, or of objects with a
-        "subgoal", "goal" or "text") that is no part of an item, ``<subgoal>`` tags, numbered or
-        bulleted lines ("1. x", "1.x", "Step 1: x", "- x", as a heading or in bold), and, inside
-        ``<blueprint>`` tags, plain lines. Tags may be unclosed. Quotes, backticks and stars around
+        last. Understood are, in this order: a list in JSON or Python (of strings, or of objects
+        with a "subgoal", "goal" or "text") that is no part of an item, ``<subgoal>`` tags, numbered
+        or bulleted lines ("1. x", "1.x", "Step 1: x", "- x", as a heading or in bold; or "Step 1"
+        alone with the text on the next line), a Markdown table, lines counted on from 1 ("1 x",
+        "2 y") or from a ("a) x", "b) y"), and, inside ``<blueprint>`` tags, plain lines. Tags may
+        be unclosed. Quotes, backticks and stars around
         the whole of a sub-goal are taken off.
 
         Args:
@@ -178,14 +187,14 @@ class BlueprintText(str):
 def _read(text: str) -> Sequence[str]:
     inner = tagged(text, _BLUEPRINT_TAG)
     text = text if inner is None else inner
-    for read in (_read_json, _read_tags, _read_items):
+    for read in (_read_lists, _read_tags, _read_items, table, _read_counted):
         found = read(text)
         if found:
             return found
     return [] if inner is None else [unwrap(line) for line in lines(text)]
 
 
-def _read_json(text: str) -> list[str]:
+def _read_lists(text: str) -> list[str]:
     """The last list of sub-goals before the first item: within an item it is part of its text."""
     found: list[str] = []
     place = 0
@@ -196,11 +205,9 @@ def _read_json(text: str) -> list[str]:
         place = opened.end()
         if _items_before(text, place):
             break
-        try:
-            value, place = _JSON.raw_decode(text, opened.start())
-        except (ValueError, RecursionError):
-            continue
-        found = _texts(value) or found
+        if (read := literal(text, opened.start())) is not None:
+            value, place = read
+            found = _texts(value) or found
     return found
 
 
@@ -245,11 +252,39 @@ def _read_items(text: str) -> list[str]:
 
     Two are taken off where all are bulleted and numbered on from 1 ("- 1. x", "- 2. y").
     """
-    rows = [(_is_bulleted(line), item) for line in text.splitlines() if (item := _item(line))]
+    rows = [(_is_bulleted(line), item) for line in _joined(text) if (item := _item(line))]
     within = [_numbered(item) if bulleted else None for bulleted, item in rows]
     if len(rows) > 1 and [n and n[0] for n in within] == list(range(1, len(rows) + 1)):
         return [n[1] for n in within if n is not None]
     return [item for _, item in rows]
+
+
+def _joined(text: str) -> list[str]:
+    """The lines; where a mark stands alone, together with the next line that says something."""
+    found: list[str] = []
+    alone = ""
+    for line in text.splitlines():
+        bare = line[_LEAD.match(line).end() :].rstrip()  # type: ignore[union-attr]
+        if _ALONE.fullmatch(bare):
+            alone = bare
+            continue
+        if alone and bare:
+            count = re.search(r"\d+", alone)
+            joined = _item(line) is None and count is not None
+            line = f"{count[0]}. {bare}" if joined and count is not None else line
+            alone = ""
+        found.append(line)
+    return found
+
+
+def _read_counted(text: str) -> list[str]:
+    """The lines that are counted on from 1 or lettered on from a, at least two."""
+    for pattern in (_COUNTED, _LETTERED):
+        marked = [m for line in text.splitlines() if (m := pattern.fullmatch(line.strip()))]
+        places = [int(m[1]) if m[1].isdigit() else ord(m[1].lower()) - 96 for m in marked]
+        if len(places) > 1 and places == list(range(1, len(places) + 1)):
+            return [unwrap(m[2]) for m in marked]
+    return []
 
 
 def _is_bulleted(line: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 #: Optional packages by the module that is imported: the package, and the extra that brings it.
 OPTIONAL: dict[str, tuple[str, str]] = {
@@ -32,7 +33,24 @@ OPTIONAL: dict[str, tuple[str, str]] = {
 
 
 class HiMACError(Exception):
-    """Base of the suite's own errors; the message always says what to do next."""
+    """Base of the suite's own errors; the message always says what to do next.
+
+    They go from process to process as they are, whatever their constructors take: Python alone
+    would make them anew from the message, which most of them do not take.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = dict(self.__dict__)
+        if isinstance(self, ImportError):  # holds these beside its dictionary
+            state |= {"msg": self.msg, "name": self.name, "path": self.path}
+        return _again, (type(self), self.args), state
+
+
+def _again(kind: type[HiMACError], args: tuple[object, ...]) -> HiMACError:
+    """Return an error with a message that was written before."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
 
 
 class UnknownTaskError(HiMACError, ValueError):

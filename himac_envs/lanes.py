@@ -1,35 +1,35 @@
 """Many lanes of one environment: the rules that all vector environments of the suite share.
 
 A *lane* is one of the environments of a batch. `LaneVectorEnv` plays any environment in lanes of
-one process, `WorkerVectorEnv` in one process a lane; the batch engines of ALFWorld and Sokoban keep
-to the same rules, which are written once, here:
+one process, `himac_envs.workers.WorkerVectorEnv` in one process a lane; the batch engines of
+ALFWorld and Sokoban keep to the same rules, which are written once, here:
 
 - ``reset(seed=...)``: one seed (lane *i* gets ``seed + i``) or one a lane.
 - ``reset(options={"task_id": ..., "reset_mask": mask})``: one task for all lanes or a list of one a
   lane (None: drawn), and the lanes to reset; the others stay as they are.
 - ``step(actions)``: one action a lane. With ``autoreset_mode=DISABLED`` a lane that has ended takes
   None, which leaves it alone: it shows what it showed last, brings 0 and stays ended.
+- an error in one lane: what the lanes before it did counts, those after it have not moved. A lane
+  whose reset failed has no episode and needs another; no other lane does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from numpy.typing import NDArray
 
 from himac_envs.task import Info
 
 __all__ = [
-    "LaneVectorEnv", "Reset", "WorkerVectorEnv", "ended", "lane_count", "read_actions",
-    "read_reset",
+    "LaneVectorEnv", "Reset", "ended", "lane_count", "need_episodes", "read_actions", "read_reset",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -73,7 +73,7 @@ def read_reset(
     num: int,
     seed: int | Sequence[int | None] | None,
     options: Mapping[str, Any] | None,
-    begun: bool,
+    begun: Mask,
 ) -> Reset:
     """Return what a call of ``reset`` asks for; nothing is changed by it.
 
@@ -81,11 +81,11 @@ def read_reset(
         num: How many lanes there are.
         seed: One seed, one a lane, or None.
         options: ``task_id`` (one, or one a lane), ``reset_mask`` (bool, one a lane), others.
-        begun: Whether every lane has been reset before.
+        begun: Which lanes have an episode, going on or ended.
 
     Raises:
         ValueError: There is not one seed, task or bool for each lane.
-        gymnasium.error.ResetNeeded: Some lanes are to be reset before all were.
+        gymnasium.error.ResetNeeded: Some lanes are to be reset, and another has no episode.
     """
     if seed is None or isinstance(seed, int | np.integer):
         seeds = [None if seed is None else int(seed) + i for i in range(num)]
@@ -108,7 +108,7 @@ def read_reset(
     return Reset(mask, seeds, task_ids, rest)
 
 
-def _read_mask(num: int, mask: Any, begun: bool) -> Mask:
+def _read_mask(num: int, mask: Any, begun: Mask) -> Mask:
     if mask is None:
         return np.ones(num, np.bool_)
     chosen = np.array(mask)
@@ -117,9 +117,34 @@ def _read_mask(num: int, mask: Any, begun: bool) -> Mask:
             f"reset_mask must be a bool array of shape ({num},) with at least one True, got "
             f"{chosen.dtype} {chosen.shape}"
         )
-    if not begun and not chosen.all():
-        raise gym.error.ResetNeeded("reset every environment once before resetting some")
+    if not (begun | chosen).all():
+        raise gym.error.ResetNeeded(
+            "reset every environment once before resetting some: these lanes have no episode: "
+            f"{_listed(~(begun | chosen))}"
+        )
     return cast(Mask, chosen)
+
+
+def need_episodes(begun: Mask) -> None:
+    """Make sure that every lane has an episode.
+
+    Args:
+        begun: Which lanes have one, going on or ended.
+
+    Raises:
+        gymnasium.error.ResetNeeded: A lane has none: never reset, or its reset failed.
+    """
+    if not begun.any():
+        raise gym.error.ResetNeeded("call reset() before step()")
+    if not begun.all():
+        raise gym.error.ResetNeeded(
+            f"these lanes have no episode, since their reset failed: {_listed(~begun)}. Reset them "
+            "with reset(options={'reset_mask': mask}) before the next step"
+        )
+
+
+def _listed(lanes: Mask) -> str:
+    return ", ".join(map(str, np.flatnonzero(lanes)))
 
 
 def read_actions(actions: Any, over: Mask, mode: AutoresetMode) -> list[Any]:
@@ -156,10 +181,10 @@ def read_actions(actions: Any, over: Mask, mode: AutoresetMode) -> list[Any]:
 
 def ended(over: Mask) -> gym.error.ResetNeeded:
     """Return the error of an action for lanes that have ended."""
-    lanes = ", ".join(map(str, np.flatnonzero(over)))
     return gym.error.ResetNeeded(
-        f"these lanes have ended: {lanes}. Reset them with reset(options={{'reset_mask': mask}}) "
-        "before the next step, or give them the action None, which leaves them alone"
+        f"these lanes have ended: {_listed(over)}. Reset them with "
+        "reset(options={'reset_mask': mask}) before the next step, or give them the "
+        "action None, which leaves them alone"
     )
 
 
@@ -190,7 +215,13 @@ class LaneVectorEnv(VectorEnv[Any, Any, Array]):
         self.num_envs = lane_count(num_envs)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.copy = bool(copy)
-        self.envs: list[Any] = [make() for _ in range(self.num_envs)]
+        self.envs: list[Any] = []
+        try:
+            for _ in range(self.num_envs):
+                self.envs.append(make())
+        except BaseException:
+            self.close()
+            raise
         first = self.envs[0]
         self.metadata = {**first.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = first.render_mode
@@ -198,8 +229,9 @@ class LaneVectorEnv(VectorEnv[Any, Any, Array]):
         self.single_action_space: spaces.Space[Any] = first.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._begun = False
+        self._begun = np.zeros(self.num_envs, np.bool_)
         self._ended = np.zeros(self.num_envs, np.bool_)
+        self._moved = 0  # so many lanes have taken the step that is going on
         self._flags = np.zeros((2, self.num_envs), np.bool_)  # terminated, truncated
         self._seen: list[Any] = [None] * self.num_envs
         self._buffer: Any = None
@@ -221,58 +253,71 @@ class LaneVectorEnv(VectorEnv[Any, Any, Array]):
 
         Raises:
             ValueError: There is not one seed, task or bool for each lane.
-            gymnasium.error.ResetNeeded: Some lanes are to be reset before all were.
+            gymnasium.error.ResetNeeded: Some lanes are to be reset, and another has no episode.
         """
         infos: Info = {}
         for i, own_seed, own in read_reset(self.num_envs, seed, options, self._begun).lanes():
-            observation, info = self.envs[i].reset(seed=own_seed, options=own or None)
+            observation, info = self._begin(i, seed=own_seed, options=own or None)
             self._keep(i, observation)
-            self._ended[i] = False
+            self._ended[i] = self._flags[0, i] = self._flags[1, i] = False
             infos = self._add_info(infos, info, i)
-        self._begun = True
         return self._observe(), infos
+
+    def _begin(self, lane: int, **how: Any) -> tuple[Any, Info]:
+        """Begin an episode in a lane; it has none where that fails."""
+        self._begun[lane] = False
+        answer: tuple[Any, Info] = self.envs[lane].reset(**how)
+        self._begun[lane] = True
+        return answer
 
     def step(self, actions: Iterable[Any]) -> tuple[Any, Array, Array, Array, Info]:
         """Carry out one action in each lane (or, NEXT_STEP, begin anew where it ended).
 
         Raises:
             ValueError: There is not one action a lane.
-            gymnasium.error.ResetNeeded: No reset yet; or DISABLED, and a lane that ended was
-                neither reset nor left alone.
+            gymnasium.error.ResetNeeded: A lane has no episode; or DISABLED, and a lane that ended
+                was neither reset nor left alone.
         """
-        if not self._begun:
-            raise gym.error.ResetNeeded("call reset() before step()")
+        need_episodes(self._begun)
         given = read_actions(actions, self._ended, self.autoreset_mode)
         rewards = np.zeros(self.num_envs)
         terminations = np.zeros(self.num_envs, dtype=np.bool_)
         truncations = np.zeros(self.num_envs, dtype=np.bool_)
-        infos = self._step_lanes(given, rewards, terminations, truncations)
-        self._flags[0], self._flags[1] = terminations, truncations
-        self._ended = terminations | truncations
-        if self.autoreset_mode is AutoresetMode.SAME_STEP:
-            self._ended = np.zeros(self.num_envs, dtype=np.bool_)
+        self._moved = 0
+        try:
+            infos = self._step_lanes(given, rewards, terminations, truncations)
+            self._moved = self.num_envs
+        finally:
+            moved = slice(self._moved)  # all, unless a lane raised an error
+            self._flags[:, moved] = terminations[moved], truncations[moved]
+            if self.autoreset_mode is not AutoresetMode.SAME_STEP:
+                self._ended[moved] = self._flags[:, moved].any(axis=0)
         return self._observe(), rewards, terminations, truncations, infos
 
     def _step_lanes(
         self, actions: list[Any], rewards: Array, terminations: Array, truncations: Array
     ) -> Info:
-        """Fill in the three arrays and return the infos of one step."""
+        """Fill in the three arrays, lane by lane, and return the infos of one step.
+
+        `_moved` says meanwhile how many lanes are through.
+        """
         infos: Info = {}
         over = self._ended.tolist()
         mode = self.autoreset_mode
         for i, env in enumerate(self.envs):
+            self._moved = i
             if over[i] and mode is AutoresetMode.DISABLED:
                 terminations[i], truncations[i] = self._flags[:, i]
                 continue
             if over[i] and mode is AutoresetMode.NEXT_STEP:
-                observation, info = env.reset()
+                observation, info = self._begin(i)
             else:
                 observation, reward, terminated, truncated, info = env.step(actions[i])
                 rewards[i], terminations[i], truncations[i] = reward, terminated, truncated
                 if (terminated or truncated) and mode is AutoresetMode.SAME_STEP:
                     final = {"final_obs": observation, "final_info": info}
                     infos = self._add_info(infos, final, i)
-                    observation, info = env.reset()
+                    observation, info = self._begin(i)
             self._keep(i, observation)
             infos = self._add_info(infos, info, i)
         return infos
@@ -324,92 +369,3 @@ class LaneVectorEnv(VectorEnv[Any, Any, Array]):
         """Close the lanes."""
         for env in self.envs:
             env.close()
-
-
-class _Worker(gym.Wrapper[Any, Any, Any, Any]):
-    """One lane in a process of its own: it knows its own part of a reset, and rests on None."""
-
-    def __init__(self, env: gym.Env[Any, Any], lane: int) -> None:
-        super().__init__(env)
-        self.lane = lane
-        self._last: tuple[Any, bool, bool] = (None, False, False)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, Info]:
-        """Begin an episode with this lane's task."""
-        own = dict(options or {})
-        task_id = (own.pop("task_ids", None) or {}).get(self.lane)
-        if task_id is not None:
-            own["task_id"] = task_id
-        observation, info = self.env.reset(seed=seed, options=own or None)
-        self._last = (observation, False, False)
-        return observation, info
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
-        """Carry out one action; None after the end leaves the lane alone."""
-        observation, terminated, truncated = self._last
-        if action is None and (terminated or truncated):
-            return observation, 0.0, terminated, truncated, {}
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self._last = (observation, terminated, truncated)
-        return observation, reward, terminated, truncated, info
-
-
-def _worker(make: Callable[[], gym.Env[Any, Any]], lane: int) -> _Worker:
-    return _Worker(make(), lane)
-
-
-class WorkerVectorEnv(AsyncVectorEnv):
-    """Gymnasium's ``AsyncVectorEnv``, one process a lane, with the rules of this module.
-
-    Args:
-        make: Makes one environment, and is called in each process.
-        num_envs: How many lanes.
-        autoreset_mode: See `LaneVectorEnv`.
-        **kwargs: As for ``AsyncVectorEnv``. Shared memory is off: it cannot hold text.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[], gym.Env[Any, Any]],
-        num_envs: int = 1,
-        *,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        **kwargs: Any,
-    ) -> None:
-        self._begun = False
-        self._ended = np.zeros(lane_count(num_envs), np.bool_)
-        super().__init__(
-            [partial(_worker, make, lane) for lane in range(num_envs)],
-            autoreset_mode=AutoresetMode(autoreset_mode),
-            **{"shared_memory": False, **kwargs},
-        )
-
-    def reset_async(
-        self,
-        seed: int | Sequence[int | None] | None = None,
-        options: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Send a reset to the lanes; see `LaneVectorEnv.reset`."""
-        asked = read_reset(self.num_envs, seed, options, self._begun)
-        own = {i: task for i, task in enumerate(asked.task_ids) if task is not None}
-        sent = {**asked.rest, **({"task_ids": own} if own else {})}
-        if not asked.mask.all():
-            sent["reset_mask"] = asked.mask
-        super().reset_async(seed=asked.seeds, options=sent)
-        self._ended = self._ended & ~asked.mask
-        self._begun = True
-
-    def step_async(self, actions: Any) -> None:
-        """Send one action to each lane; see `LaneVectorEnv.step`."""
-        if not self._begun:
-            raise gym.error.ResetNeeded("call reset() before step()")
-        super().step_async(tuple(read_actions(actions, self._ended, self.autoreset_mode)))
-
-    def step_wait(self, timeout: float | None = None) -> Any:
-        """Return what the lanes answered."""
-        answer = super().step_wait(timeout)
-        if self.autoreset_mode is not AutoresetMode.SAME_STEP:
-            self._ended = answer[2] | answer[3]
-        return answer

@@ -2,15 +2,17 @@
 
 One rule stands behind them. Thoughts are dropped. What stands in tags is taken whole, and of
 several pairs the last. Then the dress is taken off: quotes, backticks, stars, a fence, a full stop,
-a label such as "Action:".
+a label such as "Action:". What is written as a list, as JSON or as a table is read as the lines
+that it holds.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import Any
 
-from himac_envs.answers import fenced, lines, tag, tagged, unwrap
+from himac_envs.answers import fenced, lines, literal, table, tag, tagged, unwrap
 from himac_envs.blueprint import SUB_DONE, Blueprint
 from himac_envs.thoughts import visible
 
@@ -42,7 +44,15 @@ _LABEL = (
 _LABELLED = re.compile(rf"^[ \t>]{{0,8}}{_LABEL}", re.IGNORECASE | re.MULTILINE)
 _LABEL_FIRST = re.compile(_LABEL, re.IGNORECASE)
 #: "> go to desk 1", "- go to desk 1", "1. go to desk 1"
-_BULLET = re.compile(r"(?:>+|[-*•]|\d{1,3}[.)])\s+(?=\S)|>+(?=\S)")
+_BULLET = re.compile(r"(?:>+|[-*•]|\d{1,3}[.)]|\(?[a-zA-Z]\))\s+(?=\S)|>+(?=\S)")
+#: "1 go to desk 1", "a. go to desk 1": taken off where a command stands behind it.
+_COUNT = re.compile(r"(?:\d{1,3}|[a-zA-Z]\.)\s+(?=\S)")
+#: What holds the command in an object: by itself, or within what a tool is called with.
+_KEYS = ("action", "command", "answer", "move", "actions", "commands", "moves")
+_CALLS = ("arguments", "parameters", "input", "args")
+_OBJECT = re.compile(r"^[ \t]{0,64}\{(?=\s{0,256}[\"}])", re.MULTILINE)
+#: Places in a text where an object is looked for, and how deep in one another they are read.
+_MOST_OBJECTS, _DEEPEST = 32, 4
 _THOUGHT = re.compile(
     r"[*_]{0,2}(?:thoughts?|think|thinking|reason|reasoning|observation)"
     r"[*_]{0,2}[ \t]{0,4}\d{0,6}[ \t]{0,4}:",
@@ -76,6 +86,10 @@ def read_command(answer: object, admissible: Collection[str] = ()) -> str:
     first is taken, unless all of them are moves: the admissible commands are single words, and
     every line is made of those (and of waiting).
 
+    A list of strings is read like its lines; of an object (JSON) what stands under "action",
+    "command" and the like, also within the "arguments" of a call. A command in other letters' case
+    is the admissible one, where there is one such.
+
     Args:
         answer: What the model wrote; anything that is not a string is no command.
         admissible: The commands that are possible now, where that is known. None of them is
@@ -101,6 +115,9 @@ def read_command(answer: object, admissible: Collection[str] = ()) -> str:
         text, whole = inner, True
     if (whole or told) and is_done(text):
         return SUB_DONE
+    held = _held(text.strip())
+    if held:
+        text, whole, told = "\n".join(held), False, True
     found = [undress(tidy(line), known) for line in lines(text)[:MAX_COMMAND]]
     if not whole and not told:
         found = [line for line in found if line in known or not _THOUGHT.match(line)]
@@ -108,12 +125,59 @@ def read_command(answer: object, admissible: Collection[str] = ()) -> str:
             found = [line for line in found if not is_done(line)]
     if not found:
         return ""
-    first = found[0]
+    first = _as_known(found[0], known)
     if len(found) > 1 and (_moves(found, known) or (whole and first not in known)):
         return "\n".join(found)[:MAX_COMMAND].rstrip()
     if is_done(first):
         return SUB_DONE
     return first if first in known else first[:MAX_COMMAND].rstrip()
+
+
+def _held(text: str) -> list[str]:
+    """The commands that an object, a list of strings or a table holds; none for other texts."""
+    if text.startswith("[") and (read := literal(text, 0)) and not text[read[1] :].strip():
+        value = read[0]
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return [line for item in value for line in lines(item)]
+    found: list[str] = []
+    place = 0
+    for _ in range(_MOST_OBJECTS):
+        if (opened := _OBJECT.search(text, place)) is None:
+            break
+        place = opened.end()
+        if (read := literal(text, opened.end() - 1)) is not None:
+            place = read[1]
+            found = _commands(read[0], _DEEPEST) or found
+    return found or table(text)
+
+
+def _commands(value: Any, depth: int) -> list[str]:
+    if isinstance(value, str) and depth < _DEEPEST:
+        return lines(value)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return [line for item in value for line in lines(item)]
+    if not isinstance(value, dict) or not depth:
+        return []
+    for key in (*_KEYS, *_CALLS):
+        inner = value.get(key)
+        if key in _CALLS and isinstance(inner, str):  # an object, written as a string
+            read = literal(inner, 0)
+            inner = None if read is None else read[0]
+        if found := _commands(inner, depth - 1):
+            return found
+    return []
+
+
+def _as_known(text: str, known: Collection[str]) -> str:
+    """The admissible command that a text is but for its letters' case and a count before it."""
+    bare = _COUNT.sub("", text, count=1) if _COUNT.match(text) else text
+    for said in (text, bare):
+        if said in known:
+            return said
+        alike = [command for command in known if command.casefold() == said.casefold()]
+        if len(alike) == 1:
+            return alike[0]
+    return text
 
 
 def finished(answer: str, admissible: Collection[str] = ()) -> str:

@@ -16,7 +16,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 import himac_envs.registry
 from himac_envs.hierarchy import load_entry_point
-from himac_envs.lanes import LaneVectorEnv, WorkerVectorEnv, lane_count
+from himac_envs.lanes import LaneVectorEnv, lane_count
+from himac_envs.workers import WorkerVectorEnv, asynchronous
 
 #: What `gym.make` takes for itself: a batch engine, which is no single environment, does not.
 _OF_MAKE = ("max_episode_steps", "disable_env_checker")
@@ -42,7 +43,7 @@ def make(
     Args:
         env_id: A registered id, or another name of `himac_envs.registry.find_id`.
         num_envs: How many.
-        workers: One process an environment (never with shared memory, which cannot hold text).
+        workers: One process an environment; see `himac_envs.workers`.
         autoreset_mode: When a finished environment begins anew.
         copy: Whether observations that are arrays are new at each step; with False the next step
             changes them in place.
@@ -59,14 +60,20 @@ def make(
     env_id = himac_envs.registry.find_id(env_id)
     batch = {"autoreset_mode": autoreset_mode, "copy": copy, **dict(vector_kwargs or {})}
     one = partial(_make_lane, env_id, tuple(wrappers), kwargs)
-    if workers:
-        return WorkerVectorEnv(one, num_envs, **batch)
-    unknown = sorted(set(batch) - {"autoreset_mode", "copy"})
+    known = asynchronous() if workers else {"autoreset_mode", "copy"}
+    unknown = sorted(set(batch) - known)
+    if unknown and workers:
+        raise ValueError(
+            f"vector_kwargs {', '.join(map(repr, unknown))}: AsyncVectorEnv takes "
+            f"{', '.join(map(repr, sorted(known)))}"
+        )
     if unknown:
         raise ValueError(
             f"vector_kwargs {', '.join(map(repr, unknown))}: a batch in one process takes "
             "'autoreset_mode' and 'copy'; what AsyncVectorEnv takes goes with workers=True"
         )
+    if workers:
+        return WorkerVectorEnv(one, num_envs, **batch)
     card = himac_envs.registry.env_cards().get(env_id)
     engine = None if card is None else card.vector_entry_point
     if engine is not None and not wrappers and not set(kwargs) & set(_OF_MAKE):
@@ -80,8 +87,12 @@ def _make_lane(
 ) -> gym.Env[Any, Any]:
     # Gymnasium's checker is for tests: it would look at every step of every lane.
     env = gym.make(env_id, **{"disable_env_checker": True, **kwargs})
-    for wrapper in wrappers:
-        env = wrapper(env)
+    try:
+        for wrapper in wrappers:
+            env = wrapper(env)
+    except BaseException:
+        env.close()
+        raise
     return env
 
 

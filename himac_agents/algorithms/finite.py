@@ -27,9 +27,6 @@ class NonFiniteError(HiMACError):
             "are those before it"
         )
 
-    def __reduce__(self) -> Any:
-        return type(self), (self.phase, self.policy, self.quantity)
-
 
 def norm(tensors: Iterable[Tensor]) -> float:
     """The Euclidean norm of all numbers together; not finite where one of them is not."""

@@ -13,12 +13,15 @@ suite's or somebody's own. An adapter translates names and nothing else::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from types import TracebackType
 from typing import Any, Self
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 from himac_envs.adapters.errors import EpisodeOverError, NotTextError
@@ -65,7 +68,7 @@ class Session:
         text: What was last shown.
         observation: The last observation.
         info: The last info; see `himac_envs.contract.INFO`.
-        reward: Of the last decision.
+        reward: Of the last call that answered; of both decisions where a call took two (`act`).
         episode_return: The sum of this episode's rewards.
         decisions: Answers given in this episode; ``info["step"]`` counts the task's steps.
         terminated: Whether the task has ended the episode.
@@ -164,9 +167,15 @@ class Session:
             EpisodeOverError: No episode is going on.
         """
         self._need_episode()
-        if self.planning:
-            self._take(NOTHING)
-        return self.step(command)
+        if not self.planning:
+            return self.step(command)
+        text = self._take(NOTHING)
+        if self.done:  # by a step limit that counts blueprints
+            return text
+        earlier = self.reward
+        text = self.step(command)
+        self.reward += earlier
+        return text
 
     def write_blueprint(self, subgoals: object) -> str:
         """Begin phase act with these sub-goals.
@@ -329,6 +338,10 @@ class Session:
     def fork(self, *, state: bool = True, **kwargs: Any) -> Session:
         """Return a session like this one, at the same place of the same episode.
 
+        Nothing that changes is shared. A step limit of Gymnasium's (``max_episode_steps``) has
+        counted the same steps; wrappers of your own begin anew. The copy's expert plans from here
+        on, and may reach a sub-goal by another way than the one that this session's expert is on.
+
         Args:
             state: False: a fresh one, without an episode.
             **kwargs: Settings in which the copy differs.
@@ -345,10 +358,13 @@ class Session:
             other.reset(self.task_id)
             target: Any = other.env.unwrapped
             target.restore(env.snapshot())
-            other.text, other.observation, other.info = self.text, self.observation, self.info
+            _carry_limits(self.env, other.env)
+            other.text = self.text
+            other.observation, other.info = deepcopy((self.observation, self.info))
             other.reward, other.episode_return = self.reward, self.episode_return
             other.decisions = self.decisions
             other.terminated, other.truncated = self.terminated, self.truncated
+            other._advice = self._advice
         return other
 
     def close(self) -> None:
@@ -366,3 +382,17 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _carry_limits(source: gym.Env[Any, Any], target: gym.Env[Any, Any]) -> None:
+    """Let the target's step limits have counted what the source's have."""
+    counted = [wrapper._elapsed_steps for wrapper in _limits(source)]
+    for wrapper, steps in zip(_limits(target), counted, strict=False):
+        wrapper._elapsed_steps = steps
+
+
+def _limits(env: gym.Env[Any, Any]) -> Iterator[TimeLimit[Any, Any]]:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, TimeLimit):
+            yield env
+        env = env.env

@@ -102,9 +102,10 @@ class ALFWorldVectorEnv(LaneVectorEnv):
         fresh: list[tuple[int, Info]] = []
         infos: Info = {}
         for i, env in enumerate(self.envs):
+            self._moved = i
             if ended[i]:
                 if next_step:
-                    observation, info = env.reset()
+                    observation, info = self._begin(i)
                     texts[i] = observation["text"]
                     fresh.append((i, info))
                 else:  # DISABLED, and left alone
@@ -148,7 +149,7 @@ class ALFWorldVectorEnv(LaneVectorEnv):
                     },
                 }
                 infos = self._add_info(infos, final, i)
-                observation, info = env.reset()
+                observation, info = self._begin(i)
                 texts[i] = observation["text"]
                 fresh.append((i, info))
         if not original and not sparse and invalid:

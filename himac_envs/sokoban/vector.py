@@ -108,9 +108,10 @@ class SokobanVectorEnv(VectorEnv[Array, Array, Array]):
                 each environment that is reset).
         """
         n = self.num_envs
-        asked = read_reset(n, seed, options, self._ready)
+        asked = read_reset(n, seed, options, np.full(n, self._ready))
         chosen, which = asked.mask, np.flatnonzero(asked.mask)
         levels, drawn = self._asked_for(asked, which)
+        self._ready = False  # until all is done: an error in between leaves boards half begun
         if not self._rngs:
             made = [seeding.np_random(s) for s in asked.seeds]
             self._rngs, self._seeds = [r for r, _ in made], [s for _, s in made]

@@ -199,6 +199,50 @@ def test_a_fork_goes_on_from_the_same_place(env_id: str) -> None:
                 fresh.step("look")
 
 
+def test_a_fork_shares_nothing_and_keeps_its_step_limit() -> None:
+    with session(HIERARCHICAL[0], max_episode_steps=4) as first:
+        first.reset(seed=6)
+        first.step("1. look around")
+        first.step("look")
+        said = first.expert()
+        with first.fork() as second, first.fork(max_episode_steps=2) as brief:
+            assert second.expert() == said and second.info == first.info
+            for shown, copied in (
+                (first.info, second.info),
+                (first.observation, brief.observation),
+            ):
+                assert shown is not copied
+            assert first.info["admissible"] is not second.info["admissible"]
+            left = 0
+            while not second.done:
+                second.step("look")
+                left += 1
+            assert left == 2 and second.truncated and not first.done
+            brief.step("look")
+            assert brief.truncated, "it has a limit of its own, and two steps were taken"
+
+
+class _PaidPlans(gym.Wrapper[Any, Any, Any, Any]):
+    """Pays for a blueprint too."""
+
+    def step(self, action: Any) -> Any:
+        observation, _, terminated, truncated, info = self.env.step(action)
+        return observation, 1.0, terminated, truncated, info
+
+
+def test_a_command_before_a_blueprint_counts_both_rewards_and_limits() -> None:
+    with session(HIERARCHICAL[0]) as played:
+        played.env = _PaidPlans(played.env)
+        played.reset(seed=2)
+        played.act("look")
+        assert played.reward == played.episode_return == 2.0
+        played.act("look")
+        assert played.reward == 1.0 and played.episode_return == 3.0
+    with session(HIERARCHICAL[0], max_episode_steps=1) as brief:
+        brief.reset(seed=2)
+        assert brief.act("look") == brief.text and brief.truncated and brief.decisions == 1
+
+
 def test_pictures_where_there_are_some() -> None:
     with session(FLAT[2], image=True) as seen, session(FLAT[2]) as blind:
         seen.reset(seed=0)

@@ -192,6 +192,17 @@ BLUEPRINTS = {
     "JSON of objects": f'Plan [1-2]: [{{"sub_goal": "{MUG}"}}, {{"text": "{SHELF}"}}] (as [asked])',
     "JSON, the last": f'["wait"] or rather ["{MUG}", "{SHELF}"]',
     "JSON of steps": f'["1. {MUG}", "Step 2: {SHELF}"]',
+    "steps above their text": f"### Step 1\n{MUG}\n\n### Step 2\n{SHELF}\n",
+    "bold steps above their text": f"**Step 1:**\n\n{MUG}\n**Step 2:**\n{SHELF}",
+    "numbers above their text": f"1.\n{MUG}\n2.\n{SHELF}",
+    "steps above bullets": f"### Step 1\n- {MUG}\n### Step 2\n- {SHELF}",
+    "Python's list": f"subgoals = ['{MUG}', \"{SHELF}\"]",
+    "a comma behind the last": f'["{MUG}", "{SHELF}",]',
+    "letters": f"a) {MUG}\nb) {SHELF}",
+    "capital letters": f"(A) {MUG}\n(B) {SHELF}",
+    "counts without a stop": f"The plan:\n1 {MUG}\n2 {SHELF}",
+    "a table": f"| # | Sub-goal | Why |\n|---|:--|---|\n| 1 | {MUG} | it |\n| 2 | `{SHELF}` | |",
+    "a table of one column": f"Plan:\n\n| Plan |\n| --- |\n| {MUG} |\n| {SHELF} |\n\nDone.",
     "sub-goals' tags": f"<subgoal>{MUG}</subgoal>\n<SUB_GOAL n=2>{SHELF}",
 }
 

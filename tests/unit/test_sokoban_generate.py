@@ -14,6 +14,7 @@ import pytest
 
 from himac_envs.sokoban.generate import GENERATORS, GenerationError, RoomGenerator
 from himac_envs.sokoban.solver import solve
+from himac_envs.sokoban.splits import NUMBERS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # here is a change of every published seed.
 DIGESTS = {
     "fast": "6a7b4c43324c5f50",
+    "fast, valid": "71630e0c5f014c4a",
+    "fast, test": "98f0c636b700c95d",
     "fast, beyond the splits": "c211ecb61b4c59a7",
     "gym-sokoban": "b1a4b5d0234b80f2",
     "verl-agent": "ac669ccd5cb140d7",
@@ -40,6 +43,8 @@ def digest(name: str, first: int = 0, rooms: int = 40) -> str:
 def test_the_same_rooms_for_ever(name: str) -> None:
     assert digest(name) == DIGESTS[name]
     if name == "fast":
+        for split in ("valid", "test"):
+            assert digest(name, NUMBERS[split][0]) == DIGESTS[f"fast, {split}"]
         assert digest(name, 5_000_000) == DIGESTS["fast, beyond the splits"]
 
 
@@ -104,6 +109,7 @@ import numpy as np
 from himac_envs.sokoban.batch import BatchBoards
 from himac_envs.sokoban.generate import RoomGenerator
 from himac_envs.sokoban.solver import solve
+from himac_envs.sokoban.splits import NUMBERS
 found = hashlib.sha256()
 levels = []
 for name in ("fast", "gym-sokoban", "verl-agent"):

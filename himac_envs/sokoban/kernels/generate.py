@@ -29,6 +29,8 @@ _FIFTHS = np.uint64(5)
 _TRAIN_FIFTHS = 3
 # How often the pieces are placed anew on the same floor before another floor is carved.
 _PLACINGS = 16
+# Cells of a plan that fits into one number, with two bits a cell.
+_MOST_DIGITS = 32
 
 WALK_NONE = 0
 WALK_VERL_AGENT = 1
@@ -48,6 +50,10 @@ _MASKS = np.array(
 # ... and its directions in the order in which random.sample indexes them: down, right, up, left.
 _WALK = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], dtype=np.int64)
 
+# Slots for explored states that a search begins with: most searches are small, and clearing more
+# would take as long as they do. It grows when it is half full.
+_FIRST_TABLE = 512
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
@@ -56,6 +62,7 @@ _S27 = np.uint64(27)
 _S31 = np.uint64(31)
 _S32 = np.uint64(32)
 _ONE = np.uint64(1)
+_DIGIT = np.uint64(3)
 
 
 @kernel
@@ -68,10 +75,16 @@ def mix(value: np.uint64) -> np.uint64:
 
 
 @kernel
-def fill_words(key: np.uint64, words: U32) -> None:
-    """Fill a buffer with the 32-bit words of the counter generator of this key (uint64)."""
+def fill_words(key: np.uint64, first: int, words: U32) -> None:
+    """Fill a buffer with the 32-bit words of the counter generator of this key (uint64).
+
+    Args:
+        key: The generator's key.
+        first: The place of the buffer's first word among the generator's.
+        words: uint32 output.
+    """
     for i in range(words.shape[0]):
-        words[i] = np.uint32(mix(key + np.uint64(i) * _GOLDEN) >> _S32)
+        words[i] = np.uint32(mix(key + np.uint64(first + i) * _GOLDEN) >> _S32)
 
 
 @kernel
@@ -120,18 +133,32 @@ def _random(words: U32, cursor: I64) -> float:
 
 
 @kernel
-def _form(symmetry: int, rows: int, cols: int, box: I64) -> tuple[int, int, int]:
-    # How to read a bounding box (first and last row, first and last column) in one of the eight
-    # symmetries: the first cell, and the steps to the next row and to the next column.
-    down, right = cols, 1
-    r, c = box[0], box[2]
+def _form(
+    symmetry: int, cols: int, top: int, bottom: int, left: int, right: int
+) -> tuple[int, int, int]:
+    # How to read a bounding box (its first and last row, its first and last column) in one of the
+    # eight symmetries: the first cell, and the steps to the next row and to the next column.
+    to_row, to_col = cols, 1
+    r, c = top, left
     if symmetry & 1:
-        down, r = -down, box[1]
+        to_row, r = -cols, bottom
     if symmetry & 2:
-        right, c = -right, box[3]
+        to_col, c = -1, right
     if symmetry & 4:
-        return r * cols + c, right, down
-    return r * cols + c, down, right
+        return r * cols + c, to_col, to_row
+    return r * cols + c, to_row, to_col
+
+
+@kernel
+def _bounds(fixed: U8, rows: int, cols: int) -> tuple[int, int, int, int]:
+    # The first and last row and the first and last column with floor; rows, -1, cols, -1 if none.
+    top, bottom, left, right = rows, -1, cols, -1
+    for r in range(rows):
+        for c in range(cols):
+            if fixed[r * cols + c] != 0:
+                top, bottom = min(top, r), r
+                left, right = min(left, c), max(right, c)
+    return top, bottom, left, right
 
 
 @kernel
@@ -147,48 +174,77 @@ def plan_hash(fixed: U8, rows: int, cols: int) -> np.uint64:
         A hash of the canonical form: the plan without the walls around it, no higher than wide,
         in the smallest of its eight symmetries. 0 where there is no floor.
     """
-    box = np.array([rows, -1, cols, -1], dtype=np.int64)
-    for r in range(rows):
-        for c in range(cols):
-            if fixed[r * cols + c] != 0:
-                box[0] = min(box[0], r)
-                box[1] = max(box[1], r)
-                box[2] = min(box[2], c)
-                box[3] = max(box[3], c)
-    height, width = box[1] - box[0] + 1, box[3] - box[2] + 1
+    top, bottom, left, right = _bounds(fixed, rows, cols)
+    height, width = bottom - top + 1, right - left + 1
     if height <= 0:
         return np.uint64(0)
     low, high = min(height, width), max(height, width)
-    best, down, right = -1, 0, 0
+    best, best_row, best_col = -1, 0, 0
     for symmetry in range(8):
         if (height > width and symmetry < 4) or (height < width and symmetry >= 4):
             continue
-        first, to_row, to_col = _form(symmetry, rows, cols, box)
+        first, to_row, to_col = _form(symmetry, cols, top, bottom, left, right)
         smaller = best < 0
         decided = smaller
         for r in range(low):
             if decided:
                 break
-            for c in range(high):
-                ours = fixed[first + r * to_row + c * to_col]
-                theirs = fixed[best + r * down + c * right]
-                if ours != theirs:
-                    smaller, decided = ours < theirs, True
+            ours, theirs = first + r * to_row, best + r * best_row
+            for _ in range(high):
+                if fixed[ours] != fixed[theirs]:
+                    smaller, decided = fixed[ours] < fixed[theirs], True
                     break
+                ours += to_col
+                theirs += best_col
         if smaller:
-            best, down, right = first, to_row, to_col
+            best, best_row, best_col = first, to_row, to_col
     value = mix(np.uint64(low * 65536 + high))
     for r in range(low):
         for c in range(high):
-            value = mix(value ^ np.uint64(fixed[best + r * down + c * right]))
+            value = mix(value ^ np.uint64(fixed[best + r * best_row + c * best_col]))
     return value
+
+
+@kernel
+def _put(
+    forms: U64, code: int, cell: int, cols: int, top: int, bottom: int, left: int, right: int
+) -> None:
+    # Add a cell's code to the eight symmetries of a plan. Each is a number, its digits of two bits
+    # the plan's cells, the first of them leading, so that the smallest form is the least number.
+    height, width = bottom - top + 1, right - left + 1
+    r, c = cell // cols, cell % cols
+    for symmetry in range(8):
+        down = bottom - r if symmetry & 1 else r - top
+        along = right - c if symmetry & 2 else c - left
+        place = along * height + down if symmetry & 4 else down * width + along
+        forms[symmetry] += np.uint64(code) << np.uint64(2 * (height * width - 1 - place))
+
+
+@kernel
+def _hash_of_forms(forms: U64, height: int, width: int) -> np.uint64:
+    # plan_hash of a plan whose symmetries are numbers.
+    best = forms[0 if height <= width else 4]
+    for symmetry in range(8):
+        if (height < width and symmetry >= 4) or (height > width and symmetry < 4):
+            continue
+        best = min(best, forms[symmetry])
+    value = mix(np.uint64(min(height, width) * 65536 + max(height, width)))
+    for place in range(height * width - 1, -1, -1):
+        value = mix(value ^ ((best >> np.uint64(2 * place)) & _DIGIT))
+    return value
+
+
+@kernel
+def _split_of(value: np.uint64) -> int:
+    # The split of a floor plan by its hash.
+    fifth = int(value % _FIFTHS)
+    return TRAIN if fifth < _TRAIN_FIFTHS else fifth - _TRAIN_FIFTHS + 1
 
 
 @kernel
 def plan_split(fixed: U8, rows: int, cols: int) -> int:
     """The split that a floor plan belongs to: TRAIN, VALID or TEST."""
-    fifth = int(plan_hash(fixed, rows, cols) % _FIFTHS)
-    return TRAIN if fifth < _TRAIN_FIFTHS else fifth - _TRAIN_FIFTHS + 1
+    return _split_of(plan_hash(fixed, rows, cols))
 
 
 @kernel
@@ -241,10 +297,15 @@ def _insert(table: U64, key: np.uint64) -> bool:
 
 
 @kernel
-def _state_key(kind: int, cell: int) -> np.uint64:
-    # Zobrist key of one piece: 0 the player, 1 a box not yet pulled, 2 a pulled box. The original
-    # tells the last two apart (codes 4 and 3), so its set of explored states does too.
-    return mix(np.uint64(cell * 3 + kind) * _MIX_1) | _ONE
+def _piece_keys(cells: int) -> U64:
+    # Zobrist keys of the pieces on each cell: of the player, of a box not yet pulled, of a pulled
+    # box. The original tells the last two apart (codes 4 and 3), so its set of explored states
+    # does too.
+    keys = np.empty((cells, 3), dtype=np.uint64)
+    for cell in range(cells):
+        for kind in range(3):
+            keys[cell, kind] = mix(np.uint64(cell * 3 + kind) * _MIX_1) | _ONE
+    return keys
 
 
 @kernel
@@ -286,11 +347,12 @@ def reverse_play(
     home = boxes.copy()
     pulled = np.zeros(n, dtype=np.int64)
     best_boxes = boxes.copy()
-    key = _state_key(0, player)
+    pieces = _piece_keys(fixed.shape[0])
+    key = pieces[player, 0]
     for b in range(n):
         box_at[boxes[b]] = b + 1
-        key ^= _state_key(1, boxes[b])
-    table = np.zeros(4096, dtype=np.uint64)
+        key ^= pieces[boxes[b], 1]
+    table = np.zeros(_FIRST_TABLE, dtype=np.uint64)
     depth_limit -= 1  # the call itself
     if depth_limit <= 0:
         return -1, player, 0
@@ -303,13 +365,14 @@ def reverse_play(
     displacement = 0
     swaps = 0
     last = -1
-    # One row a level of the search: next action, undo information.
-    act = np.zeros(depth_limit + 1, dtype=np.int64)
-    came = np.zeros(depth_limit + 1, dtype=np.int64)
-    moved = np.full(depth_limit + 1, -1, dtype=np.int64)
-    was_pulled = np.zeros(depth_limit + 1, dtype=np.int64)
-    keys = np.zeros(depth_limit + 1, dtype=np.uint64)
-    scores = np.zeros((depth_limit + 1, 4), dtype=np.int64)
+    # One row a level of the search: next action, undo information. Written when it is reached.
+    act = np.empty(depth_limit + 1, dtype=np.int64)
+    came = np.empty(depth_limit + 1, dtype=np.int64)
+    moved = np.empty(depth_limit + 1, dtype=np.int64)
+    was_pulled = np.empty(depth_limit + 1, dtype=np.int64)
+    keys = np.empty(depth_limit + 1, dtype=np.uint64)
+    scores = np.empty((depth_limit + 1, 4), dtype=np.int64)
+    act[0], moved[0] = 0, -1
     depth = 0
     while depth >= 0:
         a = act[depth]
@@ -333,6 +396,14 @@ def reverse_play(
                 )
             depth -= 1
             continue
+        if a == 4 and (
+            box_at[player - cols] == 0
+            and box_at[player + cols] == 0
+            and box_at[player - 1] == 0
+            and box_at[player + 1] == 0
+        ):
+            act[depth] = actions  # no box to leave behind: the other four are the same steps
+            continue
         act[depth] = a + 1
         delta = offsets[a % 4]
         ahead = player + delta
@@ -345,9 +416,9 @@ def reverse_play(
             b = -1
         if depth + 1 >= depth_limit or count >= budget:
             continue
-        new_key = key ^ _state_key(0, player) ^ _state_key(0, ahead)
+        new_key = key ^ pieces[player, 0] ^ pieces[ahead, 0]
         if b >= 0:
-            new_key ^= _state_key(1 + pulled[b], player - delta) ^ _state_key(2, player)
+            new_key ^= pieces[player - delta, 1 + pulled[b]] ^ pieces[player, 2]
         if not _insert(table, new_key):
             continue
         count += 1
@@ -509,6 +580,7 @@ def make_room(
     cursor = np.zeros(2, dtype=np.int64)
     placing = np.zeros(2, dtype=np.int64)
     boxes = np.zeros(num_boxes, dtype=np.int64)
+    floor, forms = np.empty(8, dtype=np.uint64), np.empty(8, dtype=np.uint64)
     failures = 0
     while failures < max_failures:
         score = 0
@@ -522,19 +594,40 @@ def make_room(
             if free <= num_boxes + 1:
                 break
             fits = False
+            top, bottom, left, right = _bounds(fixed, rows, cols)
+            height, width = bottom - top + 1, right - left + 1
+            small = split != ANY and height * width <= _MOST_DIGITS
+            if small:
+                floor[:] = 0
+                for cell in range(fixed.shape[0]):
+                    if fixed[cell]:
+                        _put(floor, 1, cell, cols, top, bottom, left, right)
+            refused = np.uint64(0)  # cells where a single target makes a plan of another split
             for _ in range(_PLACINGS):
                 player = _nth_free(fixed, -1, _masked(place_words, placing, free))
                 for b in range(num_boxes):
                     cell = _nth_free(fixed, player, _masked(place_words, placing, free - 1 - b))
                     fixed[cell] = 2
+                    boxes[b] = cell
                 if cursor[1] or placing[1]:
                     return OUT_OF_WORDS, failures
-                fits = split == ANY or plan_split(fixed, rows, cols) == split
+                # Places are few on a small floor, and drawn again and again.
+                spot = np.uint64(0)
+                if num_boxes == 1 and fixed.shape[0] <= 64:
+                    spot = _ONE << np.uint64(cell)
+                fits = split == ANY
+                if refused & spot == 0 and small:
+                    forms[:] = floor
+                    for b in range(num_boxes):
+                        _put(forms, 1, boxes[b], cols, top, bottom, left, right)
+                    fits = split == _split_of(_hash_of_forms(forms, height, width))
+                elif refused & spot == 0 and not fits:
+                    fits = split == plan_split(fixed, rows, cols)
+                refused |= spot
                 if fits:
                     break
-                for cell in range(fixed.shape[0]):
-                    if fixed[cell] == 2:
-                        fixed[cell] = 1
+                for b in range(num_boxes):
+                    fixed[boxes[b]] = 1
             if not fits:
                 return OTHER_SPLIT, failures
             b = 0
@@ -602,14 +695,14 @@ def make_fast_rooms(
     topology_words = np.zeros(8192, dtype=np.uint32)
     place_words = np.zeros(1024, dtype=np.uint32)
     for i in range(keys.shape[0]):
-        # Few rooms need more than the first words; only those pay for full buffers.
+        # Few rooms need more than the first words; only those pay for more of them.
         few = min(8192, 32 + 16 * gen_steps), min(1024, 32 + 32 * num_boxes)
         walking, placing = few
         key = keys[i]
-        floors, retries = 0, 0
-        while floors < max_floors and retries < 3:
-            fill_words(key, topology_words[:walking])
-            fill_words(mix(key), place_words[:placing])
+        floors = 0
+        fill_words(key, 0, topology_words[:walking])
+        fill_words(mix(key), 0, place_words[:placing])
+        while floors < max_floors:
             status[i], _failures = make_room(
                 topology_words[:walking], place_words[:placing], rows, cols, num_boxes, gen_steps,
                 False, False, 300, budget, WALK_ANYWHERE, max_failures, splits[i], fixed[i],
@@ -619,9 +712,12 @@ def make_fast_rooms(
                 key = mix(key ^ _MIX_2)
                 floors += 1
                 walking, placing = few
-                retries = 0
-            elif status[i] == OUT_OF_WORDS:
-                walking, placing = 8192, 1024
-                retries += 1
+                fill_words(key, 0, topology_words[:walking])
+                fill_words(mix(key), 0, place_words[:placing])
+            elif status[i] == OUT_OF_WORDS and (walking < 8192 or placing < 1024):
+                more = min(8192, 4 * walking), min(1024, 4 * placing)
+                fill_words(key, walking, topology_words[walking : more[0]])
+                fill_words(mix(key), placing, place_words[placing : more[1]])
+                walking, placing = more
             else:
                 break
