@@ -9,6 +9,8 @@ TORCH_INDEX ?=
 HIMAC_DATA ?= ../shared/data
 PARITY ?=
 PYTEST ?=
+# Test files that run side by side, each with one thread.
+JOBS ?= 2
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -33,7 +35,7 @@ train: install
 	$(BIN)/himac train quickstart $(ARGS)
 
 test: install lint browser
-	$(BIN)/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST)
 
 lint: install
 	$(BIN)/ruff check .
