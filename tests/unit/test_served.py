@@ -436,19 +436,3 @@ def test_what_is_not_installed_is_named(
     config = _config(folder, "http://127.0.0.1:1").replace(**settings)
     with pytest.raises(HiMACError, match=told):
         make_rollouts(config, {"policy": learner})
-
-
-# -- settings --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        ({"rollout": "vllm"}, "needs policy='hf'"),
-        ({"policy": "hf", "rollout": "server"}, "belong together"),
-        ({"policy": "hf", "servers": ("http://x",)}, "belong together"),
-    ],
-)
-def test_settings_that_mean_nothing_together(settings: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        TrainConfig(**settings)

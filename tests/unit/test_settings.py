@@ -235,3 +235,16 @@ def test_an_own_environment_tells_its_other_where_that_is_registered(
     assert config.env_id(flat=True) == "mine:Own-Flat-v0"
     with pytest.raises(ValueError, match=r"env is not named.*--env"):
         TrainConfig(flat_env="mine:Other-Flat-v0").env_id(flat=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"rollout": "vllm"}, "needs policy='hf'"),
+        ({"policy": "hf", "rollout": "server"}, "belong together"),
+        ({"policy": "hf", "servers": ("http://x",)}, "belong together"),
+    ],
+)
+def test_who_samples_goes_with_what_is_sampled(settings: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        TrainConfig(**settings)
