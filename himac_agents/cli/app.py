@@ -7,6 +7,7 @@ Each command is a function of `himac_agents.cli`, imported only when it runs, so
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None reads ``sys.argv``.
 
     Returns:
-        The exit status: 0, 1 for an error whose message was printed, 130 after Ctrl-C.
+        The exit status: 0, 1 for an error whose message was printed, 130 after Ctrl-C, 141 where
+        whoever read the output has gone (``himac list | head``).
     """
     args = list(sys.argv[1:] if argv is None else argv)
     errors = Console(stderr=True, highlight=False)
@@ -70,8 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # An environment of one's own ("module:Id-v0") may lie where the command is given.
         with importable(os.getcwd()):
-            return _run(args)
+            status = _run(args)
+        sys.stdout.flush()
+        return status
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            return 141
         # Gymnasium's own, such as an id that nobody has registered, by name: its import is slow.
         gymnasium = type(error).__module__.startswith("gymnasium.")
         if not (gymnasium or isinstance(error, (HiMACError, OSError, ValueError, ImportError))):
@@ -83,6 +89,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         errors.print("[bold red]himac:[/] stopped")
         return 130
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads the output any more; what is left of it is thrown away then."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    try:
+        place = sys.stdout.fileno()
+    except OSError:  # a stream without one, which has no reader
+        return False
+    poll = select.poll()
+    poll.register(place, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    # Python flushes what is left once more at its end.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, place)
+    os.close(nowhere)
+    return True
 
 
 def _run(args: list[str]) -> int:

@@ -109,6 +109,19 @@ class EvalResult:
         return found
 
 
+def pool_of(env_id: str, split: str, env_kwargs: Mapping[str, Any] | None, lanes: int) -> EnvPool:
+    """Environments of a split.
+
+    Args:
+        env_id: A registered id.
+        split: Which tasks.
+        env_kwargs: What the environment is made with, ``split`` apart.
+        lanes: How many may play at the same time.
+    """
+    made_with = {**(env_kwargs or {}), "split": split}
+    return EnvPool(lambda: registry.make(env_id, **made_with), lanes)
+
+
 def spread(ids: Sequence[str], count: int) -> list[str]:
     """`count` ids spread evenly over a split: the same on every machine, all kinds of tasks."""
     if count >= len(ids):
@@ -253,8 +266,7 @@ def evaluate(
     """
     check_seeds(*seeds)
     check_once(seeds, "seed")
-    made_with = {**(env_kwargs or {}), "split": split}
-    pool = EnvPool(lambda: registry.make(env_id, **made_with), lanes)
+    pool = pool_of(env_id, split, env_kwargs, lanes)
     ids = panel_of(pool, split, episodes, say)
     records: list[Record] = []
     for seed in seeds:

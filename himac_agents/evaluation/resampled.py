@@ -21,12 +21,10 @@ import numpy as np
 
 from himac_agents.agents.agent import HiMACAgent
 from himac_agents.config import check_seeds
-from himac_agents.evaluation.evaluate import EvalResult, play_requests, usage
+from himac_agents.evaluation.evaluate import EvalResult, play_requests, pool_of, usage
 from himac_agents.evaluation.manifest import manifest_of
 from himac_agents.evaluation.metrics import Record
-from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.types import Episode, EpisodeRequest
-from himac_envs import registry
 
 #: The original adds this to the training seed for its validation workers.
 VALIDATION_SEED = 1000
@@ -116,8 +114,7 @@ def evaluate_resampled(
     check_seeds(seed)
     if workers < 1 or draws < 1:
         raise ValueError(f"workers={workers}, draws={draws}: both must be at least 1")
-    made_with = {**(env_kwargs or {}), "split": split}
-    pool = EnvPool(lambda: registry.make(env_id, **made_with), lanes)
+    pool = pool_of(env_id, split, env_kwargs, lanes)
     ids = pool.task_ids(split)
     tasks = tuple(tuple(worker_tasks(ids, draw, workers, seed)) for draw in range(draws))
     records: list[Record] = []

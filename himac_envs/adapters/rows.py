@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from himac_envs.adapters.session import Session
-from himac_envs.registry import benchmark_of
+from himac_envs.registry import benchmark_of, find_env
 from himac_envs.wording import wording
 
 Row = dict[str, Any]
@@ -95,3 +95,37 @@ def instructions(env_id: str, *, hierarchical: bool, tools: Sequence[str] = ()) 
     if hierarchical:
         said[-1] += words.subgoals
     return " ".join(said)
+
+
+def task_rows(
+    env_id: str,
+    further: Mapping[str, Any],
+    *,
+    split: str = "train",
+    count: int | None = None,
+    seed: int = 0,
+    **kwargs: Any,
+) -> list[Row]:
+    """Return rows of which each names a task and what it is played in, for any trainer.
+
+    A row holds ``prompt`` (the system's message), ``data_source``, ``env_id``, ``env_kwargs`` and
+    ``task_id``.
+
+    Args:
+        env_id: A flat or a hierarchical id.
+        further: What the trainer wants besides, the same in each row.
+        split: Of the tasks.
+        count: How many, drawn without repetition; None is all, in their order.
+        seed: Of the draw.
+        **kwargs: For `Session` and the environment; they stand in each row, as JSON.
+    """
+    hierarchical = find_env(env_id, **kwargs).hierarchical
+    shared = {
+        "prompt": [{"role": "system", "content": instructions(env_id, hierarchical=hierarchical)}],
+        "data_source": env_id,
+        "env_id": env_id,
+        "env_kwargs": write_kwargs(kwargs),
+        **further,
+    }
+    ids = choose_tasks(env_id, split=split, count=count, seed=seed, **kwargs)
+    return [{**shared, "task_id": task_id} for task_id in ids]

@@ -33,9 +33,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from himac_envs.adapters.errors import MissingStackError, NoTaskError
-from himac_envs.adapters.rows import Row, choose_tasks, instructions, read_kwargs, write_kwargs
+from himac_envs.adapters.rows import Row, read_kwargs, task_rows
 from himac_envs.adapters.session import Session
-from himac_envs.registry import find_env
 
 try:
     import skyrl_gym
@@ -143,17 +142,8 @@ def rows(
         seed: Of the draw.
         **kwargs: For `Session` and the environment; they stand in each row, as JSON.
     """
-    hierarchical = find_env(env_id, **kwargs).hierarchical
-    prompt = [{"role": "system", "content": instructions(env_id, hierarchical=hierarchical)}]
-    made = {
-        "prompt": prompt,
-        "env_class": NAME,
-        "data_source": env_id,
-        "env_id": env_id,
-        "env_kwargs": write_kwargs(kwargs),
-    }
-    ids = choose_tasks(env_id, split=split, count=count, seed=seed, **kwargs)
-    return [{**made, "task_id": task_id} for task_id in ids]
+    further = {"env_class": NAME}
+    return task_rows(env_id, further, split=split, count=count, seed=seed, **kwargs)
 
 
 def register() -> None:

@@ -39,9 +39,8 @@ from typing import Any
 from uuid import uuid4
 
 from himac_envs.adapters.errors import MissingStackError, NoTaskError
-from himac_envs.adapters.rows import Row, choose_tasks, instructions, read_kwargs, write_kwargs
+from himac_envs.adapters.rows import Row, read_kwargs, task_rows
 from himac_envs.adapters.session import Session
-from himac_envs.registry import find_env
 
 INSTALL = "pip install verl cachetools fastapi uvicorn"
 try:
@@ -194,20 +193,7 @@ def rows(
         seed: Of the draw.
         **kwargs: For `Session` and the environment; they stand in each row, as JSON.
     """
-    hierarchical = find_env(env_id, **kwargs).hierarchical
-    prompt = [{"role": "system", "content": instructions(env_id, hierarchical=hierarchical)}]
-    ids = choose_tasks(env_id, split=split, count=count, seed=seed, **kwargs)
-    return [
-        {
-            "prompt": prompt,
-            "agent_name": NAME,
-            "data_source": env_id,
-            # The agent loop brings the reward; verl's data set wants these all the same.
-            "reward_model": {"style": "rule", "ground_truth": ""},
-            "extra_info": {"index": index, "split": split},
-            "env_id": env_id,
-            "env_kwargs": write_kwargs(kwargs),
-            "task_id": task_id,
-        }
-        for index, task_id in enumerate(ids)
-    ]
+    # The agent loop brings the reward; verl's data set wants these all the same.
+    further = {"agent_name": NAME, "reward_model": {"style": "rule", "ground_truth": ""}}
+    made = task_rows(env_id, further, split=split, count=count, seed=seed, **kwargs)
+    return [{**r, "extra_info": {"index": i, "split": split}} for i, r in enumerate(made)]

@@ -20,6 +20,7 @@ reward.custom_reward_function.name=compute_score``. A flat id has the first tool
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -58,7 +59,7 @@ def session_of(conversation: Any) -> Session:
     return _SESSIONS[conversation]
 
 
-class SessionTool(BaseTool):
+class SessionTool(BaseTool, ABC):
     """What the three tools share. A call is never interrupted by another: it awaits nothing."""
 
     about: ClassVar[dict[str, Any]]
@@ -74,9 +75,9 @@ class SessionTool(BaseTool):
         """Return what the model is told of the tool."""
         return OpenAIFunctionToolSchema.model_validate({"type": "function", "function": self.about})
 
+    @abstractmethod
     def call(self, session: Session, parameters: Mapping[str, Any]) -> str:
         """Do what the tool does and return what is seen."""
-        raise NotImplementedError
 
     async def execute(
         self, instance_id: str, parameters: dict[str, Any], **kwargs: Any

@@ -12,6 +12,7 @@ import pytest
 
 from himac_envs.adapters import EpisodeOverError, MissingStackError, Session
 from himac_envs.adapters.errors import NotTextError
+from himac_envs.adapters.rows import read_kwargs, task_rows
 from himac_envs.registry import UnknownEnvError
 from himac_envs.task import UnknownTaskError
 
@@ -312,3 +313,15 @@ def test_the_code_of_the_documentation_wins() -> None:
     code = page.read_text(encoding="utf-8").split("```python\n", 1)[1].split("```", 1)[0]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "1.0 True\n", done.stderr
+
+
+def test_rows_of_every_trainer_name_a_task_and_what_it_is_played_in() -> None:
+    found = task_rows(HIERARCHICAL[0], {"own": 1}, count=3, seed=4, data="generated", max_steps=7)
+    again = task_rows(HIERARCHICAL[0], {"own": 1}, count=3, seed=4, data="generated", max_steps=7)
+    assert found == again and len({row["task_id"] for row in found}) == 3
+    for row in found:
+        assert row["own"] == 1 and row["prompt"][0]["role"] == "system"
+        assert "First answer with a blueprint" in row["prompt"][0]["content"]
+        with Session(row["env_id"], **read_kwargs(row["env_kwargs"])) as played:
+            played.reset(row["task_id"])
+            assert played.task_id == row["task_id"] and played.max_decisions == 7 + 8 + 1

@@ -23,7 +23,7 @@ from himac_agents.config import TrainConfig
 from himac_agents.evaluation.loading import load_agent
 from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch
 from himac_agents.policies.hf import HFPolicy
-from himac_agents.policies.lora import WEIGHTS
+from himac_agents.policies.lora import WEIGHTS, Lora
 from himac_agents.prompts import ChatPrompts
 from himac_agents.rollouts.types import Segment, Turn
 
@@ -99,6 +99,41 @@ def test_the_whole_model_learns(smollm2: Path, tmp_path: Path) -> None:
     _read_back(tmp_path, smollm2, "whole")
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tokens"), [("float32", 6), pytest.param("bfloat16", 12, marks=pytest.mark.slow)]
+)
+def test_rollouts_and_updates_say_the_same_of_a_token(
+    smollm2: Path, dtype: Any, tokens: int
+) -> None:
+    """Log-probabilities with a cache, token by token, and of whole rows at once.
+
+    In bfloat16 both add up in another order, and the two differ by about a rounding of a logit:
+    between 16 and 32 numbers lie 0.125 apart, so that one is off by up to 0.0625. Measured over 433
+    tokens of an adapter: 0.035 in the mean, 0.085 at the 0.9 quantile, 0.11 at 0.95, 0.20 at 0.99,
+    0.26 at most. The largest grows with the tokens and bounds nothing; so the mean is held below
+    one such error and the 0.9 quantile below three.
+    """
+    policy = HFPolicy.load(smollm2, device="cpu", dtype=dtype, lora=Lora(8))
+    asked = [policy.encode([Message("user", f"Name {n} fruits.")]) for n in (2, 3, 5, 7)]
+    prompts = [Prompt((), ids, noise=n) for n, ids in enumerate(asked)]
+    answers = policy.generate(prompts, Sampling(1.0, tokens))
+    segments = []
+    for ids, answer in zip(asked, answers, strict=True):
+        segment = Segment("executor", 0, token_ids=[*ids, *answer.token_ids])
+        segment.turns = [Turn("executor", len(ids), answer.token_ids, answer.logprobs, "", "")]
+        segments += credited([segment], [1.0])
+    batch = token_batch(segments)
+    with torch.no_grad():
+        found = policy.logprobs(batch).float().numpy()
+    gaps = np.abs(found - batch.old_logprobs)[batch.mask > 0]
+    assert len(gaps) == sum(len(answer.token_ids) for answer in answers) > 2 * tokens
+    if dtype == "float32":
+        assert gaps.max() < 1e-4
+    else:
+        assert gaps.max() > 1e-4, "this is bfloat16"
+        assert gaps.mean() < 0.0625 and np.quantile(gaps, 0.9) < 0.1875
+
+
 @pytest.mark.slow
 def test_an_adapter_learns_and_its_run_is_resumed(
     smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -107,17 +142,16 @@ def test_an_adapter_learns_and_its_run_is_resumed(
     monkeypatch.setattr(advantages, "group_relative", _some)
     run = tmp_path / "run"
     options = (
-        f"train --policy hf --model {smollm2} --out {run} --dtype bfloat16 --expert oracle "
+        f"train --policy hf --model {smollm2} --out {run} --dtype float32 --expert oracle "
         "--env fruit_runs:Brief-v0 --flat-env fruit_runs:Brief-Flat-v0 --demos 1 --warm-steps 2 "
-        "--warm-tokens 256 --warm-lr 1e-4 --iterations 2 --tasks 1 --blueprints 2 --executions 2 "
-        "--eval-episodes 1 --lanes 4 --max-blueprint-tokens 8 --max-command-tokens 6 --lr 1e-4 "
+        "--warm-tokens 64 --warm-lr 1e-4 --iterations 2 --tasks 1 --blueprints 2 --executions 2 "
+        "--eval-episodes 1 --lanes 4 --max-blueprint-tokens 4 --max-command-tokens 3 --lr 1e-4 "
         "--minibatches 1 --least-minibatch 1 --kl 0 --checkpoint-every 1 --lora-rank 8"
     )
     assert main(options.split()) == 0
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert sum(line.get("updates", 0) for line in lines) >= 2
-    # In bfloat16 the rollout's cache and the update add up in another order.
-    assert max(line["logprob_gap"] for line in lines if "logprob_gap" in line) < 0.5
+    assert max(line["logprob_gap"] for line in lines if "logprob_gap" in line) < 1e-4
     steps = sorted((run / "checkpoints").iterdir())
     newest = steps[-1] / "policy"
     straight, before = (load_file(s / "policy" / WEIGHTS) for s in (steps[-1], steps[0]))

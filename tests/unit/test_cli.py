@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +28,31 @@ def test_list_names_every_environment(capsys: pytest.CaptureFixture[str]) -> Non
     assert "himac data get webshop" in shown and "Data sokoban: none needed" in shown
     assert main(["list", "--benchmark", "nethack"]) == 1
     assert "alfworld" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_gone_ends_a_command_quietly() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    code = (
+        "from himac_agents.cli import app\n"
+        "app._run = lambda args: print('line\\n' * 50_000) or 0\n"
+        "raise SystemExit(app.main(['list']))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert done.returncode == 141 and done.stderr == ""
+
+
+def test_a_broken_pipe_elsewhere_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(args: list[str]) -> int:
+        raise BrokenPipeError(32, "the server has gone")
+
+    monkeypatch.setattr("himac_agents.cli.app._run", broken)
+    assert main(["list"]) == 1
+    assert "the server has gone" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
