@@ -69,6 +69,10 @@ def save_text_model(folder: Path, template: str | None = CHATML, layers: int = 4
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096,
         tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
+    return _save_qwen2(folder, config, tokenizer)
+
+
+def _save_qwen2(folder: Path, config: Qwen2Config, tokenizer: Any) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         Qwen2ForCausalLM(config).save_pretrained(folder)
@@ -86,11 +90,7 @@ def save_served_model(folder: Path, *, tied: bool) -> Path:
         tie_word_embeddings=tied, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
         initializer_range=0.1,
     )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        Qwen2ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return _save_qwen2(folder, config, tokenizer)
 
 
 def save_vision_model(folder: Path, layers: int = 4) -> Path:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 
@@ -18,6 +20,32 @@ BENCHES = {
     "sokoban": "himac_envs.sokoban.bench",
     "train": "himac_agents.experiments.bench.train",
 }
+
+Options = TypeVar("Options")
+
+
+def with_options(
+    name: str, options: type[Options], action: Callable[[Options], int], args: Sequence[str]
+) -> int:
+    """Runs a benchmark that has options and processes of its own.
+
+    Ended from outside, it ends its processes too, as after Ctrl-C.
+
+    Args:
+        name: The benchmark.
+        options: What its arguments are parsed into.
+        action: What is run.
+        args: The arguments behind its name.
+
+    Returns:
+        The exit status.
+    """
+    asked = tyro.cli(options, args=list(args), prog=f"himac bench {name}")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return action(asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(

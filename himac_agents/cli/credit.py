@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from rich.console import Console
+
+from himac_agents.cli.bench import with_options
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Run the command from its arguments."""
-    options = tyro.cli(Options, args=list(args), prog="himac bench credit")
-    # Ended from outside, it ends its workers too, as after Ctrl-C.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return run(options)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return with_options("credit", Options, run, args)
 
 
 def run(options: Options) -> int:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 
+from himac_agents.cli.bench import with_options
 from himac_envs import registry
 from himac_envs.errors import explained
 
@@ -46,13 +45,7 @@ class Options:
 
 def main(args: Sequence[str]) -> int:
     """Run the command from its arguments."""
-    options = tyro.cli(Options, args=list(args), prog="himac bench methods")
-    # Ended from outside, a study ends its workers too, as after Ctrl-C.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return run(options)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return with_options("methods", Options, run, args)
 
 
 def run(options: Options) -> int:
