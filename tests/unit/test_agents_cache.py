@@ -123,6 +123,18 @@ def test_rows_are_dropped_when_most_conversations_are_over() -> None:
     assert cache.shared_prefix(99, [1, 2]) == 0
 
 
+def test_a_token_sees_what_is_not_behind_it() -> None:
+    cache = SlotCache()
+    least = torch.finfo(torch.float32).min
+    for capacity, width in ((0, 5), (40, 9), (40, 72), (100, 3)):
+        cache.reserve(capacity)
+        at = torch.tensor([[0, 1, width - 1], [2, width // 2, 0]])
+        mask = cache.mask(at, width, torch.float32)
+        expected = torch.where(torch.arange(width) > at[:, None, :, None], least, 0.0)
+        assert torch.equal(mask, expected)
+    assert cache.mask(at, 4, torch.bfloat16).dtype == torch.bfloat16
+
+
 def test_errors(policy: TinyPolicy) -> None:
     assert policy.generate([], Sampling()) == []
     with pytest.raises(ValueError, match="token_ids"):

@@ -39,6 +39,7 @@ class SlotCache:
         self._rows: Tensor | None = None
         self._positions: Tensor | None = None
         self._places = torch.empty(0)
+        self._band = torch.empty(0)
         self.width = 0
         #: What these conversations' answers were, as a guess of those to come.
         self.draft = Draft()
@@ -104,6 +105,20 @@ class SlotCache:
             rows = torch.arange(positions.shape[0], device=positions.device)
         self._places = rows[:, None]
         self.reserve(max(width, int(positions.max()) + 1))
+
+    def mask(self, at: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+        """What is added to attention scores, [batch, 1, time, width], of tokens at [batch, time].
+
+        It is 0 up to a token's own place, and the type's least number behind.
+        """
+        most = max(self._capacity, width)
+        band = self._band
+        if len(band) < 2 * most or band.dtype != dtype or band.device != at.device:
+            band = self._band = torch.zeros(2 * most, dtype=dtype, device=at.device)
+            band[most:] = torch.finfo(dtype).min
+        # A token's row is a stretch of the band: the earlier its place, the later it begins.
+        most = len(band) // 2
+        return band.as_strided((most, width), (1, 1))[most - 1 - at][:, None]
 
     def _fit(self, buffer: Tensor) -> Tensor:
         rows = max(self.rows, int(buffer.shape[0]))

@@ -267,9 +267,7 @@ class Decoding:
         at = torch.as_tensor(positions, device=device)
         width = int(positions.max()) + 1
         self.cache.aim(None if rows is None else torch.tensor(rows, device=device), at, width)
-        hidden_from = torch.arange(width, device=device)[None, None, None, :] > at[:, None, :, None]
-        mask = torch.zeros(hidden_from.shape, dtype=self.dtype, device=device)
-        mask.masked_fill_(hidden_from, torch.finfo(self.dtype).min)
+        mask = self.cache.mask(at, width, self.dtype)
         if policy.reader is not None:
             ids = torch.as_tensor(fed, device=device)
             places = torch.as_tensor(wanted, device=device)

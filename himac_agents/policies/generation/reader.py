@@ -1,8 +1,8 @@
 """A Llama's forward pass as a rollout needs it: the next token's logits, and nothing else.
 
 For a small model on a CPU the arithmetic is a fraction of the time: the rest goes into many small
-operations. Here projections that read the same vector are one product, norms and rotations are one
-operation each, and the last layer works at the few positions of each row whose logits are wanted.
+operations. Here projections that read the same vector are one product, with the weights of the norm
+before it, and the last layer works at the few positions of each row whose logits are wanted.
 Training uses transformers' own forward pass; the log-probabilities of both agree (`logprob_gap`).
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, linear, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
 from himac_agents.policies.generation.cache import SlotCache
 
@@ -67,8 +67,7 @@ class Reader:
         cos, sin = self._rotation(positions, cache.width)
         x = embedding(ids, model.embed_tokens.weight)
         for number, layer in enumerate(self._layers):
-            read = rms_norm(x, x.shape[-1:], layer.norm_in, self._eps)
-            parts = linear(read, layer.qkv).view(batch, time, 3, self._heads, self._dim)
+            parts = linear(self._scaled(x), layer.qkv).view(batch, time, 3, self._heads, self._dim)
             turned = parts[:, :, :2]
             half = self._dim // 2
             swapped = torch.cat([turned[..., half:], turned[..., :half]], dim=-1)
@@ -83,11 +82,13 @@ class Reader:
                 asked.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask
             )
             x = x + linear(seen.transpose(1, 2).flatten(2), layer.out)
-            read = rms_norm(x, x.shape[-1:], layer.norm_out, self._eps)
-            gate, up = linear(read, layer.gate_up).chunk(2, dim=-1)
+            gate, up = linear(self._scaled(x), layer.gate_up).chunk(2, dim=-1)
             x = x + linear(silu(gate) * up, layer.down)
-        last = rms_norm(x, x.shape[-1:], model.norm.weight, self._eps)
-        return linear(last, self._model.lm_head.weight)
+        return linear(self._scaled(x) * model.norm.weight, self._model.lm_head.weight)
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """`x` over its root mean square; a norm's weights are part of what reads it."""
+        return x * (x * x).mean(-1, keepdim=True).add_(self._eps).rsqrt_()
 
     def forget(self) -> None:
         """Drops the joined weights."""
@@ -115,15 +116,15 @@ class Reader:
 class _Layer:
     """One decoder layer's weights, those that read the same vector joined."""
 
-    __slots__ = ("down", "gate_up", "norm_in", "norm_out", "out", "qkv")
+    __slots__ = ("down", "gate_up", "out", "qkv")
 
     def __init__(self, layer: Any) -> None:
         attention, feed = layer.self_attn, layer.mlp
-        self.norm_in = layer.input_layernorm.weight
-        self.norm_out = layer.post_attention_layernorm.weight
-        self.qkv = torch.cat(
+        self.qkv = layer.input_layernorm.weight * torch.cat(
             [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
         )
         self.out = attention.o_proj.weight
-        self.gate_up = torch.cat([feed.gate_proj.weight, feed.up_proj.weight])
+        self.gate_up = layer.post_attention_layernorm.weight * torch.cat(
+            [feed.gate_proj.weight, feed.up_proj.weight]
+        )
         self.down = feed.down_proj.weight
