@@ -40,6 +40,7 @@ class Record:
         error: Why the episode was cut off, if it was; it counts as a failure.
         opening: A short hash of what the task showed at first, for the evaluation's manifest; ""
             where it showed nothing.
+        cut: Answers that ended at the limit of their length, not by themselves.
     """
 
     task_id: str
@@ -56,6 +57,7 @@ class Record:
     options: tuple[dict[str, Any], ...]
     error: str | None
     opening: str = ""
+    cut: int = 0
 
     @classmethod
     def of(cls, episode: Episode, seed: int) -> Record:
@@ -77,6 +79,7 @@ class Record:
             options=tuple(episode.options),
             error=episode.error,
             opening=opening_of(episode.first, episode.goal) if episode.first else "",
+            cut=sum(turn.cut for turn in episode.turns()),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -96,6 +99,7 @@ class Record:
             "options": list(self.options),
             "error": self.error,
             "opening": self.opening,
+            "cut": self.cut,
         }
 
     @classmethod
@@ -116,6 +120,7 @@ class Record:
             options=tuple(values["options"]),
             error=values["error"],
             opening=str(values.get("opening", "")),
+            cut=int(values.get("cut", 0)),
         )
 
 
@@ -149,7 +154,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
 
     Returns:
         `tasks`, `score`, `steps` and `tokens_per_episode` (means), `invalid_actions` (share of
-        commands); where there are blueprints also `subgoals` (mean a blueprint),
+        commands), `cut_answers` (share of episodes with an answer that ended at the limit of its
+        length); where there are blueprints also `subgoals` (mean a blueprint),
         `blueprint_valid` (share), `option_steps` (mean), `option_ends` (share by reason),
         `achieved` (share of the sub-goals begun that the environment understands),
         `sub_done_precision` (share of `<sub_done>`s that ended an achieved sub-goal) with their
@@ -162,6 +168,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
         "steps": round(_mean(r.steps for r in records), 3),
         "tokens_per_episode": round(_mean(r.tokens for r in records), 3),
         "invalid_actions": _share(sum(r.invalid for r in records), commands),
+        "cut_answers": _share(sum(r.cut > 0 for r in records), len(records)),
     }
     planned = [r for r in records if r.subgoals is not None]
     if planned:

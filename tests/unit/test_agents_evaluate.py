@@ -65,9 +65,11 @@ def test_what_episodes_were_like() -> None:
     records = [
         _record("a", 0, success=True, score=1.0, subgoals=3, options=options, invalid=5),
         _record("b", 0, score=0.5, subgoals=1, options=(_option("done", None),), tokens=9,
-                blueprint_valid=False),
+                blueprint_valid=False, cut=3),
     ]  # fmt: skip
     told = summarise(records)
+    assert told["cut_answers"] == 0.5
+    assert [Record.from_json(record.to_json()) for record in records] == records
     assert told["score"] == 0.75 and told["tokens_per_episode"] == 8 and told["steps"] == 10
     assert told["invalid_actions"] == 0.25 and told["subgoals"] == 2
     assert told["blueprint_valid"] == 0.5 and told["option_steps"] == 3

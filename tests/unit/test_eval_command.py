@@ -102,6 +102,7 @@ def test_a_remote_model_plays_through_the_command_line(tmp_path: Path) -> None:
             "--base-url", server.url, "--episodes", "2", "--max-steps", "4", "--price-out", "1",
         )  # fmt: skip
     assert found["errors"] == 0 and found["invalid_actions"] == 0 and found["env_steps"] <= 8
+    assert found["cut_answers"] == 0
     assert found["usage"]["tiny-chat"]["answers"] == found["env_steps"] == len(server.requests)
     assert found["usage"]["tiny-chat"]["cost"] > 0
     last = server.requests[-1]
@@ -194,6 +195,7 @@ def test_saved_models_and_runs(tmp_path: Path) -> None:
         "--max-steps", "2", "--max-command-tokens", "4",
     )  # fmt: skip
     assert found["env_steps"] == 4 and found["tokens"] <= 16 and found["invalid_actions"] == 1.0
+    assert found["cut_answers"] == 1.0
     agent = Players("HiMAC-Sokoban-Flat-v0", True, prompt="verl-agent").make(str(folder))
     assert isinstance(agent, HiMACAgent) and isinstance(agent.executor.policy, HFPolicy)
     assert agent.executor.history == 2 and agent.executor.sampling.max_tokens == 512
