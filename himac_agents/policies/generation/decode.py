@@ -13,7 +13,7 @@ from torch import Tensor
 
 from himac_agents.policies.base import Completion, Prompt, Sampling
 from himac_agents.policies.generation.cache import SlotCache
-from himac_agents.policies.generation.draft import MOST
+from himac_agents.policies.generation.draft import LONGEST, MOST
 from himac_agents.policies.generation.reader import Reader
 from himac_agents.policies.generation.restricted import Answer, forbid
 from himac_agents.policies.noise import uniforms
@@ -125,7 +125,7 @@ class Decoding:
             return []
         left = None if answer.left is None else [choice[written:] for choice in answer.left]
         most = min(MOST, self.sampling.max_tokens - written - 1)
-        return self.cache.draft.guess([*self.prompts[i][-2:], *answer.tokens], left, most)
+        return self.cache.draft.guess([*self.prompts[i][-LONGEST:], *answer.tokens], left, most)
 
     def _write(self, alive: list[int], drafts: list[list[int]], logits: list[Tensor]) -> list[int]:
         """Draws what the last pass allows; returns the rows that need another one.

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 #: Tokens that a guess looks back on, at most and at least.
-_LONGEST, _SHORTEST = 3, 2
+LONGEST, _SHORTEST = 3, 2
 #: Beginnings that are remembered, and the most that a guess is long.
 _MEMORY, MOST = 50_000, 4
 
@@ -34,9 +34,9 @@ class Draft:
         """
         if len(self._after) > _MEMORY:
             self._after = {}
-        before = [*context[-_LONGEST:], *answer]
+        before = [*context[-LONGEST:], *answer]
         for end in range(len(before) - len(answer), len(before)):
-            for back in range(_SHORTEST, min(_LONGEST, end) + 1):
+            for back in range(_SHORTEST, min(LONGEST, end) + 1):
                 counts = self._after.setdefault(tuple(before[end - back : end]), {})
                 counts[before[end]] = counts.get(before[end], 0) + 1
 
@@ -51,7 +51,7 @@ class Draft:
             most: Tokens that are wanted at most.
         """
         guessed: list[int] = []
-        seen = list(context[-_LONGEST:])
+        seen = list(context[-LONGEST:])
         while len(guessed) < most:
             options = None
             if choices is not None:
@@ -67,12 +67,12 @@ class Draft:
                 place = len(guessed)
                 choices = [c for c in choices if len(c) > place and c[place] == token]
             guessed.append(token)
-            seen = [*seen[1 - _LONGEST :], token]
+            seen = [*seen[1 - LONGEST :], token]
         return guessed
 
     def _next(self, seen: list[int], options: set[int] | None) -> int | None:
         """The token that followed in at least half the cases, where any is known."""
-        for back in range(min(_LONGEST, len(seen)), _SHORTEST - 1, -1):
+        for back in range(min(LONGEST, len(seen)), _SHORTEST - 1, -1):
             counts = self._after.get(tuple(seen[-back:]), {})
             if options is not None:
                 counts = {token: n for token, n in counts.items() if token in options}
