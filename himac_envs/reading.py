@@ -135,10 +135,9 @@ def read_command(answer: object, admissible: Collection[str] = ()) -> str:
 
 def _held(text: str) -> list[str]:
     """The commands that an object, a list of strings or a table holds; none for other texts."""
-    if text.startswith("[") and (read := literal(text, 0)) and not text[read[1] :].strip():
-        value = read[0]
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return [line for item in value for line in lines(item)]
+    listed = literal(text, 0) if text.startswith("[") else None
+    if listed and not text[listed[1] :].strip() and (held := _commands(listed[0], 0)):
+        return held
     found: list[str] = []
     place = 0
     for _ in range(_MOST_OBJECTS):
