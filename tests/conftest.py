@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,17 @@ def smollm2(request: pytest.FixtureRequest) -> Path:
     except subprocess.TimeoutExpired:
         pass
     pytest.skip(f"no SmolLM2 ({why}): `himac model get smollm2` gets it")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_left_open() -> Iterator[None]:
+    """What a file's tests leave open fails that file: else it fails whichever test runs next."""
+    yield
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ResourceWarning)
+        gc.collect()
+    left = [str(one.message) for one in told if issubclass(one.category, ResourceWarning)]
+    assert not left, f"left open: {left}"
 
 
 @pytest.fixture(autouse=True)

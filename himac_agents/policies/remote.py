@@ -29,6 +29,7 @@ import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -166,6 +167,11 @@ class _Refused(Exception):
         self.again, self.wait, self.met, self.role = again, wait, met, role
 
 
+def _close(threads: ThreadPoolExecutor, client: Any) -> None:
+    threads.shutdown(wait=False, cancel_futures=True)
+    client.close()
+
+
 class APIPolicy:
     """A remote model as a policy; see the module's text.
 
@@ -208,11 +214,11 @@ class APIPolicy:
         self.watch: Callable[[Usage], None] | None = None
         self._rng = np.random.default_rng(seed)
         self._threads = ThreadPoolExecutor(endpoint.concurrency, "himac requests")
+        self._finalizer = weakref.finalize(self, _close, self._threads, self._client)
 
     def close(self) -> None:
-        """Closes the connections."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._client.close()
+        """Closes the connections, as forgetting the policy does."""
+        self._finalizer()
 
     async def sample(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """See `Policy.sample`.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 
 from himac_agents import distributed
 from himac_agents.config import TrainConfig
+from himac_agents.files import scratch_of
 from himac_agents.policies.chat import ChatPolicy
 from himac_agents.policies.served import check
 from himac_agents.policies.served.policy import EnginePolicy, ServedPolicy, ServerPolicy
@@ -85,7 +85,7 @@ class ServedRollouts:
     def __post_init__(self) -> None:
         self._run, self._count = uuid.uuid4().hex[:8], 0
         self._sender: FileTransfer | DeviceTransfer | None = None
-        self._adapters = tempfile.TemporaryDirectory(prefix="himac-adapters-")
+        self._adapters = scratch_of(self, "himac-adapters-")
 
     # -- who is asked ----------------------------------------------------------------------------
 
@@ -291,7 +291,7 @@ class ServedRollouts:
 
     def _saved(self, name: str, version: str) -> Path:
         """The folder with an adapter's version; those before it are removed."""
-        place = Path(self.folder or self._adapters.name)
+        place = Path(self.folder) if self.folder else self._adapters
         folder = place / version
         if not folder.is_dir():
             for old in place.glob(f"himac-{self._run}-{name}-*"):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
-from himac_envs.task import HiMACError, MissingDependencyError
+from himac_envs.errors import HiMACError, MissingDependencyError
 
 #: Seconds of silence after which a server's health is asked for, and that its answer may take.
 _PATIENCE, _PROBE = 10.0, 8.0
@@ -112,6 +114,7 @@ class Server:
         self._control_timeout = control_timeout
         self._control = httpx.Client(base_url=self.url, timeout=control_timeout, trust_env=False)
         self._asking: Any = None
+        self._finalizers = [weakref.finalize(self, self._control.close)]
         self._heard = 0.0
         self._probing: asyncio.Lock | None = None
 
@@ -130,6 +133,8 @@ class Server:
                 base_url=self.url, timeout=timeout, limits=limits, trust_env=False
             )
             self._probing = asyncio.Lock()
+            close = partial(_close_in, asyncio.get_running_loop(), self._asking)
+            self._finalizers.append(weakref.finalize(self, close))
         self.busy += 1
         try:
             for left in reversed(range(_TRIES)):
@@ -286,8 +291,15 @@ class Server:
         return [_first(content, self.url) for content in found]
 
     def close(self) -> None:
-        """Closes the connections that control it."""
-        self._control.close()
+        """Closes the connections, as forgetting the server does."""
+        for finalizer in self._finalizers:
+            finalizer()
+
+
+def _close_in(loop: asyncio.AbstractEventLoop, client: Any) -> None:
+    """Closes connections that only their own loop may close; with it, they are gone already."""
+    if loop.is_running():
+        asyncio.run_coroutine_threadsafe(client.aclose(), loop)
 
 
 def _first(content: Any, url: str) -> dict[str, Any]:

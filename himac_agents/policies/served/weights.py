@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from himac_agents import distributed
+from himac_agents.files import scratch_of
 from himac_agents.policies.served.server import Receiver, RolloutError
 
 #: The output layer's name where it is not the embedding's own.
@@ -57,8 +57,7 @@ class FileTransfer:
     backend = "himac_file"
 
     def __init__(self, folder: str = "") -> None:
-        self._own = None if folder else tempfile.TemporaryDirectory(prefix="himac-weights-")
-        self.folder = Path(folder or (self._own.name if self._own else ""))
+        self.folder = Path(folder) if folder else scratch_of(self, "himac-weights-")
 
     def send(self, model: Any, dtype: str, to: Sequence[Receiver], version: str) -> None:
         """Sends a model's weights, which are then called by their version.
