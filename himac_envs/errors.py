@@ -28,6 +28,8 @@ OPTIONAL: dict[str, tuple[str, str]] = {
     "selenium": ("selenium", "browser"),
     "pettingzoo": ("pettingzoo", "multiagent"),
     "trl": ("trl", "bench"),
+    "wandb": ("wandb", "wandb"),
+    "trackio": ("trackio", "trackio"),
     "alfworld": ("alfworld", "reference"),
 }
 

@@ -295,9 +295,11 @@ class HousekeepingSettings:
     checkpoint_every: int = setting(5, "Iterations between checkpoints.", "record", least=1)
     loggers: tuple[str, ...] = setting(
         ("tensorboard",),
-        "Who is told the metrics beside metrics.jsonl: registered loggers by name.",
+        'Who is told the metrics beside metrics.jsonl: "tensorboard", "wandb", "trackio", and '
+        "registered loggers by name.",
         "record",
     )
+    project: str = setting("himac", "What wandb and trackio file the run under.", "record")
     note: str = setting(
         "",
         "What a reader should know before comparing this run's figures.",

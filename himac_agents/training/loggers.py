@@ -1,4 +1,4 @@
-"""Who is told the metrics of a run: TensorBoard, the file of metrics, and anyone's own.
+"""Who is told the metrics of a run: TensorBoard, wandb, trackio, the file of metrics, anyone's own.
 
 A logger is an object with the three methods of `Logger`. It is passed (``Trainer(...,
 loggers=[mine])``), or registered under a name that the setting `loggers` lists: by
@@ -8,29 +8,15 @@ loggers=[mine])``), or registered under a name that the setting `loggers` lists:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from himac_agents.config import TrainConfig
 from himac_agents.files import write_atomically
 from himac_agents.register import Register
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of metrics.
-
-    Attributes:
-        phase: "warm_start", a phase of learning, or "evaluation/NAME".
-        step: The supervised step, or the iteration.
-        values: The metrics, by name.
-    """
-
-    phase: str
-    step: int
-    values: Mapping[str, float]
+from himac_agents.training.rows import Row
+from himac_agents.training.trackers import TrackioLogger, WandbLogger
 
 
 @runtime_checkable
@@ -127,7 +113,11 @@ class TensorBoardLogger:
 
 
 #: What makes loggers, by name.
-LOGGERS: Register[Factory] = Register("logger", "himac.loggers", {"tensorboard": TensorBoardLogger})
+LOGGERS: Register[Factory] = Register(
+    "logger",
+    "himac.loggers",
+    {"tensorboard": TensorBoardLogger, "wandb": WandbLogger, "trackio": TrackioLogger},
+)
 
 
 def register_logger(name: str, factory: Factory, *, replace: bool = False) -> None:

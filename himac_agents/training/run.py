@@ -14,7 +14,8 @@ from himac_agents.config import TrainConfig
 from himac_agents.files import write_atomically
 from himac_agents.rollouts.trace import describe
 from himac_agents.rollouts.types import Episode
-from himac_agents.training.loggers import Guarded, JsonLogger, Logger, Row, make_loggers
+from himac_agents.training.loggers import Guarded, JsonLogger, Logger, make_loggers
+from himac_agents.training.rows import Row
 from himac_agents.training.seal import check_unchanged, seal
 from himac_envs.task import HiMACError
 

@@ -21,7 +21,7 @@ from himac_agents.files import CheckpointError
 from himac_agents.policies.base import Sampling
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.training.loggers import Row
+from himac_agents.training.rows import Row
 from himac_agents.training.trainer import Trainer
 from himac_envs.hierarchy import HierarchicalEnv
 

@@ -11,7 +11,8 @@ from fruit_runs import CONFIG
 
 from himac_agents.config import TrainConfig
 from himac_agents.training import loggers
-from himac_agents.training.loggers import Row, TensorBoardLogger, make_loggers, register_logger
+from himac_agents.training.loggers import TensorBoardLogger, make_loggers, register_logger
+from himac_agents.training.rows import Row
 from himac_agents.training.run import Run
 
 
