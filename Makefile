@@ -11,6 +11,8 @@ PARITY ?=
 PYTEST ?=
 # Test files that run side by side, each with one thread.
 JOBS ?= 2
+# Processes that train together; the same run with any number of them.
+PROCESSES ?= 2
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -32,7 +34,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 train: install
-	$(BIN)/himac train quickstart $(ARGS)
+	$(BIN)/himac train quickstart --processes $(PROCESSES) $(ARGS)
 
 test: install lint browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST)

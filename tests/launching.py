@@ -11,15 +11,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+def environment() -> dict[str, str]:
+    """The variables of a process that sees the tests' modules, and no GPU."""
+    return {
+        **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
+
+
 def launch(count: int, *arguments: str) -> None:
     """Runs a command in so many processes, with the variables that a launcher sets."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    base = {
-        **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
+    base = {**environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     started = []
     for rank in range(count):
         if count > 1:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.console import Console
 
+from himac_agents.cli import processes
 from himac_agents.cli.environment import named
 from himac_agents.config import TrainConfig, settings_of
 from himac_agents.config.tree import EXTENT
@@ -51,6 +52,9 @@ class Options:
     short for --env-kwargs data=..., which keeps the preset's other arguments."""
     max_steps: int | None = None
     """Commands after which an episode is truncated; likewise."""
+    processes: int = 1
+    """Processes of this machine that train together, one a GPU or one a core for a tiny model: the
+    same run, faster. Across machines torchrun starts them."""
     further: tyro.conf.Suppress[bool] = False
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
@@ -61,6 +65,9 @@ def main(args: Sequence[str]) -> int:
     The preset is looked for first, because its values are the defaults of the other options.
     """
     try:
+        count, args = processes.asked(args)
+        if count > 1:
+            return processes.start(count, ["train", *args])
         if _resumes(args):
             return run(_resumed(args))
         usual = "hf" if _wants_hf(args) else "quickstart"
@@ -111,7 +118,12 @@ def _resumed(args: Sequence[str]) -> Options:
         ValueError: Another option stands beside, or there is no such run.
     """
     names = sorted(EXTENT)
-    allowed = {"--resume", "--servers", *(f"--{name.replace('_', '-')}" for name in names)}
+    allowed = {
+        "--resume",
+        "--servers",
+        "--processes",
+        *(f"--{name.replace('_', '-')}" for name in names),
+    }
     words = [word.partition("=")[0].replace("_", "-") for word in args if word.startswith("--")]
     if set(words) - allowed or not args[0].startswith("--"):
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from himac_agents import distributed
 from himac_agents.algorithms.methods import METHODS, method_of
 from himac_agents.config import TrainConfig
 from himac_agents.evaluation.evaluate import EvalResult
@@ -65,6 +66,7 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
             "warm_start_cpu_seconds": round(at["warm_cpu_seconds"], 3),
             "learning_seconds": round(at["learn_seconds"], 1),
             "learning_cpu_seconds": round(at["learn_cpu_seconds"], 3),
+            "processes": distributed.team().size,
         },
         **({"panel": at["looks"]} if at.get("looks") else {}),
         "note": config.note,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import fruit_runs
 import numpy as np
 import pytest
 import torch
-from launching import ROOT, launch
+from fake_vllm import wait_for
+from launching import ROOT, environment, launch
 from safetensors.torch import load_file
 
 from himac_agents.algorithms.batching import join
+from himac_agents.cli import processes
 from himac_agents.config import TrainConfig
 from himac_agents.distributed import Team, team
 from himac_agents.files import latest_checkpoint
@@ -57,10 +62,10 @@ def test_a_run_of_two_processes_is_one_run(tmp_path: Path) -> None:
         "--eval-split valid --threads 1 --least-minibatch 1 --kl 0.01 --baselines supervised "
         "--resample-dead 1"
     )
-    launcher = "-m accelerate.commands.launch --num_processes 2 --num_machines 1 --cpu"
-    launcher += " --mixed_precision no --dynamo_backend no -m himac_agents train quickstart"
-    launch(1, *launcher.split(), "--out", str(run), *options.split())
+    command = "-m himac_agents train quickstart --processes 2"
+    launch(1, *command.split(), "--out", str(run), *options.split())
     result = json.loads((run / "result.json").read_text())
+    assert result["work"]["processes"] == 2
     assert result["final"]["episodes"] == 5 and result["work"]["iterations"] == 1
     assert result["baselines"]["supervised"]["supervised_steps"] > 0
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -73,6 +78,42 @@ def test_a_run_of_two_processes_is_one_run(tmp_path: Path) -> None:
     assert len(list((run / "checkpoints").iterdir())) >= 1
     hidden = {path.name for path in run.rglob(".*")}
     assert hidden <= {".lock"}, "nothing half-written is left"
+
+
+def test_control_c_ends_all_processes_and_the_run_goes_on(tmp_path: Path) -> None:
+    preset, run = tmp_path / "brief.toml", tmp_path / "run"
+    preset.write_text(fruit_runs.CONFIG.replace(checkpoint_every=1, iterations=500).to_toml())
+    command = [sys.executable, "-m", "himac_agents", "train", "--processes", "2"]
+    with subprocess.Popen(
+        [*command, str(preset), "--out", str(run)], cwd=ROOT, env=environment(),
+        stderr=subprocess.PIPE, text=True,
+    ) as started:  # fmt: skip
+        wait_for(lambda: '"executor", "step": 2,' in _text(run / "metrics.jsonl"), 240.0)
+        started.send_signal(signal.SIGINT)
+        told = started.communicate(timeout=60)[1]
+    assert started.returncode == 130, told[-2000:]
+    assert "goes on" in told and "Traceback" not in told
+    newest = latest_checkpoint(run / "checkpoints")
+    further = checkpoint.read_state(newest)["state"]["iteration"] + 1
+    launch(1, *command[1:], "--resume", str(run), "--iterations", str(further))
+    work = json.loads((run / "result.json").read_text())["work"]
+    assert work["iterations"] == further and work["processes"] == 2
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.parametrize("count", ["0", "two", "-1", ""])
+def test_a_number_of_processes_is_one(count: str) -> None:
+    with pytest.raises(ValueError, match="a number of processes, 1 or more"):
+        processes.asked(["quickstart", f"--processes={count}"])
+
+
+def test_processes_do_not_start_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="started several processes already"):
+        processes.start(2, ["train"])
 
 
 def test_by_itself_a_process_is_the_null_team() -> None:
