@@ -198,8 +198,7 @@ class APIPolicy:
         except ImportError as error:
             raise MissingDependencyError("httpx", "a remote model", "api") from error
         self.endpoint, self.name, self.usage = endpoint, endpoint.model, Usage()
-        key = os.environ.get(endpoint.key_env, "")
-        self._key = key
+        self._key = key = os.environ.get(endpoint.key_env, "")
         self._client = httpx.Client(
             timeout=endpoint.timeout,
             headers={"Authorization": f"Bearer {key}"} if key else {},

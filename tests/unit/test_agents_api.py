@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import threading
 from collections.abc import Callable
@@ -60,17 +59,6 @@ def _ask(policy: APIPolicy, prompts: list[Prompt], sampling: Sampling) -> list[C
 def _in_turn(*replies: Reply | str) -> Callable[[dict[str, Any]], Reply | str]:
     left = list(replies)
     return lambda request: left.pop(0) if len(left) > 1 else left[0]
-
-
-def test_a_policy_that_is_forgotten_closes_its_connections() -> None:
-    with ChatServer(lambda r: "look") as server:
-        policy = _policy(server)
-        _ask(policy, [ASK], Sampling(0.7, 64))
-        client = policy._client
-        assert not client.is_closed
-        del policy
-        gc.collect()
-        assert client.is_closed
 
 
 def test_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -221,24 +220,6 @@ def test_adapters_of_two_roles_have_a_name_for_each_version(folder: Path) -> Non
         make_rollouts(_config(folder, fake.url, **settings), made).serve(made)
     with FakeVLLM(folder, loras=2, rank=2) as fake, pytest.raises(RolloutError, match="rank 2 at"):
         make_rollouts(_config(folder, fake.url, **settings), made).serve(made)
-
-
-def test_what_is_forgotten_is_closed(folder: Path) -> None:
-    learner = HFPolicy.load(folder, device="cpu", dtype="float32")
-    with FakeVLLM(folder) as fake:
-        policy = _serve(folder, learner, fake.url)
-        policy.forget()
-        _ask(policy, [Prompt((), policy.encode([Message("user", "Hello")]))], Sampling(1.0, 2))
-        rollouts = _rollouts(policy)
-        server, sender = rollouts.receivers[0], rollouts._sender
-        assert isinstance(server, servers.Server) and isinstance(sender, FileTransfer)
-        clients, scratch = (server._control, server._asking), (sender.folder, rollouts._adapters)
-        assert all(place.is_dir() for place in scratch)
-        assert not any(client.is_closed for client in clients)
-        del learner, policy, rollouts, server, sender
-        gc.collect()
-        wait_for(lambda: all(client.is_closed for client in clients))
-        assert not any(place.exists() for place in scratch)
 
 
 def test_two_whole_models_do_not_share_a_server(folder: Path, learner: Any) -> None:
