@@ -58,6 +58,7 @@ class Shards:
         for part in self._parts:
             # Token weights are those of the whole mini-batch: gradients are added, not averaged.
             part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)
 
     def gather(self) -> None:
         """Brings all weights into every process; all of them call it."""
