@@ -9,7 +9,8 @@ from typing import Any
 import fruit_runs
 import pytest
 from fake_vllm import FakeVLLM
-from launching import launch, launch_nodes
+from forking import fork
+from launching import launch_nodes
 from safetensors.torch import load_file
 from tinymodels import CHATML, save_text_model
 
@@ -56,13 +57,13 @@ def test_two_nodes_learn_what_one_process_learns_killed_and_resumed(
     config = TrainConfig(model=str(folder), **SETTINGS)
     Trainer(config, alone, console=fruit_runs.QUIET).run()
     run = tmp_path / "run"
-    train = ("-m", "himac_agents", "train")
-    asked = (_settings(folder, tmp_path, baselines=("supervised",)), "--shard", "--out", str(run))
+    settings = _settings(folder, tmp_path, baselines=("supervised",))
+    asked = [settings, "--shard", "--out", str(run)]
     # Before the last iteration, wherever the processes are then.
     due = run / "checkpoints" / "step-00000004" / "state.json"
-    launch_nodes(*train, *asked, until=due.is_file)
+    fork(2, tmp_path, main, ["train", *asked], until=due.is_file)
     assert not (run / "result.json").exists()
-    launch_nodes(*train, "--resume", str(run))
+    launch_nodes("-m", "himac_agents", "train", "--resume", str(run))
     result = json.loads((run / "result.json").read_text())
     assert result["work"]["iterations"] == 3
     assert result["baselines"]["supervised"]["supervised_steps"] > 0
@@ -82,7 +83,7 @@ def test_servers_sample_for_a_model_that_is_spread(folder: Path, tmp_path: Path)
     run = tmp_path / "run"
     with FakeVLLM(folder) as fake:
         settings = _settings(folder, tmp_path, rollout="server", servers=(fake.url,), iterations=2)
-        launch(2, "-m", "himac_agents", "train", settings, "--shard", "--out", str(run))
+        fork(2, tmp_path, main, ["train", settings, "--shard", "--out", str(run)])
         told = [row for row in _rows(run) if row["phase"] == "rollout"]
         learned = [row for row in _rows(run) if row.get("updates")]
         assert len(told) == 2 and all(row["sync_gap_max"] < 1e-4 for row in told)
