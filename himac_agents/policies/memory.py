@@ -187,11 +187,10 @@ def activations(shape: Shape, tokens: int, computes: int, *, again: bool) -> flo
         computes: Bytes of a number.
         again: Whether layers compute theirs twice instead of keeping them.
     """
-    # Two norms keep their input and what they make of it in float32, beside what attention and
-    # the feed-forward part read and make.
-    layer = 4 * _FLOAT * shape.hidden + computes * (
-        8 * shape.hidden + 6 * shape.keys + 4 * shape.inner
-    )
+    # What attention and the feed-forward part read and make (counted in Qwen2); below float32, two
+    # norms keep their input and what they make of it in that, too.
+    layer = computes * (7 * shape.hidden + 6 * shape.keys + 4 * shape.inner)
+    layer += 0 if computes == _FLOAT else 4 * _FLOAT * shape.hidden
     kept = layer + shape.layers * _FLOAT * shape.hidden if again else shape.layers * layer
     logits = 2 * computes * shape.vocabulary * _LEARNED
     return tokens * (kept + logits)

@@ -18,6 +18,7 @@ from himac_agents.algorithms.learner import Learner
 from himac_agents.algorithms.methods import method_of
 from himac_agents.files import CheckpointError
 from himac_agents.policies.loading import load_policies, load_policy
+from himac_agents.policies.memory import need, shape_of
 from himac_agents.policies.served.rollouts import make_rollouts
 from himac_agents.training import checkpoint, parts
 from himac_agents.training.trainer import Trainer
@@ -100,6 +101,17 @@ def test_a_process_holds_its_part(learned: Path) -> None:
             parts = [int(part[f"bytes.{what}"]) for part in both]
             assert sum(parts) == int(one[f"bytes.{what}"])
             assert max(parts) < 0.55 * sum(parts)
+
+
+@pytest.mark.parametrize("case", ["whole", "bfloat16"])
+def test_a_process_takes_what_is_reckoned(case: str, model: Path, learned: Path) -> None:
+    config = sharded_runs.config_of(str(model), case, 2)
+    found = need(shape_of(config), config, 2, computes=2 if case == "bfloat16" else 4)
+    both = [load_file(learned / f"{case}-rank{r}-of-2.safetensors") for r in (0, 1)]
+    reference = 2 if config.kl else 1
+    assert sum(int(part["bytes.weights"]) for part in both) * reference == 2 * found.weights
+    assert sum(int(part["bytes.moments"]) for part in both) == 2 * found.moments
+    assert all(int(part["bytes.played"]) == found.played for part in both)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
