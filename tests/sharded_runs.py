@@ -15,9 +15,10 @@ from toy import FruitEnv
 from himac_agents import distributed
 from himac_agents.agents.agent import HiMACAgent
 from himac_agents.algorithms.batching import rows, segments_of
+from himac_agents.algorithms.finite import NonFiniteError
 from himac_agents.algorithms.learner import Learner
 from himac_agents.config import TrainConfig
-from himac_agents.policies.base import Message, Prompt, Sampling
+from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch
 from himac_agents.policies.loading import load_policies, load_reference, make_policies
 from himac_agents.prompts import CompactPrompts
 from himac_agents.rollouts.collect import collect
@@ -106,9 +107,32 @@ def learn(model: str, case: str, folder: Path) -> None:
     place = folder / f"{case}-{team.size}" / "checkpoints"
     optimizers = {"policy": learner.optimizer}
     checkpoint.save(place, 1, {}, {"policy": policy}, optimizers)
+    if case == "recomputed":
+        _refused(learner, imitated, folder / f"refused-rank{team.rank}-of-{team.size}.txt")
     if case == "whole":
         learner.imitate(imitated, 1e-3)
         checkpoint.save_policies(folder / f"after-{team.size}", {"policy": policy})
+
+
+def _refused(learner: Learner, batch: TokenBatch, told: Path) -> None:
+    """A step in which the last process meets a number that is none: nothing moves, anywhere."""
+    team, policy = distributed.team(), learner.policy
+    before = [distributed.local(p).clone() for p in policy.parameters()]
+    real = policy.logprobs_and_entropy  # type: ignore[attr-defined]
+
+    def spoiled(batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        logp, entropy = real(batch)
+        return (logp * float("nan") if team.rank == team.size - 1 else logp), entropy
+
+    policy.logprobs_and_entropy = spoiled  # type: ignore[attr-defined]
+    try:
+        learner.imitate(batch, 1e-3)
+    except NonFiniteError as error:
+        told.write_text(str(error))
+    policy.logprobs_and_entropy = real  # type: ignore[attr-defined]
+    after = [distributed.local(p) for p in policy.parameters()]
+    assert all(map(torch.equal, before, after)) and all(p.grad is None for p in after)
+    assert np.isfinite(learner.imitate(batch, 1e-3))
 
 
 def go_on(model: str, folder: Path, saved: Path) -> None:

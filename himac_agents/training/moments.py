@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from himac_agents.files import CheckpointError
 
@@ -28,7 +31,7 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         OSError: A process cannot write its part; all of them hear of it.
     """
     try:
-        dcp.save(dict(tensors), checkpoint_id=folder)
+        save(dict(tensors), checkpoint_id=folder)
     except CheckpointException as error:  # no Exception to torch
         raise OSError(_told(error)) from error
 
@@ -44,9 +47,11 @@ def read(folder: Path, parameters: Sequence[torch.Tensor]) -> dict[str, torch.Te
         CheckpointError: It was written for another model.
         OSError: A part is missing or damaged.
     """
-    saved = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    saved = FileSystemReader(folder).read_metadata().state_dict_metadata
     found: dict[str, torch.Tensor] = {}
     for key, told in saved.items():
+        if not isinstance(told, TensorStorageMetadata):
+            continue
         number, _, field = key.partition(".")
         if field == "step":
             found[key] = torch.zeros(told.size)
@@ -59,7 +64,7 @@ def read(folder: Path, parameters: Sequence[torch.Tensor]) -> dict[str, torch.Te
             )
         found[key] = torch.zeros_like(like, requires_grad=False).detach()
     try:
-        dcp.load(found, checkpoint_id=folder)
+        load(found, checkpoint_id=folder)
     except CheckpointException as error:  # no Exception to torch
         raise OSError(_told(error)) from error
     return found

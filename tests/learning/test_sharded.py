@@ -114,18 +114,23 @@ def test_a_process_takes_what_is_reckoned(case: str, model: Path, learned: Path)
     assert all(int(part["bytes.played"]) == found.played for part in both)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_checkpoint_of_two_processes_goes_on_in_others(
-    count: int, model: Path, learned: Path, tmp_path: Path
+def test_a_number_that_is_none_in_one_process_stops_both(learned: Path) -> None:
+    told = [(learned / f"refused-rank{rank}-of-2.txt").read_text() for rank in (0, 1)]
+    assert told[0] == told[1] and "a log-probability is not finite" in told[0]
+
+
+@pytest.mark.parametrize(("wrote", "count"), [(2, 1), (2, 2), (2, 3), (1, 2)])
+def test_a_checkpoint_goes_on_in_more_and_in_fewer_processes(
+    wrote: int, count: int, model: Path, learned: Path, tmp_path: Path
 ) -> None:
-    """Weights and moments: the step after the checkpoint is the one that two would have made."""
-    saved = learned / "whole-2" / "checkpoints" / "step-00000001"
-    assert len(list((saved / "policy.optimizer").glob("*.distcp"))) == 2
+    """Weights and moments: the step after the checkpoint is that of those who wrote it."""
+    saved = learned / f"whole-{wrote}" / "checkpoints" / "step-00000001"
+    assert len(list(saved.glob("policy.optimizer/*.distcp"))) == (2 if wrote == 2 else 0)
     if count == 1:
         sharded_runs.main(str(model), learned, saved)
     else:
         fork(count, tmp_path, sharded_runs.main, str(model), learned, saved)
-    after = _weights(learned / "after-2" / "policy")
+    after = _weights(learned / f"after-{wrote}" / "policy")
     found = _weights(learned / f"resumed-{count}" / "policy")
     before = _weights(saved / "policy")
     assert max(float((after[k] - before[k]).abs().max()) for k in after) > 1e-4, "it was a step"

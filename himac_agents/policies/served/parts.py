@@ -72,8 +72,9 @@ class Parts:
 
     def bring(self) -> None:
         """Does what the leading process asks for, until it is done."""
+        nothing: tuple[str, str, Any] = ("", "", None)
         while self._spread:
-            what, name, value = team().agree(("", "", None))
+            what, name, value = team().agree(nothing)
             if what == "done":
                 return
             if what == "weights":
