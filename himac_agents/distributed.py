@@ -1,4 +1,4 @@
-"""Several processes, one learner: data parallelism that changes how fast, not what is learned.
+"""Several processes, one learner: parallelism that changes how fast, not what is learned.
 
 Each process plays its share of an iteration's tasks, whole groups at a time, so that advantages are
 computed where the episodes are. For the update every process gathers the (small) token arrays of
@@ -7,21 +7,27 @@ up over the processes. Token and sequence counts are those of the whole mini-bat
 `himac_agents.algorithms.losses.token_weights`), so that one process and several make the same
 update up to the order in which floating-point numbers are added.
 
-Start with ``accelerate launch -m himac_agents train ...`` (or torchrun). A process by itself has
-the null team: nothing is sent, nothing is computed differently.
+Whole models in every process have their gradients added up here, in one message for many: so
+processes without rows compute nothing, and any policy that has parameters takes part. Models that
+are spread over the processes (`himac_agents.policies.sharding`) bring theirs added up already.
+
+Start with ``torchrun ... -m himac_agents train ...`` (or accelerate launch): whatever sets RANK,
+WORLD_SIZE, MASTER_ADDR and MASTER_PORT. A process by itself has the null team: nothing is sent,
+nothing is computed differently.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from himac_envs.task import MissingDependencyError
+from himac_envs.task import HiMACError
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +36,10 @@ T = TypeVar("T")
 
 #: Numbers that go into one message when gradients are added up.
 _BUCKET = 1 << 24
+
+#: How long a process waits for the others: their episodes may take longer than its own. One that
+#: dies is noticed by the launcher at once.
+_PATIENCE = timedelta(hours=2)
 
 
 class Team:
@@ -92,6 +102,24 @@ class Team:
     def wait(self) -> None:
         """Returns once every process is here."""
 
+    def led(self, work: Callable[[], object]) -> None:
+        """Lets the leading process work, and the others wait and fail as it does.
+
+        Raises:
+            HiMACError: In the others: it failed there, and how. There, what it failed with.
+        """
+        error: Exception | None = None
+        if self.leads:
+            try:
+                work()
+            except Exception as found:
+                error = found
+        told = self.agree(None if error is None else f"{error}")
+        if error is not None:
+            raise error
+        if told is not None:
+            raise HiMACError(f"the leading process: {told}")
+
 
 class ProcessTeam(Team):
     """The processes of torch.distributed's default group."""
@@ -119,6 +147,8 @@ class ProcessTeam(Team):
         import torch
 
         parameters = list(parameters)
+        if not parameters:
+            return
         device = parameters[0].device
         known = torch.tensor([float(p.grad is not None) for p in parameters], device=device)
         self._dist.all_reduce(known)
@@ -184,18 +214,29 @@ def _distributed() -> Any:
 def join() -> Team:
     """Joins the processes that a launcher has started, if one has; returns the team.
 
-    Raises:
-        MissingDependencyError: There is a launcher and accelerate is not installed.
+    Tensors of GPUs go by NCCL, all else by gloo.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and _distributed() is None:
         import torch
+        import torch.distributed as dist
 
-        try:
-            from accelerate import PartialState
-        except ImportError as error:
-            raise MissingDependencyError("accelerate", "training in processes", "hf") from error
-        PartialState(cpu=not torch.cuda.is_available())
+        backend = "gloo"
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            backend = "cpu:gloo,cuda:nccl"
+        dist.init_process_group(backend, timeout=_PATIENCE)
     return team()
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a tensor: all of it, or its part of one that is spread."""
+    part = getattr(tensor, "to_local", None)
+    return tensor if part is None else part()
+
+
+def is_spread(tensor: torch.Tensor) -> bool:
+    """Whether a tensor lies in parts on all processes."""
+    return hasattr(tensor, "to_local")
 
 
 def leave() -> None:

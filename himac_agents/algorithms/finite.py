@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from himac_agents.distributed import is_spread, local, team
 from himac_envs.task import HiMACError
 
 
@@ -29,8 +31,36 @@ class NonFiniteError(HiMACError):
 
 
 def norm(tensors: Iterable[Tensor]) -> float:
-    """The Euclidean norm of all numbers together; not finite where one of them is not."""
-    return float(torch.nn.utils.get_total_norm([t.detach() for t in tensors]))
+    """The Euclidean norm of all numbers together; not finite where one of them is not.
+
+    Of tensors that lie in parts on all processes, all parts count; all processes call it.
+    """
+    told = [t.detach() for t in tensors]
+    kept = float(torch.nn.utils.get_total_norm([t for t in told if not is_spread(t)]))
+    parts = [local(t) for t in told if is_spread(t)]
+    if not parts:
+        return kept
+    own = float(torch.nn.utils.get_total_norm(parts))
+    return math.hypot(kept, math.sqrt(team().add({"square": own * own})["square"]))
+
+
+def clip(parameters: Sequence[torch.nn.Parameter], most: float, norm: float) -> None:
+    """Scales gradients down so that their norm is `most` at most.
+
+    Args:
+        parameters: Whose gradients.
+        most: The limit; infinite: none.
+        norm: Their norm before, that of all processes' parts together.
+    """
+    spread = [p for p in parameters if is_spread(p)]
+    if len(spread) < len(parameters):
+        kept = [p for p in parameters if not is_spread(p)]
+        torch.nn.utils.clip_grads_with_norm_(kept, most, torch.tensor(norm))
+    # As torch does it, which takes no tensor of one process beside those of all.
+    share = min(1.0, most / (norm + 1e-6))
+    for parameter in spread if share < 1.0 else ():
+        if parameter.grad is not None:
+            local(parameter.grad).mul_(share)
 
 
 def broken(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> str | None:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from himac_agents.algorithms import critic as critics
-from himac_agents.algorithms import finite, losses, mismatch, optimiser
+from himac_agents.algorithms import finite, losses, mismatch, optimiser, passes
 from himac_agents.algorithms.batching import by_length, join, rows, starts, token_batch
 from himac_agents.algorithms.credit import settled
 from himac_agents.algorithms.finite import NonFiniteError
 from himac_agents.algorithms.methods import resolve
 from himac_agents.config import TrainConfig
-from himac_agents.distributed import team
+from himac_agents.distributed import is_spread, local, team
 from himac_agents.policies.base import Learnable, TokenBatch
 from himac_agents.rollouts.types import Segment
 
@@ -84,27 +84,18 @@ class Learner:
         self._set_rate(lr)
         weights = losses.token_weights(batch.mask, "token")
         found, trouble = 0.0, None
-        for index in self._parts(batch):
-            part = batch if index is None else rows(batch, index)
-            weight = weights if index is None else weights[index][:, : part.mask.shape[1]]
+        passes.begin(self.policy)
+        for index, part in passes.whole(batch, self.team, even=passes.in_step(self.policy)):
+            weight = passes.part(weights, index, part)
             logp, _ = self.policy.logprobs_and_entropy(part)
             loss = losses.cross_entropy(logp, torch.as_tensor(weight, device=logp.device))
             found += float(loss.detach())
-            trouble = _trouble(found, logp)
-            if trouble is not None:
-                break
+            trouble = trouble or _trouble(float(loss.detach()), logp)
             loss.backward()  # type: ignore[no-untyped-call]
         everywhere = self.team.gather((found, trouble))
         self._refuse(WARM_START, [t for _, t in everywhere])
         self._step(WARM_START)
         return sum(loss for loss, _ in everywhere)
-
-    def _parts(self, batch: TokenBatch) -> Iterator[NDArray[np.int64] | None]:
-        """This process's share of a batch: None is all of it."""
-        if self.team.size == 1:
-            yield None
-        elif share := self.team.share(range(len(batch))):
-            yield np.asarray(share, dtype=np.int64)
 
     def _set_rate(self, lr: float) -> None:
         """The learning rate of the next steps, whatever rate a restored optimiser came with."""
@@ -162,6 +153,7 @@ class Learner:
         held = np.flatnonzero(~alive)
         if len(live) == 0 and not (states and len(held)):
             return metrics
+        passes.begin(self.policy)
         if self.kl > 0.0:
             if self.reference is None:
                 raise ValueError("kl > 0 needs a reference policy")
@@ -210,10 +202,9 @@ class Learner:
         if self.critic is not None:
             sums["critic_loss"] = 0.0
         gap, trouble = 0.0, None
-        for index in self._micro_batches(batch):
-            micro = rows(batch, index)
+        for index, micro in self._pieces(batch, self.policy):
             logp, entropy, second = self._forward(micro, batch)
-            weight = torch.as_tensor(weights[index][:, : logp.shape[1]], device=logp.device)
+            weight = torch.as_tensor(passes.part(weights, index, micro), device=logp.device)
             old = torch.as_tensor(micro.old_logprobs, device=logp.device)
             advantages = micro.advantages * micro.extra.get("correction", np.float32(1.0))
             advantage = torch.as_tensor(advantages, device=logp.device)
@@ -231,9 +222,7 @@ class Learner:
                 whole = loss + second
             apart = float(((logp.detach() - old).abs() * (weight > 0)).max())
             # A sum is finite where both are.
-            trouble = _trouble(float(whole.detach()) + apart, logp)
-            if trouble is not None:
-                break
+            trouble = trouble or _trouble(float(whole.detach()) + apart, logp)
             gap = max(gap, apart)
             whole.backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
@@ -282,14 +271,9 @@ class Learner:
                 said[index] = place
         return [[float(said[place]) for place in places] for places in starts(segments)]
 
-    def _micro_batches(self, batch: TokenBatch) -> Iterator[NDArray[np.int64]]:
-        """This process's share of a mini-batch, cut so that it fits into memory."""
-        micro = list(by_length(batch.lengths, self.config.micro_tokens))
-        if len(micro) < self.team.size:
-            # Smaller pieces, so that every process has one.
-            tokens = int(batch.lengths.sum()) // self.team.size
-            micro = list(by_length(batch.lengths, tokens))
-        yield from micro[self.team.rank :: self.team.size]
+    def _pieces(self, batch: TokenBatch, policy: Any) -> Iterator[tuple[passes.Index, TokenBatch]]:
+        tokens, even = self.config.micro_tokens, passes.in_step(policy)
+        return passes.pieces(batch, tokens, self.team, even=even)
 
     def _correct(self, batch: TokenBatch, form: mismatch.Form, phase: str) -> dict[str, float]:
         """Weighs a batch's tokens for who sampled them; the metrics.
@@ -310,10 +294,9 @@ class Learner:
         """Log-probabilities [batch, time] of a batch; each process computes its share."""
         found = np.zeros_like(batch.old_logprobs)
         with torch.no_grad():
-            for index in self._micro_batches(batch):
-                micro = rows(batch, index)
+            for index, micro in self._pieces(batch, policy):
                 logp, _ = policy.logprobs_and_entropy(micro)
-                found[index, : logp.shape[1]] = logp.cpu().numpy()
+                found[index, : logp.shape[1]] = logp[: len(index)].cpu().numpy()
         return self.team.add_array(found)
 
     # -- a step ----------------------------------------------------------------------------------
@@ -328,7 +311,8 @@ class Learner:
         groups = [group for group in groups if group[0]]
         norms = []
         for parameters, _ in groups:
-            self.team.add_gradients(parameters)
+            # What is spread over the processes was added up where it was computed.
+            self.team.add_gradients([p for p in parameters if not is_spread(p)])
             gradients = [p.grad for p in parameters if p.grad is not None]
             norms.append(finite.norm(gradients) if gradients else 0.0)
         weights = [p for parameters, _ in groups for p in parameters]
@@ -337,7 +321,7 @@ class Learner:
             self._refuse(phase, [self._blamed(groups)])
         for (parameters, _), norm in zip(groups, norms, strict=True):
             most = self.config.max_grad_norm or math.inf
-            torch.nn.utils.clip_grads_with_norm_(parameters, most, torch.tensor(norm))
+            finite.clip(parameters, most, norm)
         optimiser.step(self.optimizer, [share for _, share in groups])
         self.updates += 1
         return norms[0]
@@ -356,9 +340,14 @@ class Learner:
                 found[f"optimiser's {key}"] = [states.get(p, {}).get(key) for p in parameters]
             for what, tensors in found.items():
                 present = [(n, t) for n, t in zip(names, tensors, strict=True) if t is not None]
-                if (name := finite.broken(present)) is not None:
+                if (name := self._broken(present)) is not None:
                     return f"the {what} of {name} is not finite"
         return "the norm of the gradient is not finite"
+
+    def _broken(self, tensors: Sequence[tuple[str, Any]]) -> str | None:
+        """The name of a tensor with a number that is not finite, in whatever process it lies."""
+        own = finite.broken((name, local(tensor)) for name, tensor in tensors)
+        return next((name for name in self.team.gather(own) if name is not None), None)
 
     def _refuse(self, phase: str, troubles: Sequence[str | None]) -> None:
         """Ends this step, in every process, if one is in trouble; no gradient is left behind.
@@ -376,7 +365,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         weights = list(self.policy.parameters())
         names = finite.named(getattr(self.policy, "model", None), weights)
-        if (name := finite.broken(zip(names, weights, strict=True))) is not None:
+        if (name := self._broken(list(zip(names, weights, strict=True)))) is not None:
             found = f"the weight of {name} is not finite"
         raise NonFiniteError(phase, self.name, found)
 

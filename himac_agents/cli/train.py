@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -29,6 +29,8 @@ from himac_envs.errors import HiMACError, explained
 if TYPE_CHECKING:
     from himac_agents.training.trainer import Trainer
 
+#: Beside --resume: whether the model is spread over processes from now on.
+_SHARD = {"--shard": True, "--no-shard": False}
 #: How a disk says that it is full (a quota is spent, a file may not grow).
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -45,8 +47,8 @@ class Options:
     preset's)."""
     resume: Path | None = None
     """Continue this run instead, with its own settings. Only how far it goes can be changed, with
-    --iterations, --max-env-steps and --max-tokens (it is then evaluated anew at its new end), and
-    where its --servers are."""
+    --iterations, --max-env-steps and --max-tokens (it is then evaluated anew at its new end), where
+    its --servers are, and whether the model is spread over processes (--shard, --no-shard)."""
     data: str | None = None
     """A folder of data, "generated", or the name of an installed data set (himac data where):
     short for --env-kwargs data=..., which keeps the preset's other arguments."""
@@ -118,12 +120,8 @@ def _resumed(args: Sequence[str]) -> Options:
         ValueError: Another option stands beside, or there is no such run.
     """
     names = sorted(EXTENT)
-    allowed = {
-        "--resume",
-        "--servers",
-        "--processes",
-        *(f"--{name.replace('_', '-')}" for name in names),
-    }
+    extent = [f"--{name.replace('_', '-')}" for name in names]
+    allowed = {"--resume", "--servers", "--processes", *_SHARD, *extent}
     words = [word.partition("=")[0].replace("_", "-") for word in args if word.startswith("--")]
     if set(words) - allowed or not args[0].startswith("--"):
         raise ValueError(
@@ -131,12 +129,15 @@ def _resumed(args: Sequence[str]) -> Options:
             f"{', '.join(sorted(allowed - {'--resume'}))}: leave out all others, or begin another "
             "run with them"
         )
-    asked = tyro.cli(_Resumed, args=list(args), prog="himac train")
+    asked = tyro.cli(_Resumed, args=[a for a in args if a not in _SHARD], prog="himac train")
     path = asked.resume / "config.toml"
     if not path.is_file():
         raise FileNotFoundError(f"{asked.resume} holds no run: there is no {path.name}")
     further = {name: value for name in names if (value := getattr(asked, name)) is not None}
-    elsewhere = {} if asked.servers is None else {"servers": asked.servers}
+    elsewhere: dict[str, Any] = {} if asked.servers is None else {"servers": asked.servers}
+    for word in args:
+        if word in _SHARD:
+            elsewhere["shard"] = _SHARD[word]
     config = TrainConfig.from_toml(path).replace(**further, **elsewhere)
     return Options(resume=asked.resume, config=config, further=bool(further))
 

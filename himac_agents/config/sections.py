@@ -173,6 +173,12 @@ class ModelSettings:
         "Compute activations twice instead of keeping them: slower, and much less memory.",
         "start",
     )
+    shard: bool = setting(
+        False,
+        "Spread the model that learns, its gradients, moments and reference over the processes "
+        "that a launcher started: each then holds its part. See docs/scaling.md.",
+        "speed",
+    )
     keep_thoughts: bool = setting(
         False,
         "Whether the executor reads, at its next step, what it thought (<think>) at this one. "

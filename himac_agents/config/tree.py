@@ -187,5 +187,10 @@ def _check_together(config: TrainConfig) -> None:
             "rollout='server' and servers=<addresses> belong together: `himac serve MODEL` prints "
             "both"
         )
+    if config.shard and config.policy == "tiny":
+        raise ValueError(
+            "shard needs policy='hf': a tiny model fits into every process, which plays and learns "
+            "its share without it"
+        )
     if config.separate_adapters and not config.lora_rank:
         raise ValueError("separate_adapters needs lora_rank > 0")

@@ -202,7 +202,8 @@ def load_agent(
 
     folder = Path(folder)
     if (run := run_of(folder)) is not None:
-        config = TrainConfig.from_toml(run / "config.toml")
+        # How many processes it was trained in says nothing of how many play now.
+        config = TrainConfig.from_toml(run / "config.toml").replace(shard=False)
         found = latest_checkpoint(folder / "checkpoints") if folder == run else folder
         hierarchical = method_of(config).hierarchical
         policies = load_policies(found, config, hierarchical)

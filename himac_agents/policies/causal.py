@@ -17,12 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from himac_agents.distributed import team
 from himac_agents.policies.base import Completion, Message, Prompt, Sampling, TokenBatch
 from himac_agents.policies.generation.cache import SlotCache
 from himac_agents.policies.generation.decode import Decoding
 from himac_agents.policies.generation.reader import Reader
 from himac_agents.policies.generation.restricted import restrictions
 from himac_agents.policies.selective import chunk_rows, chunked_logprobs, selective_logprobs
+from himac_agents.policies.sharding import Shards
 
 
 @contextmanager
@@ -58,6 +60,8 @@ class CausalPolicy(ABC):
         self.barred: Tensor | None = None
         #: A quicker forward pass for rollouts, where one fits the model.
         self.reader: Reader | None = None
+        #: Where the model is spread over several processes: how.
+        self.shards: Shards | None = None
         #: Called when the weights have changed: by those that hold a copy of them.
         self.followers: list[Callable[[], None]] = []
         #: How many tokens the model can read and write; None: as many as there are.
@@ -104,7 +108,13 @@ class CausalPolicy(ABC):
         return [next(answers) if e is None else Completion("", error=e) for e in errors]
 
     def _generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
-        """`generate` for prompts that the model can read."""
+        """`generate` for prompts that the model can read.
+
+        Raises:
+            RuntimeError: The weights are spread over the processes, and were not gathered.
+        """
+        if self.shards is not None and not self.shards.whole:
+            raise RuntimeError("a spread model plays once forget() has gathered it everywhere")
         if all(prompt.slot is not None for prompt in prompts):
             cache, slots = self.cache, [int(prompt.slot or 0) for prompt in prompts]
             if len(set(slots)) != len(slots):
@@ -132,8 +142,13 @@ class CausalPolicy(ABC):
         )
 
     def forget(self) -> None:
-        """Drops the cache: the weights have changed. Those that hold a copy of them are told."""
+        """Drops the cache: the weights have changed. Those that hold a copy of them are told.
+
+        Of a model that is spread over processes, all of them call it: it is gathered to play.
+        """
         self.cache.clear()
+        if self.shards is not None and self.shards.plays:
+            self.shards.gather()
         if self.reader is not None:
             self.reader.forget()
         for follow in self.followers:
@@ -209,7 +224,9 @@ class CausalPolicy(ABC):
             "restricted": restrictions(batch),
         }
         with self._ready(learning=True):
-            if len(chosen) <= chunk_rows(self.vocabulary):
+            # The output layer by itself would be one more pass of a model that is spread, and one
+            # that the other processes do not make.
+            if self.shards is not None or len(chosen) <= chunk_rows(self.vocabulary):
                 logits, hidden = self._logits_before(ids, mask, batch)
                 found, entropies = selective_logprobs(logits, chosen, **limits)
             else:
@@ -310,11 +327,23 @@ class CausalPolicy(ABC):
         return {"input_ids": ids}
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        """The parameters that learn."""
+        """The parameters that learn; of a model that is spread, this process's parts of them."""
+        if self.shards is not None:
+            self.shards.scatter()
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Writes weights (safetensors), configuration and tokenizer into the folder `path`."""
+        """Writes weights (safetensors), configuration and tokenizer into the folder `path`.
+
+        Of a model that is spread over processes, all of them call it; the leading one writes.
+        """
+        if self.shards is None:
+            self._write(path, None)
+            return
+        state = self.shards.state()
+        team().led(lambda: self._write(path, state))
+
+    def _write(self, path: str | Path, state: dict[str, Tensor] | None) -> None:
         with without_progress_bars():
-            self.model.save_pretrained(path)
+            self.model.save_pretrained(path, state_dict=state)
         self.tokenizer.save_pretrained(path)

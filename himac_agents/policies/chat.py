@@ -20,6 +20,7 @@ import torch
 from himac_agents.policies.base import Message, Prompt
 from himac_agents.policies.causal import CausalPolicy
 from himac_agents.policies.lora import AdapterHost, Lora
+from himac_agents.policies.sharding import Shards
 from himac_agents.policies.template import ChatTemplate
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -37,6 +38,8 @@ class Loading:
         lora: The adapter that learns instead of the model; None: the model itself learns.
         gradient_checkpointing: Trade a second forward pass for the memory of activations.
         template_options: Arguments for the chat template, such as `enable_thinking`.
+        shard: The model is to be spread over the processes (`ChatPolicy.shard`): until then its
+            weights lie in the host's memory.
     """
 
     device: str | None = None
@@ -44,10 +47,15 @@ class Loading:
     lora: Lora | None = None
     gradient_checkpointing: bool = False
     template_options: dict[str, Any] = field(default_factory=dict)
+    shard: bool = False
 
     def where(self) -> str:
-        """The device."""
+        """The device that computes."""
         return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    def lies(self) -> str:
+        """Where the weights are loaded to."""
+        return "cpu" if self.shard else self.where()
 
     def precision(self, device: torch.device | str) -> torch.dtype:
         """What a model on `device` computes in."""
@@ -98,8 +106,29 @@ class ChatPolicy(CausalPolicy):
             new = getattr(model, "activation_checkpointing_enable", None)
             (new or model.gradient_checkpointing_enable)({"use_reentrant": False})
         weights = next(model.parameters()).dtype
-        computes = self.loading.precision(self.device)
+        computes = self.loading.precision(self.loading.where() if loading else self.device)
         self._autocast = computes if host is None and weights != computes else None
+        if host is not None and host.shards is not None:
+            self._spread(host.shards)
+
+    def shard(self) -> None:
+        """Spreads the model over the processes, all of which call it; see `Shards`.
+
+        Policies on one base model are spread together, so all adapters that are to learn spread are
+        there before. One that comes later lies whole in every process.
+
+        Raises:
+            ValueError: Models of this kind cannot be spread.
+        """
+        if self.host is not None:
+            self._spread(self.host.shard())
+        else:
+            self._spread(Shards(self.model, self._autocast))
+
+    def _spread(self, shards: Shards) -> None:
+        self.shards, self.device = shards, shards.device
+        if self.barred is not None:
+            self.barred = self.barred.to(self.device)
 
     # -- text and tokens -------------------------------------------------------------------------
 
@@ -170,6 +199,8 @@ class ChatPolicy(CausalPolicy):
         """The parameters that learn: an adapter's, or all of the model's."""
         if self.host is None:
             return super().parameters()
+        if self.shards is not None:
+            self.shards.scatter()
         return [] if self.adapter is None else self.host.parameters(self.adapter)
 
     def without_adapter(self) -> ChatPolicy:
@@ -183,7 +214,10 @@ class ChatPolicy(CausalPolicy):
         return type(self)(self.model, self.tokenizer, host=self.host, loading=self.loading)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Writes the adapter and its base's name, or the whole model and its tokenizer."""
+        """Writes the adapter and its base's name, or the whole model and its tokenizer.
+
+        See `CausalPolicy.save_pretrained` for a model that is spread over processes.
+        """
         if self.host is not None and self.adapter is not None:
             self.host.save(self.adapter, Path(path))
         else:

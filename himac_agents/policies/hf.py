@@ -75,7 +75,7 @@ def load(path: str | Path, how: Loading, *, seed: int = 0) -> ChatPolicy:
     precision = how.precision(how.where())
     host = AdapterHost.of(
         source,
-        how.where(),
+        f"{how.where()}, spread" if how.shard else how.where(),
         str(precision),
         lambda: parts.model(source, how, precision),
     )
@@ -94,7 +94,7 @@ class _Parts:
     def model(self, source: str, how: Loading, dtype: torch.dtype) -> Any:
         """Loads the weights."""
         with without_progress_bars():
-            model = self.loader.from_pretrained(source, dtype=dtype).to(how.where())
+            model = self.loader.from_pretrained(source, dtype=dtype).to(how.lies())
         if how.where() == "cpu":
             for parameter in model.parameters():
                 # See `TinyPolicy.load`: a resumed run equals an uninterrupted one to the bit.

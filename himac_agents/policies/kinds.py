@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from himac_agents.config import TrainConfig
+from himac_agents.distributed import team
 from himac_agents.files import reading
 from himac_agents.policies.base import Learnable
 from himac_agents.register import Register
@@ -57,6 +58,11 @@ def _load_tiny(folder: Path, config: TrainConfig | None) -> Learnable:
     return TinyPolicy.load(folder)
 
 
+def spreads(config: TrainConfig) -> bool:
+    """Whether models are spread over processes: it is asked for, and there are several."""
+    return config.shard and team().size > 1
+
+
 def _load_hf(path: str | Path, config: TrainConfig | None) -> Learnable:
     from himac_agents.policies.hf import Loading, load
     from himac_agents.policies.lora import Lora
@@ -69,6 +75,7 @@ def _load_hf(path: str | Path, config: TrainConfig | None) -> Learnable:
             lora=lora if config.lora_rank else None,
             gradient_checkpointing=config.gradient_checkpointing,
             template_options=config.template_options,
+            shard=spreads(config),
         )
     with reading(Path(path)):
         return load(path, how, seed=0 if config is None else config.seed)

@@ -9,7 +9,7 @@ from typing import Any
 
 from himac_agents.config import TrainConfig
 from himac_agents.files import reading
-from himac_agents.policies.kinds import POLICIES, Texts, vocabulary
+from himac_agents.policies.kinds import POLICIES, Texts, spreads, vocabulary
 
 
 def make_policies(
@@ -32,9 +32,26 @@ def make_policies(
         return load_policies(newest, config, hierarchical)
     kind, words = POLICIES.find(config.policy), cache(lambda: list(texts()))
     try:
-        return {name: kind.make(config, words) for name in names}
+        return spread({name: kind.make(config, words) for name in names}, config)
     finally:
         vocabulary.cache_clear()
+
+
+def spread(policies: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """The policies, over the processes where the settings ask for that and there are several.
+
+    Raises:
+        ValueError: A policy cannot be spread.
+    """
+    if spreads(config):
+        for policy in policies.values():
+            if not hasattr(policy, "shard"):
+                raise ValueError(
+                    f"shard: {type(policy).__name__} is of no kind that can be spread over "
+                    "processes: leave it out"
+                )
+            policy.shard()
+    return policies
 
 
 def policy_names(config: TrainConfig, hierarchical: bool) -> list[str]:
@@ -66,10 +83,9 @@ def load_policies(folder: Path, config: TrainConfig, hierarchical: bool) -> dict
     Raises:
         CheckpointError: One is missing or damaged.
     """
-    return {
-        name: load_policy(folder / name, config.policy, config)
-        for name in policy_names(config, hierarchical)
-    }
+    names = policy_names(config, hierarchical)
+    found = {name: load_policy(folder / name, config.policy, config) for name in names}
+    return spread(found, config)
 
 
 def load_reference(policy: Any, folder: Path, config: TrainConfig, *, fresh: bool) -> Any:
@@ -80,7 +96,7 @@ def load_reference(policy: Any, folder: Path, config: TrainConfig, *, fresh: boo
     """
     if config.lora_rank and fresh and hasattr(policy, "without_adapter"):
         return policy.without_adapter()
-    return load_policy(folder, config.policy, config)
+    return spread({"reference": load_policy(folder, config.policy, config)}, config)["reference"]
 
 
 def sampled(config: TrainConfig, policies: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:

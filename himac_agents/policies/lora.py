@@ -18,6 +18,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from himac_agents.distributed import team
+from himac_agents.policies.sharding import Shards, gathered
 from himac_envs.task import MissingDependencyError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -53,8 +55,11 @@ class AdapterHost:
     def __init__(self, model: Any, source: str) -> None:
         self.base, self.source = model, source
         self.model: Any = None
+        #: Where the model is spread over several processes: how.
+        self.shards: Shards | None = None
         self._made = 0
         self._used: str | None = None
+        self._whole = False
 
     @classmethod
     def of(cls, source: str, device: str, dtype: str, load: Callable[[], Any]) -> AdapterHost:
@@ -129,6 +134,9 @@ class AdapterHost:
         except SafetensorError as error:
             raise ValueError(f"{folder / WEIGHTS} cannot be read: {error}") from error
         found = from_peft.set_peft_model_state_dict(self.model, weights, adapter_name=name)
+        if self.shards is not None:
+            # Reading into a model lets go of what it had gathered.
+            self.shards.scatter()
         if found.unexpected_keys:
             raise ValueError(
                 f"{folder}: an adapter of another model than {self.source}: it has no "
@@ -140,6 +148,9 @@ class AdapterHost:
         name = f"a{self._made}"
         self._made += 1
         settings.inference_mode = False
+        if self.shards is not None:
+            # An adapter takes its shape from the whole weights.
+            self.shards.gather()
         devices = [self.base.device] if self.base.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
@@ -153,6 +164,11 @@ class AdapterHost:
     def use(self, name: str | None) -> None:
         """Switches to an adapter; None: to the base model as it was."""
         tuner = self.model.base_model
+        whole = self.shards is not None and self.shards.whole
+        if whole != self._whole:
+            # The parts of a spread model are other parameters than the whole: what learns is marked
+            # on those that are in their place now.
+            self._used, self._whole = None, whole
         if name is None:
             tuner.disable_adapter_layers()
         else:
@@ -162,16 +178,34 @@ class AdapterHost:
                 self.model.set_adapter(name)
         self._used = name
 
+    def shard(self) -> Shards:
+        """Spreads the model, with the adapters that are there, over the processes."""
+        if self.shards is None:
+            self.shards, self._used = Shards(self.base), None
+        return self.shards
+
     def parameters(self, name: str) -> list[torch.nn.Parameter]:
         """An adapter's matrices."""
         # An embedding's are parameters themselves ("lora_embedding_A.NAME"), not modules.
         return [p for key, p in self.model.named_parameters() if name in key.split(".")]
 
     def save(self, name: str, folder: Path) -> None:
-        """Writes the adapter, and where its base is, in peft's form."""
+        """Writes the adapter, and where its base is, in peft's form.
+
+        Of a model that is spread over processes, all of them call it; the leading one writes.
+        """
+        if self.shards is None:
+            self._write(name, folder, None)
+            return
+        self.shards.scatter()
+        own = {k: p for k, p in self.model.named_parameters() if name in k.split(".")}
+        state = gathered(own)
+        team().led(lambda: self._write(name, folder, state))
+
+    def _write(self, name: str, folder: Path, state: dict[str, torch.Tensor] | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         weights = _peft().get_peft_model_state_dict(
-            self.model, adapter_name=name, save_embedding_layers=False
+            self.model, state_dict=state, adapter_name=name, save_embedding_layers=False
         )
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, folder / WEIGHTS)
         settings = self.model.peft_config[name].to_dict()

@@ -90,7 +90,7 @@ def further_supervision(trainer: Running) -> dict[str, Any]:
         steps += 1
         spent += time.process_time() - began
         stopping = trainer.stop.is_set()
-        if trainer.team.leads and (stopping or spent - saved >= SAVE_EVERY):
+        if agree(stopping or spent - saved >= SAVE_EVERY):
             saved = spent
             optimizers = {name: learner.optimizer for name, learner in learners.items()}
             done = {"steps": steps, "cpu_seconds": spent}

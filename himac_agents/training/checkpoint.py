@@ -1,9 +1,13 @@
 """Checkpoints that a crash cannot spoil, and that continue a run bit for bit.
 
 A checkpoint is a folder: `state.json` (counters, the draw of tasks), one folder a policy in
-`save_pretrained` form, and the optimisers' moments as safetensors. It is written beside its place
-and renamed into it, so that a folder with the final name is always whole; `kill -9` at any moment
-leaves the previous one.
+`save_pretrained` form, and the optimisers' moments as safetensors, or in parts where the model is
+spread over processes (`himac_agents.training.moments`). It is written beside its place and renamed
+into it, so that a folder with the final name is always whole; `kill -9` at any moment leaves the
+previous one.
+
+Of several processes all call these functions, and the leading one writes. Of spread models the
+others bring their parts, so that all of them must see the folder.
 """
 
 from __future__ import annotations
@@ -11,15 +15,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from himac_agents.distributed import Team, is_spread, team
 from himac_agents.files import CheckpointError, reading, steps
+from himac_agents.policies.sharding import spread_like
+from himac_agents.training import moments
 
 FORMAT = 1
 
@@ -51,13 +59,20 @@ def save(
     Raises:
         CheckpointError: It cannot be written (a full disk, say); those before it stay.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(".writing-*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    final = folder / f"step-{step:08d}"
-    staged = folder / f".writing-{step:08d}-{os.getpid()}"
-    with _staging(staged, final, folder.parent):
-        _write(staged, step, state, policies, optimizers, critics or {})
+    final, together = folder / f"step-{step:08d}", _writers(policies)
+    if together is None:
+        return final
+    staged = together.agree(folder / f".writing-{step:08d}-{os.getpid()}")
+    with _staging(staged, final, folder.parent, together):
+        together.led(lambda: _begin(staged, folder.glob(".writing-*")))
+        _insist_on_seeing(staged, together)
+        _write(staged, step, state, policies, optimizers, critics or {}, together)
+        together.led(lambda: _put_in_place(staged, final, keep))
+    return final
+
+
+def _put_in_place(staged: Path, final: Path, keep: int) -> None:
+    folder = final.parent
     if final.exists():
         # The same step again (a resumed run): the old one goes first, under another name.
         old = folder / f".writing-old-{os.getpid()}"
@@ -69,7 +84,6 @@ def save(
     _sync(folder)
     for older in sorted(steps(folder))[:-keep]:
         shutil.rmtree(folder / f"step-{older:08d}", ignore_errors=True)
-    return final
 
 
 def save_policies(
@@ -85,26 +99,60 @@ def save_policies(
     Raises:
         CheckpointError: They cannot be written.
     """
-    staged = folder.with_name(f".writing-{folder.name}-{os.getpid()}")
-    for stale in folder.parent.glob(f".writing-{folder.name}-*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    with _staging(staged, folder, folder.parent):
-        for name, policy in policies.items():
-            policy.save_pretrained(staged / name)
+    if (together := _writers(policies)) is None:
+        return
+    staged = together.agree(folder.with_name(f".writing-{folder.name}-{os.getpid()}"))
+
+    def finish() -> None:
         if label is not None:
             _write_json(staged / "label.json", dict(label))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(staged, folder)
 
+    with _staging(staged, folder, folder.parent, together):
+        together.led(lambda: _begin(staged, folder.parent.glob(f".writing-{folder.name}-*")))
+        for name, policy in policies.items():
+            policy.save_pretrained(staged / name)
+        together.led(finish)
+
+
+def _writers(policies: Mapping[str, Any]) -> Team | None:
+    """Who takes part in writing: everyone, this process alone, or (None) it does not."""
+    if any(getattr(policy, "shards", None) is not None for policy in policies.values()):
+        return team()
+    return Team() if team().leads else None
+
+
+def _begin(staged: Path, stale: Iterable[Path]) -> None:
+    """An empty folder to write into; what a kill left is cleared away."""
+    for old in stale:
+        shutil.rmtree(old, ignore_errors=True)
+    staged.mkdir(parents=True)
+
+
+def _insist_on_seeing(staged: Path, together: Team) -> None:
+    """Makes sure that all processes write into the same folder.
+
+    Raises:
+        CheckpointError: A process does not see it.
+    """
+    blind = [rank for rank, seen in enumerate(together.gather(staged.is_dir())) if not seen]
+    if blind:
+        raise CheckpointError(
+            f"process {blind[0]} does not see it: the folder of a run with --shard (--out) lies "
+            "where all its machines see it under the same name"
+        )
+
 
 @contextmanager
-def _staging(staged: Path, final: Path, run: Path) -> Iterator[None]:
+def _staging(staged: Path, final: Path, run: Path, together: Team) -> Iterator[None]:
     """Clears away what cannot be finished, and says how to go on."""
     try:
         yield
     except BaseException as error:
         # At once: on a full disk its room is wanted.
-        shutil.rmtree(staged, ignore_errors=True)
+        if together.leads:
+            shutil.rmtree(staged, ignore_errors=True)
         if not isinstance(error, Exception):
             raise
         raise CheckpointError(
@@ -120,22 +168,33 @@ def _write(
     policies: Mapping[str, Any],
     optimizers: Mapping[str, torch.optim.Optimizer],
     critics: Mapping[str, torch.nn.Module],
+    together: Team,
 ) -> None:
-    staged.mkdir()
     for name, policy in policies.items():
         policy.save_pretrained(staged / name)
+    numbers = {}
     for name, optimizer in optimizers.items():
-        tensors, numbers = _flatten(optimizer)
-        save_file(tensors, staged / f"{name}.optimizer.safetensors")
-        _write_json(staged / f"{name}.optimizer.json", numbers)
-    for name, critic in critics.items():
-        kept = {k: v.detach().cpu().contiguous().clone() for k, v in critic.state_dict().items()}
-        save_file(kept, staged / f"{name}.critic.safetensors")
-    content = {"format": FORMAT, "step": step, "state": dict(state)}
-    _write_json(staged / "state.json", content)
-    for path in staged.rglob("*"):
-        if path.is_file():
-            _sync(path)
+        tensors, numbers[name] = _flatten(optimizer)
+        if any(map(is_spread, tensors.values())):
+            moments.write(staged / moments.folder_of(name), tensors)
+        else:
+            kept = {k: v.cpu().contiguous().clone() for k, v in tensors.items()}
+            path = staged / f"{name}.optimizer.safetensors"
+            together.led(partial(save_file, kept, path))
+
+    def finish() -> None:
+        for name, told in numbers.items():
+            _write_json(staged / f"{name}.optimizer.json", told)
+        for name, critic in critics.items():
+            own = {k: v.detach().cpu().contiguous() for k, v in critic.state_dict().items()}
+            save_file({k: v.clone() for k, v in own.items()}, staged / f"{name}.critic.safetensors")
+        content = {"format": FORMAT, "step": step, "state": dict(state)}
+        _write_json(staged / "state.json", content)
+        for path in staged.rglob("*"):
+            if path.is_file():
+                _sync(path)
+
+    together.led(finish)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -166,34 +225,45 @@ def restore_critic(path: Path, name: str, critic: torch.nn.Module) -> None:
 def restore_optimizer(path: Path, name: str, optimizer: torch.optim.Optimizer) -> None:
     """Fills an optimiser, made over the same parameters, with the saved moments.
 
+    They may have been saved by more or fewer processes than these, spread over them or not.
+
     Raises:
         CheckpointError: The saved moments are missing or belong to another model.
     """
-    with reading(path / f"{name}.optimizer.safetensors"):
-        tensors = load_file(path / f"{name}.optimizer.safetensors")
     content = optimizer.state_dict()
-    count = sum(len(group["params"]) for group in content["param_groups"])
     with reading(path / f"{name}.optimizer.json"):
         numbers = json.loads((path / f"{name}.optimizer.json").read_text(encoding="utf-8"))
-        if count != numbers["parameters"]:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if len(parameters) != numbers["parameters"]:
             raise CheckpointError(
-                f"{path}: saved for {numbers['parameters']} parameters, this model has {count}"
+                f"{path}: saved for {numbers['parameters']} parameters, this model has "
+                f"{len(parameters)}"
             )
         groups = [
             {**group, **saved}
             for group, saved in zip(content["param_groups"], numbers["groups"], strict=True)
         ]
+    if (folder := path / moments.folder_of(name)).is_dir():
+        with reading(folder):
+            tensors = moments.read(folder, parameters)
+    else:
+        with reading(path / f"{name}.optimizer.safetensors"):
+            tensors = load_file(path / f"{name}.optimizer.safetensors")
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in tensors.items():
         index, _, field = key.partition(".")
+        like = parameters[int(index)]
+        if tensor.shape == like.shape and not is_spread(tensor):
+            tensor = spread_like(tensor, like)
         state.setdefault(int(index), {})[field] = tensor.clone()
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """An optimiser's tensors by the numbers of their parameters, and what else it holds."""
     content = optimizer.state_dict()
     tensors = {
-        f"{index}.{field}": torch.as_tensor(value).detach().cpu().contiguous().clone()
+        f"{index}.{field}": torch.as_tensor(value).detach()
         for index, fields in content["state"].items()
         for field, value in fields.items()
     }

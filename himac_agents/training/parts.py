@@ -97,6 +97,8 @@ def check_own_agent(config: TrainConfig) -> None:
         ValueError: A baseline trains an agent that only the settings describe, or servers are to
             sample for an agent that samples itself.
     """
+    if config.shard:
+        raise ValueError("shard: an agent of your own brings its policies as they are")
     if config.rollout != "local":
         raise ValueError(
             f"rollout={config.rollout!r}: an agent of your own samples with its own policies"
@@ -107,6 +109,39 @@ def check_own_agent(config: TrainConfig) -> None:
             f"baselines={made}: these train another agent, made from settings; with an agent of "
             "your own, run them by themselves"
         )
+
+
+def check_shard(config: TrainConfig, method: Method, processes: int, *, resume: bool) -> str:
+    """Refuses `shard` where there is nothing to spread, or where it would not do.
+
+    Args:
+        config: The settings.
+        method: The method.
+        processes: How many there are.
+        resume: Whether a run goes on: it may do so in one process.
+
+    Returns:
+        What a user should know; "" where that is nothing.
+
+    Raises:
+        ValueError: The message says what to do.
+    """
+    if not config.shard:
+        return ""
+    if method.critic is not None:
+        raise ValueError(
+            f"shard: method {config.method!r} has a critic, which asks the model in one process "
+            "alone: leave it out"
+        )
+    if processes > 1:
+        return ""
+    if not resume:
+        raise ValueError(
+            "shard: this is one process, and there is nothing to spread the model over. Start "
+            "several (`torchrun --nproc-per-node 4 -m himac_agents train ... --shard`), or leave "
+            "it out"
+        )
+    return "note: the run goes on in one process, which holds the whole model"
 
 
 def load_weights(policies: Mapping[str, Any], folder: Path) -> None:

@@ -24,19 +24,19 @@ from himac_agents.algorithms.iteration import Iteration, Setting
 from himac_agents.algorithms.learner import Learner, cosine
 from himac_agents.algorithms.methods import Method, check, method_of, supervised_steps
 from himac_agents.config import TrainConfig
-from himac_agents.evaluation.evaluate import evaluate_tasks, panel_of
+from himac_agents.evaluation.evaluate import panel_of
 from himac_agents.files import find_checkpoint, reading
-from himac_agents.policies import noise
+from himac_agents.policies import memory, noise
 from himac_agents.policies.base import TokenBatch, in_role
-from himac_agents.policies.loading import make_policies, sampled
+from himac_agents.policies.loading import make_policies, policy_names, sampled
 from himac_agents.policies.threads import set_threads
 from himac_agents.prompts import make_prompts
 from himac_agents.rollouts.pool import make_pool
 from himac_agents.rollouts.trace import Sample
-from himac_agents.rollouts.types import Episode
 from himac_agents.training import checkpoint, parts, result, stopping
 from himac_agents.training.baselines import BASELINES
 from himac_agents.training.loggers import Logger, check_loggers
+from himac_agents.training.measuring import measured
 from himac_agents.training.panel import BEST, Panel
 from himac_agents.training.progress import Clock, Display
 from himac_agents.training.run import Run, UnwrittenRun
@@ -102,6 +102,8 @@ class Trainer:
         self.console = (console or Console(stderr=True)) if self.team.leads else quiet
         self.display = Display(self.console)
         self.method = method_of(config)
+        if told := parts.check_shard(config, self.method, self.team.size, resume=resume):
+            self.display.say(told)
         self.flat = not self.method.hierarchical
         self.own_agent = agent is not None
         with self.display.stage("environments"):
@@ -136,8 +138,12 @@ class Trainer:
             Path(place), config, resume=resume, loggers=loggers, warn=self.display.say
         )
         self.team.wait()
-        newest = find_checkpoint(self.run_folder.checkpoints) if resume else None
+        found = find_checkpoint(self.run_folder.checkpoints) if resume else None
+        newest = self.team.agree(found)
         if agent is None:
+            names = policy_names(config, not self.flat)
+            if told := memory.told(config, self.team.size, len(names)):
+                self.display.say(told)
             texts = self.demonstrations.texts
             with self.display.stage("vocabulary" if config.policy == "tiny" else "model"):
                 self.policies = make_policies(config, not self.flat, newest, texts)
@@ -190,8 +196,7 @@ class Trainer:
         self.warm_start()
         if "warm_start" not in self.at.evaluations:
             self._evaluate("warm_start")
-            if self.team.leads:
-                checkpoint.save_policies(self.run_folder.folder / "warm_start", self.policies)
+            checkpoint.save_policies(self.run_folder.folder / "warm_start", self.policies)
             for learner in self.learners.values():
                 learner.begin_reinforcement()
             self.save()
@@ -334,29 +339,8 @@ class Trainer:
         greedy: bool = True,
     ) -> dict[str, Any]:
         """Held-out success at temperature 1 and (if asked) greedy, with each task's result."""
-        looks, agent = samples or {}, agent or self.agent
-
-        def played(temperature: float, look: Sample | None) -> dict[str, Any]:
-            count = len(self.team.share(self.eval_ids))
-            with self.display.stage(f"evaluation, temperature {temperature:g}", count) as tick:
-
-                def ended(episode: Episode) -> None:
-                    if look is not None:
-                        look(episode)
-                    tick()
-
-                found = evaluate_tasks(
-                    agent, self.pool, self.eval_ids, temperature=temperature,
-                    split=self.config.eval_split, on_episode=ended,
-                )  # fmt: skip
-            return result.record(found)
-
-        forget(agent)
-        found = played(1.0, looks.get("temperature 1"))
-        if greedy:
-            found["greedy"] = played(0.0, looks.get("greedy"))
-        forget(agent)
-        return found
+        players = agent or self.agent
+        return measured(self, players, samples or {}, greedy=greedy)
 
     def _look(self) -> None:
         """Success on the panel, where it is due: logged, and the best checkpoint by it kept."""
@@ -366,7 +350,7 @@ class Trainer:
         with self.display.stage("panel", len(panel.task_ids)):
             values, label = panel.look(self.agent, at)
         self.run_folder.log("panel", at.iteration, values)
-        if label and self.team.leads:
+        if label:
             checkpoint.save_policies(self.run_folder.folder / BEST, self.policies, label)
         self.team.wait()
 
@@ -386,18 +370,17 @@ class Trainer:
     # -- checkpoints -----------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Writes a checkpoint; of several processes, the leading one does."""
+        """Writes a checkpoint; of several processes all call it."""
         self.at.rng = dict(self.rng.bit_generator.state)
         self.at.lines = self.run_folder.lines
-        if self.team.leads:
-            checkpoint.save(
-                self.run_folder.checkpoints,
-                self.at.warm + self.at.iteration,
-                asdict(self.at),
-                self.policies,
-                {name: learner.optimizer for name, learner in self.learners.items()},
-                {n: x.critic for n, x in self.learners.items() if x.critic is not None},
-            )
+        checkpoint.save(
+            self.run_folder.checkpoints,
+            self.at.warm + self.at.iteration,
+            asdict(self.at),
+            self.policies,
+            {name: learner.optimizer for name, learner in self.learners.items()},
+            {n: x.critic for n, x in self.learners.items() if x.critic is not None},
+        )
         self.team.wait()
 
     def _leave_if_asked(self) -> None:

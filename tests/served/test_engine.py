@@ -76,7 +76,7 @@ def test_answers_are_those_of_the_model(both: Any) -> None:
 def test_a_sync_of_the_old_weights_is_found_out(both: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     learner, policy = both
     policy.forget()
-    old = {n: t.clone() for n, t in weights.named_weights(learner.model, torch.float32)}
-    monkeypatch.setattr(weights, "named_weights", lambda model, dtype: iter(old.items()))
+    old = {n: t.clone() for n, t in weights.named_weights(learner.model).items()}
+    monkeypatch.setattr(weights, "named_weights", lambda model: old)
     with pytest.raises(RolloutError, match="nats a token apart"):
         _move(learner, 8)

@@ -85,8 +85,8 @@ def test_a_sync_without_the_output_layer_is_found_out(
     policy.forget()
     every = weights.named_weights
 
-    def without_head(model: Any, dtype: Any) -> Any:
-        return ((name, tensor) for name, tensor in every(model, dtype) if "lm_head" not in name)
+    def without_head(model: Any) -> Any:
+        return {name: tensor for name, tensor in every(model).items() if "lm_head" not in name}
 
     with monkeypatch.context() as patched:
         patched.setattr(weights, "named_weights", without_head)
@@ -103,8 +103,8 @@ def test_a_sync_of_the_old_weights_is_found_out(
 ) -> None:
     learner, policy = _served(whole)
     policy.forget()
-    old = {n: t.clone() for n, t in weights.named_weights(learner.model, torch.float32)}
-    monkeypatch.setattr(weights, "named_weights", lambda model, dtype: iter(old.items()))
+    old = {n: t.clone() for n, t in weights.named_weights(learner.model).items()}
+    monkeypatch.setattr(weights, "named_weights", lambda model: old)
     with pytest.raises(RolloutError, match="nats a token apart"):
         _move(learner, 8)
 

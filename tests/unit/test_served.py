@@ -25,7 +25,7 @@ from himac_agents.policies.served.plugin.walk import Walk
 from himac_agents.policies.served.policy import ServedPolicy
 from himac_agents.policies.served.rollouts import ServedRollouts, make_rollouts
 from himac_agents.policies.served.server import RolloutError
-from himac_agents.policies.served.weights import FileTransfer, named_weights
+from himac_agents.policies.served.weights import FileTransfer, Weights
 from himac_envs.task import HiMACError
 
 COMMANDS = ("go to cabinet 1", "go to cabinet 12", "take mug 1 from cabinet 1", "look", "go")
@@ -132,13 +132,13 @@ def test_what_neither_model_nor_server_can_read_is_an_error_of_its_episode(
 
 
 def test_a_shared_embedding_is_sent_as_output_layer_too(learner: Any) -> None:
-    sent = dict(named_weights(learner.model, torch.float32))
+    sent = dict(Weights(learner.model, torch.float32))
     embedding = learner.model.get_input_embeddings().weight
     assert torch.equal(sent["lm_head.weight"], embedding)
     assert set(sent) == {*(n for n, _ in learner.model.named_parameters()), "lm_head.weight"}
     learner.model.config.tie_word_embeddings = False
-    assert "lm_head.weight" not in dict(named_weights(learner.model, torch.float32))
-    halved = dict(named_weights(learner.model, torch.bfloat16))
+    assert "lm_head.weight" not in dict(Weights(learner.model, torch.float32))
+    halved = dict(Weights(learner.model, torch.bfloat16))
     assert {tensor.dtype for tensor in halved.values()} == {torch.bfloat16}
 
 
@@ -355,7 +355,8 @@ def test_a_sync_that_takes_too_long_or_fails_says_so(folder: Path, learner: Any)
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, learner: Any) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RolloutError, match="cannot be written into"):
-        FileTransfer(str(tmp_path / "file")).send(learner.model, "float32", [], "v")
+        weights_ = Weights(learner.model, torch.float32)
+        FileTransfer(str(tmp_path / "file")).send(weights_, [], "v")
 
 
 class _Follower:
@@ -418,7 +419,8 @@ def test_gpus_are_sent_weights_by_one_process(
 ) -> None:
     monkeypatch.setattr(distributed, "team", lambda: _Follower(None))
     with pytest.raises(RolloutError, match="--transfer file"):
-        weights.DeviceTransfer("nccl").send(learner.model, "float32", [_Recorder(1)], "v")
+        sent = Weights(learner.model, torch.float32)
+        weights.DeviceTransfer("nccl").send(sent, [_Recorder(1)], "v")
 
 
 @pytest.mark.parametrize(

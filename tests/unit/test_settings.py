@@ -67,7 +67,8 @@ def _of(hint: Any, told: Any) -> st.SearchStrategy[Any]:
 _HINTS = get_type_hints(TrainConfig)
 # These mean something only together.
 _TOGETHER = {"env": "", "flat_env": "", "hidden": 16, "heads": 4, "lora_rank": 0,
-             "separate_adapters": False, "rollout": "local", "servers": ()}  # fmt: skip
+             "separate_adapters": False, "shard": False, "rollout": "local",
+             "servers": ()}  # fmt: skip
 CONFIGS = st.fixed_dictionaries(
     {
         name: st.just(_TOGETHER[name]) if name in _TOGETHER else _of(_HINTS[name], told)

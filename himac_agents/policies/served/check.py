@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch
 from himac_agents.policies.served.policy import ServedPolicy
@@ -49,13 +49,19 @@ def questions(policy: ServedPolicy) -> list[Prompt]:
 SAMPLING = Sampling(1.0, _TOKENS)
 
 
-def gap(policy: ServedPolicy, asked: Sequence[Prompt], said: Sequence[Mapping[str, Any]]) -> Gap:
+def gap(
+    policy: ServedPolicy,
+    asked: Sequence[Prompt],
+    said: Sequence[Mapping[str, Any]],
+    logprobs: Callable[[TokenBatch], NDArray[np.float32]],
+) -> Gap:
     """The gap between what a server says of its answers and what the learning model says of them.
 
     Args:
-        policy: The policy, whose `learner` is asked.
+        policy: The policy, which reads the answers.
         asked: The prompts.
         said: The server's choices, one for each.
+        logprobs: Asks the learning model.
 
     Raises:
         RolloutError: An answer cannot be read.
@@ -75,7 +81,5 @@ def gap(policy: ServedPolicy, asked: Sequence[Prompt], said: Sequence[Mapping[st
         old[number, mark : len(row)] = told
     lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
     batch = TokenBatch(ids, mask, old, np.zeros_like(old), lengths)
-    with torch.no_grad():
-        ours = policy.learner.logprobs_and_entropy(batch)[0].float().cpu().numpy()
-    apart = np.abs(ours - old)[mask > 0]
+    apart = np.abs(logprobs(batch) - old)[mask > 0]
     return Gap(float(apart.mean()), float(apart.max()))

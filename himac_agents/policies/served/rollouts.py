@@ -24,6 +24,7 @@ from himac_agents.config import TrainConfig
 from himac_agents.files import scratch_of
 from himac_agents.policies.chat import ChatPolicy
 from himac_agents.policies.served import check
+from himac_agents.policies.served.parts import Parts
 from himac_agents.policies.served.policy import EnginePolicy, ServedPolicy, ServerPolicy
 from himac_agents.policies.served.server import Held, Receiver, RolloutError, Server
 from himac_agents.policies.served.weights import DeviceTransfer, FileTransfer
@@ -86,6 +87,7 @@ class ServedRollouts:
         self._run, self._count = uuid.uuid4().hex[:8], 0
         self._sender: FileTransfer | DeviceTransfer | None = None
         self._adapters = scratch_of(self, "himac-adapters-")
+        self._parts = Parts({})
 
     # -- who is asked ----------------------------------------------------------------------------
 
@@ -100,6 +102,7 @@ class ServedRollouts:
         kind = ServerPolicy if isinstance(self.receivers[0], Server) else EnginePolicy
         for name, learner in policies.items():
             self.policies[name] = kind(learner, name, self)
+        self._parts = Parts(policies)
         self._agree(self._meet)
         for name, learner in policies.items():
             self._changed(name)
@@ -147,13 +150,20 @@ class ServedRollouts:
         return found
 
     def _agree(self, work: Any) -> None:
-        """Lets the leading process work, and the others wait and fail as it does."""
+        """Lets the leading process work, and the others wait and fail as it does.
+
+        Meanwhile they bring it their parts of models that are spread over the processes.
+        """
         team, error = distributed.team(), None
         if team.leads:
             try:
                 work()
             except RolloutError as found:
                 error = found
+            finally:
+                self._parts.done()
+        else:
+            self._parts.bring()
         shared = (None if error is None else str(error), self._held, self._versions)
         told, self._held, self._versions = team.agree(shared)
         self.context = min((held.context for held in self._held), default=0)
@@ -226,7 +236,7 @@ class ServedRollouts:
 
     def _bring_model(self) -> list[Receiver]:
         """Sends the model to those that do not hold it; returns them."""
-        ((name, policy),) = self.policies.items()
+        (name,) = self.policies
         version = self._versions[name]
         late = [
             receiver
@@ -242,7 +252,8 @@ class ServedRollouts:
             # What nobody waits for any more is dropped, and with it what was read with old weights.
             receiver.call("POST", "/pause", params={"mode": "abort"})
         try:
-            sender.send(policy.learner.model, self._held[0].dtype, late, version)
+            with self._parts.weights(name, self._held[0].dtype) as weights:
+                sender.send(weights, late, version)
         except RolloutError as error:
             raise RolloutError(
                 f"a sync failed: {error}. The server may hold parts of two models now: start it "
@@ -298,7 +309,7 @@ class ServedRollouts:
                 shutil.rmtree(old, ignore_errors=True)
             try:
                 place.mkdir(parents=True, exist_ok=True)
-                self.policies[name].learner.save_pretrained(folder)
+                self._parts.save(name, folder)
             except (OSError, SafetensorError) as error:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise RolloutError(
@@ -320,7 +331,8 @@ class ServedRollouts:
             bodies = [policy.request(prompt, check.SAMPLING) for prompt in asked]
             if not self._by_adapter:
                 bodies = [{**body, "model": held.name} for body in bodies]
-            found = check.gap(policy, asked, receiver.complete(bodies))
+            logprobs = partial(self._parts.logprobs, policy.name)
+            found = check.gap(policy, asked, receiver.complete(bodies), logprobs)
             self.synced.gap = max(self.synced.gap, found.mean)
             self.synced.largest = max(self.synced.largest, found.largest)
             if not (math.isfinite(found.mean) and found.mean <= bound):
@@ -382,7 +394,8 @@ def make_rollouts(config: TrainConfig, policies: Mapping[str, Any]) -> ServedRol
 
     Raises:
         RolloutError: vLLM is to run in this process and does not.
-        ValueError: An address is none, or vLLM does not serve such a policy.
+        ValueError: An address is none, vLLM does not serve such a policy, or several processes
+            were to have one in each.
         MissingDependencyError: What asks servers is not installed.
     """
     receivers: list[Receiver]
@@ -392,6 +405,11 @@ def make_rollouts(config: TrainConfig, policies: Mapping[str, Any]) -> ServedRol
             "answer_timeout": config.answer_timeout,
         }
         receivers = [Server(url, **limits) for url in config.servers]
+    elif distributed.team().size > 1:
+        raise ValueError(
+            "rollout='vllm' is for one process, and several learn: `himac serve MODEL` starts a "
+            "server that they share (rollout='server')"
+        )
     else:
         from himac_agents.policies.served.engine import Engine
 

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -21,30 +23,55 @@ from torch import Tensor
 from himac_agents import distributed
 from himac_agents.files import scratch_of
 from himac_agents.policies.served.server import Receiver, RolloutError
+from himac_agents.policies.sharding import whole
 
 #: The output layer's name where it is not the embedding's own.
 _HEAD = "lm_head.weight"
 
 
-def named_weights(model: Any, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """A model's weights by the names of its checkpoint, as they are to be sent.
+def named_weights(model: Any) -> dict[str, Tensor]:
+    """A model's weights by the names of its checkpoint: those that are to be sent.
 
     A model whose output layer is its embedding sends that twice: vLLM may have packed a copy of it,
     which stays what it was unless it is sent by its own name.
     """
-    names = set()
-    for name, parameter in model.named_parameters():
-        names.add(name)
-        yield name, _whole(parameter).to(dtype)
-    if _HEAD not in names and getattr(model.config, "tie_word_embeddings", False):
-        yield _HEAD, _whole(model.get_input_embeddings().weight).to(dtype)
-
-
-def _whole(parameter: Tensor) -> Tensor:
-    """A parameter with all its shards."""
-    gather = getattr(parameter, "full_tensor", None)
-    found: Tensor = parameter.detach() if gather is None else gather().detach()
+    found = dict(model.named_parameters())
+    if _HEAD not in found and getattr(model.config, "tie_word_embeddings", False):
+        found[_HEAD] = model.get_input_embeddings().weight
     return found
+
+
+class Weights:
+    """A model's weights as they are sent, one after the other.
+
+    Of a model that is spread over processes each weight is gathered when its turn comes, and all of
+    them run through the weights together: whoever begins goes to the end, or calls `finish`.
+
+    Args:
+        model: The model.
+        dtype: What the weights are sent in.
+    """
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        self.dtype, self._named = dtype, named_weights(model)
+        self._under_way: Iterator[tuple[str, Tensor]] | None = None
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """What comes, in its order."""
+        return {name: tuple(weight.shape) for name, weight in self._named.items()}
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        self._under_way = self._gather()
+        return self._under_way
+
+    def _gather(self) -> Iterator[tuple[str, Tensor]]:
+        for name, weight in self._named.items():
+            yield name, whole(weight).to(self.dtype)
+
+    def finish(self) -> None:
+        """Runs through what is left, so that no other process waits for this one."""
+        for _ in self if self._under_way is None else self._under_way:
+            pass
 
 
 class FileTransfer:
@@ -59,24 +86,18 @@ class FileTransfer:
     def __init__(self, folder: str = "") -> None:
         self.folder = Path(folder) if folder else scratch_of(self, "himac-weights-")
 
-    def send(self, model: Any, dtype: str, to: Sequence[Receiver], version: str) -> None:
+    def send(self, weights: Weights, to: Sequence[Receiver], version: str) -> None:
         """Sends a model's weights, which are then called by their version.
 
         Raises:
             RolloutError: A receiver does not take them.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         path = (self.folder / f"{version}-{os.getpid()}.safetensors").absolute()
-        kept = {
-            name: tensor.cpu().contiguous().clone()
-            for name, tensor in named_weights(model, getattr(torch, dtype))
-        }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(kept, path)
-        except (OSError, SafetensorError) as error:
+            write(path, weights)
+        except OSError as error:
+            path.unlink(missing_ok=True)
             raise RolloutError(
                 f"the weights cannot be written into {self.folder}: {error} (sync_folder names "
                 "another)"
@@ -85,6 +106,32 @@ class FileTransfer:
             update(to, {"path": str(path)}, version)
         finally:
             path.unlink(missing_ok=True)
+
+
+#: The names that safetensors has for types.
+_TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+
+
+def write(path: Path, weights: Weights) -> None:
+    """Writes weights in safetensors' format, one at a time: all of them never stand in memory.
+
+    The format: the header's length in 8 bytes, the header (names, types, shapes and places, in
+    JSON), and the tensors' bytes.
+    """
+    size, at = weights.dtype.itemsize, 0
+    header: dict[str, Any] = {}
+    for name, shape in weights.shapes().items():
+        end = at + size * math.prod(shape)
+        header[name] = {
+            "dtype": _TYPES[weights.dtype], "shape": shape, "data_offsets": [at, end],
+        }  # fmt: skip
+        at = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, weight in weights:
+            file.write(weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def update(to: Sequence[Receiver], told: dict[str, Any], version: str) -> None:
@@ -108,17 +155,18 @@ def update(to: Sequence[Receiver], told: dict[str, Any], version: str) -> None:
 class _Source:
     """vLLM's `WeightSource` over a model: what is sent, and beforehand what it will be."""
 
-    def __init__(self, model: Any, dtype: torch.dtype) -> None:
-        self.model, self.dtype = model, dtype
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
 
     def metadata(self) -> list[Any]:
         """Names, types and shapes, in the order in which the weights come."""
         from vllm.distributed.weight_transfer.base import ParamMeta
 
-        return [ParamMeta(n, t.dtype, tuple(t.shape)) for n, t in self]
+        dtype = self.weights.dtype
+        return [ParamMeta(name, dtype, shape) for name, shape in self.weights.shapes().items()]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        yield from named_weights(self.model, self.dtype)
+        yield from self.weights
 
 
 class _All:
@@ -180,8 +228,9 @@ class DeviceTransfer:
         self.backend = backend
         self._sender: Any = None
         self._client: _All | None = None
+        self._source: _Source | None = None
 
-    def send(self, model: Any, dtype: str, to: Sequence[Receiver], version: str) -> None:
+    def send(self, weights: Weights, to: Sequence[Receiver], version: str) -> None:
         """See `FileTransfer.send`.
 
         vLLM's senders wait for every process of torch's default group, and only one sends here.
@@ -191,9 +240,10 @@ class DeviceTransfer:
                 f"weights go by {self.backend!r} from one process that learns, and here are "
                 f"{distributed.team().size}: start the servers with --transfer file"
             )
-        if self._sender is None:
-            self._client = _All(to)
-            self._sender = self._open(_Source(model, getattr(torch, dtype)), to)
+        if self._sender is None or self._source is None:
+            self._client, self._source = _All(to), _Source(weights)
+            self._sender = self._open(self._source, to)
+        self._source.weights = weights
         assert self._client is not None
         self._client.version = version
         self._sender.send_weights()
