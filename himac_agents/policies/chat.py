@@ -19,6 +19,7 @@ import torch
 
 from himac_agents.policies.base import Message, Prompt
 from himac_agents.policies.causal import CausalPolicy
+from himac_agents.policies.generation.reader import Reader
 from himac_agents.policies.lora import AdapterHost, Lora
 from himac_agents.policies.template import ChatTemplate
 
@@ -100,6 +101,8 @@ class ChatPolicy(CausalPolicy):
         weights = next(model.parameters()).dtype
         computes = self.loading.precision(self.device)
         self._autocast = computes if host is None and weights != computes else None
+        if host is None and Reader.fits(model):
+            self.reader = Reader(model, computes)
 
     # -- text and tokens -------------------------------------------------------------------------
 
