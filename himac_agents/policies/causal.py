@@ -57,7 +57,6 @@ class CausalPolicy(ABC):
         self.device = next(model.parameters()).device
         #: Ids that are never written: those that stand for something other than text.
         self.barred: Tensor | None = None
-        self.barred_ids: frozenset[int] = frozenset()
         #: A quicker forward pass for rollouts, where one fits the model.
         self.reader: Reader | None = None
         self._costs: dict[bool, Costs] = {}
@@ -69,8 +68,8 @@ class CausalPolicy(ABC):
 
     def bar(self, ids: Iterable[int]) -> None:
         """Lets the model never write these ids, beside those that it never writes already."""
-        self.barred_ids = self.barred_ids | frozenset(ids)
-        found = sorted(self.barred_ids)
+        held = [] if self.barred is None else self.barred.tolist()
+        found = sorted({*held, *ids})
         self.barred = torch.tensor(found, device=self.device) if found else None
 
     # -- text and tokens -------------------------------------------------------------------------

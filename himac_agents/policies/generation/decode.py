@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +25,6 @@ class Writer(Reads, Protocol):
     """What is used here of a `CausalPolicy`."""
 
     barred: Tensor | None
-    barred_ids: frozenset[int]
     end_ids: tuple[int, ...]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -71,6 +71,11 @@ class Decoding:
             self.lengths[row] = len(cache.tokens[slot])
         cache.reserve(max(len(ids) for ids in self.prompts) + sampling.max_tokens)
         self.passes = Passes(policy, cache, self.lengths, shifts)
+
+    @cached_property
+    def _barred(self) -> frozenset[int]:
+        """Ids that are never written."""
+        return frozenset(() if self.policy.barred is None else self.policy.barred.tolist())
 
     def run(self) -> list[Completion]:
         """Decodes until every prompt has its end token or the most tokens allowed."""
@@ -218,7 +223,7 @@ class Decoding:
                 def among(ids: NDArray[np.int64], states: Tensor = states) -> Tensor:
                     return read.head(states, torch.as_tensor(ids, device=device))
 
-                pair = draw_among(among, options, self.sampling, self.policy.barred_ids, numbers)
+                pair = draw_among(among, options, self.sampling, self._barred, numbers)
             else:
                 logits = read.head(states, None)
                 pair = draw(logits, self.sampling, self.policy.barred, numbers)

@@ -70,7 +70,7 @@ class Reader:
         if config.model_type not in _FAMILIES or config.hidden_act != "silu":
             return False
         rope = getattr(config, "rope_parameters", None) or {}
-        inner = getattr(model, "model", None)
+        inner: Any = getattr(model, "model", None)
         if rope.get("rope_type") not in _STEADY or not hasattr(inner, "layers"):
             return False
         if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
