@@ -185,8 +185,12 @@ def show(report: Report, setup: Setup) -> None:
         for row in [row for row in report.rows if row.part == part]:
             table.add_row(part, row.what, f"{row.figure:,.4g} {row.unit}".strip(), row.verdict)
         if part in report.skipped:
-            table.add_row(part, report.skipped[part], "", "")
-        table.add_row("", f"[dim]{report.commands[part]}[/dim]", "", "")
-    console = Console()
+            table.add_row(part, report.skipped[part].partition(":")[0], "", "")
+    console = Console(highlight=False)
     console.print(table)
-    console.print(report.machine, highlight=False)
+    # Whole lines, to be copied.
+    for part, words in report.commands.items():
+        console.print(f"{part}: {words}", soft_wrap=True, markup=False)
+    for part, why in report.skipped.items():
+        console.print(f"{part}: {why}", soft_wrap=True, markup=False)
+    console.print(report.machine, soft_wrap=True, markup=False)

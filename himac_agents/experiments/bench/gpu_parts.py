@@ -130,7 +130,7 @@ def checks(setup: Setup) -> list[Row]:
     rows: list[Row] = []
 
     def found(what: str, figure: float, unit: str, most: float | None) -> None:
-        rows.append(Row("checks", what, figure, unit, most))
+        rows.append(Row("checks", what, float(figure), unit, most))
 
     count = 4 if setup.small else 24
     with setup.source() as source:
