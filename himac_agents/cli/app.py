@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from himac_agents.cli import (
     bench,
+    bench_gpu,
     credit,
     data,
     demos,
@@ -121,6 +122,8 @@ def _run(args: list[str]) -> int:
         return study.main(args[2:])
     if args[:2] == ["bench", "credit"]:
         return credit.main(args[2:])
+    if args[:2] == ["bench", "gpu"]:
+        return bench_gpu.main(args[2:])
     if args[:1] == ["data"]:
         return data.main(args[1:])
     if args[:1] == ["model"]:

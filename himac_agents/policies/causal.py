@@ -20,6 +20,7 @@ from torch import Tensor
 from himac_agents.distributed import team
 from himac_agents.policies.base import Completion, Message, Prompt, Sampling, TokenBatch
 from himac_agents.policies.generation.cache import SlotCache
+from himac_agents.policies.generation.costs import Costs
 from himac_agents.policies.generation.decode import Decoding
 from himac_agents.policies.generation.reader import Reader
 from himac_agents.policies.generation.restricted import restrictions
@@ -62,6 +63,7 @@ class CausalPolicy(ABC):
         self.reader: Reader | None = None
         #: Where the model is spread over several processes: how.
         self.shards: Shards | None = None
+        self._costs: dict[bool, Costs] = {}
         #: Called when the weights have changed: by those that hold a copy of them.
         self.followers: list[Callable[[], None]] = []
         #: How many tokens the model can read and write; None: as many as there are.
@@ -153,6 +155,15 @@ class CausalPolicy(ABC):
             self.reader.forget()
         for follow in self.followers:
             follow()
+
+    @property
+    def costs(self) -> Costs:
+        """What reading costs with this model, where it is."""
+        ours = self.reader is not None
+        if ours not in self._costs:
+            dtype = self.model.dtype if self.reader is None else self.reader.dtype
+            self._costs[ours] = Costs.of(self.model, dtype, ours=ours)
+        return self._costs[ours]
 
     @contextmanager
     def _ready(self, *, learning: bool) -> Iterator[None]:
@@ -266,6 +277,9 @@ class CausalPolicy(ABC):
                 f"{self.context_length:,} that {type(self.model).__name__} can read: let the agent "
                 "remember fewer steps (--history N on a flat environment)"
             )
+        if self.reader is not None:
+            # The memory of the weights that only rollouts need.
+            self.reader.forget()
         return torch.as_tensor(batch.token_ids, device=self.device)
 
     @property

@@ -19,6 +19,7 @@ import torch
 
 from himac_agents.policies.base import Message, Prompt
 from himac_agents.policies.causal import CausalPolicy
+from himac_agents.policies.generation.reader import Reader
 from himac_agents.policies.lora import AdapterHost, Lora
 from himac_agents.policies.sharding import Shards
 from himac_agents.policies.template import ChatTemplate
@@ -110,6 +111,8 @@ class ChatPolicy(CausalPolicy):
         self._autocast = computes if host is None and weights != computes else None
         if host is not None and host.shards is not None:
             self._spread(host.shards)
+        if host is None and Reader.fits(model):
+            self.reader = Reader(model, computes)
 
     def shard(self) -> None:
         """Spreads the model over the processes, all of which call it; see `Shards`.
@@ -127,6 +130,8 @@ class ChatPolicy(CausalPolicy):
 
     def _spread(self, shards: Shards) -> None:
         self.shards, self.device = shards, shards.device
+        # It reads weights where they lay; a spread model gathers them itself.
+        self.reader = None
         if self.barred is not None:
             self.barred = self.barred.to(self.device)
 

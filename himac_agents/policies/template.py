@@ -39,8 +39,8 @@ _MEANT = re.compile(
 _CONTROL = re.compile(r"<[|\uff5c].*[|\uff5c]>")
 #: What opens a thought, in the forms whose closing mark is known.
 _OPENING = re.compile(r"\s*(?:<([\w:]+)>|\[([\w:]+)\])\s*")
-#: Replies whose ids are kept ready.
-_KEPT = 100_000
+#: Replies, and other messages, whose ids are kept ready: games repeat themselves.
+_KEPT, _HELD = 100_000, 20_000
 
 
 class TemplateError(HiMACError, ValueError):
@@ -77,6 +77,7 @@ class ChatTemplate:
         self.notes: list[str] = []
         self.folds = False
         self._replies: dict[str, tuple[int, ...]] = {}
+        self._known: dict[tuple[Any, ...], list[int]] = {}
         self._measure(named)
         self._control = self._control_tokens()
         self.folds = not self._takes_system()
@@ -88,11 +89,30 @@ class ChatTemplate:
 
     def opening(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation's beginning, up to where the assistant is to speak."""
-        spelled, mark = self._spelled(messages)
-        return self._after("", self._render(spelled), mark)
+        return self._ready(self._opening, messages)
 
     def following(self, messages: Sequence[Message]) -> list[int]:
         """Ids of what comes after an assistant's turn, from behind its end token on."""
+        return self._ready(self._following, messages)
+
+    def _ready(
+        self, write: Callable[[Sequence[Message]], list[int]], messages: Sequence[Message]
+    ) -> list[int]:
+        """What `write` makes of messages; of the same ones only once."""
+        told = tuple((m.role, m.text, len(m.images)) for m in messages)
+        key = (write.__name__, self.folds, told)
+        ids = self._known.get(key)
+        if ids is None:
+            if len(self._known) > _HELD:
+                self._known.clear()
+            ids = self._known[key] = write(messages)
+        return list(ids)
+
+    def _opening(self, messages: Sequence[Message]) -> list[int]:
+        spelled, mark = self._spelled(messages)
+        return self._after("", self._render(spelled), mark)
+
+    def _following(self, messages: Sequence[Message]) -> list[int]:
         spelled, mark = self._spelled(messages)
         shown = self._render([Message("user", _ASKED), Message("assistant", _SAID), *spelled])
         if not shown.startswith(self._history):

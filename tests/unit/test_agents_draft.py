@@ -35,7 +35,11 @@ class _Fixed(Draft):
         self._rng = np.random.default_rng(0)
 
     def guess(
-        self, context: Sequence[int], choices: Sequence[tuple[int, ...]] | None, most: int
+        self,
+        context: Sequence[int],
+        choices: Sequence[tuple[int, ...]] | None,
+        most: int,
+        least: float = 0.0,
     ) -> list[int]:
         for tokens in self.told:
             for n in range(len(tokens)):
@@ -78,7 +82,7 @@ def _ask(
 def test_no_guess_changes_an_answer(
     policy: CausalPolicy, bound: bool, greedy: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Draft, "guess", lambda self, context, choices, most: [])
+    monkeypatch.setattr(Draft, "guess", lambda self, context, choices, most, least: [])
     plain = _ask(policy, bound, greedy)
     monkeypatch.undo()
     learned = Draft()
@@ -92,13 +96,13 @@ def test_no_guess_changes_an_answer(
 def test_what_was_written_before_is_read_in_fewer_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = TinyPolicy.build(TEXTS + COMMANDS, TinySize(32, 2, 2, 64), seed=3)
     assert policy.reader is not None
-    real, passes = policy.reader.next_logits, [0]
+    real, passes = policy.reader.read, [0]
 
     def counted(*args: Any) -> Any:
         passes[0] += 1
         return real(*args)
 
-    monkeypatch.setattr(policy.reader, "next_logits", counted)
+    monkeypatch.setattr(policy.reader, "read", counted)
     counts, guesser = [], Draft()
     for _ in range(3):
         passes[0] = 0
@@ -125,6 +129,19 @@ def test_a_guess_keeps_to_the_choices_and_needs_half_of_the_cases() -> None:
     guesser.learn([1, 2], [3, 9])
     assert guesser.guess([1, 2], None, 1) == []
     assert guesser.guess([1, 2], None, -1) == []
+
+
+def test_a_guess_ends_where_it_is_too_unlikely_to_pay() -> None:
+    guesser = Draft()
+    for _ in range(8):
+        guesser.learn([1, 2], [5, 6, 9])
+    for last in (7, 8):
+        guesser.learn([5, 6], [last])
+    assert guesser.guess([1, 2], None, 8, 0.5) == [5, 6, 9]
+    assert guesser.guess([1, 2], None, 8, 0.8) == [5, 6]
+    assert guesser.guess([1, 2], None, 8, 0.95) == []
+    # What is forced is certain, once what comes before it is.
+    assert guesser.guess([3, 4], [(7, 8, 9)], 8, 0.99) == [7, 8, 9]
 
 
 def test_a_long_run_remembers_only_so_much(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,25 @@ def policy(folder: Path) -> HFPolicy:
     return HFPolicy.load(folder, device="cpu")
 
 
+def test_messages_are_written_by_the_template_once(
+    policy: HFPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [Message("user", "You see a shelf 7. What do you do?")]
+    known = [policy.encode(said), policy.encode(said, continues=True)]
+
+    def refused(*args: object, **kwargs: object) -> str:
+        raise AssertionError("the template is asked again")
+
+    monkeypatch.setattr(policy.tokenizer, "apply_chat_template", refused)
+    for _ in range(2):  # whoever is given the ids may do with them what they like
+        for ids, continues in zip(known, (False, True), strict=True):
+            again = policy.encode(said, continues=continues)
+            assert again == ids and again is not ids
+            again.append(1)
+    with pytest.raises(AssertionError, match="asked again"):
+        policy.encode([Message("assistant", said[0].text)])
+
+
 def _stir(policy: HFPolicy, seed: int = 0) -> None:
     """A fresh adapter changes nothing: give it something to say."""
     generator = torch.Generator().manual_seed(seed)

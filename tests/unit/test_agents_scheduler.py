@@ -186,7 +186,7 @@ def test_an_exception_while_writing_leaves_no_lying_cache(monkeypatch: pytest.Mo
     fresh = ask()
     policy.forget()
     assert policy.reader is not None
-    real, calls = policy.reader.next_logits, []
+    real, calls = policy.reader.read, []
 
     def failing(*args: Any) -> torch.Tensor:
         calls.append(args)
@@ -196,7 +196,7 @@ def test_an_exception_while_writing_leaves_no_lying_cache(monkeypatch: pytest.Mo
             raise MemoryError
         return real(*args)
 
-    monkeypatch.setattr(policy.reader, "next_logits", failing)
+    monkeypatch.setattr(policy.reader, "read", failing)
     with pytest.raises(MemoryError):
         ask()
     again = ask()

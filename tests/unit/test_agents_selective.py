@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from himac_agents.policies import causal, selective
 from himac_agents.policies.base import TokenBatch
 from himac_agents.policies.chat import ChatPolicy
-from himac_agents.policies.generation.restricted import forbid, restrictions
+from himac_agents.policies.generation.restricted import restrictions
 from himac_agents.policies.hf import HFPolicy
 from himac_agents.policies.selective import chunked_logprobs, selective_logprobs
 
@@ -32,7 +32,11 @@ def plain(
     if barred is not None:
         logits = logits.index_fill(-1, barred, -math.inf)
     if only:
-        logits = forbid(logits, only)
+        closed = torch.full_like(logits, -math.inf)
+        for row in range(len(logits)):
+            ids = dict(only).get(row)
+            closed[row, slice(None) if ids is None else list(ids)] = 0.0
+        logits = logits + closed
     logp = torch.log_softmax(logits, dim=-1)
     with torch.no_grad():
         entropy = torch.special.entr(logp.exp()).sum(-1)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from himac_agents.policies.generation.costs import Block
 from himac_agents.policies.generation.draft import Draft
 
 
@@ -36,11 +37,14 @@ class SlotCache:
         self._values: list[Tensor] = []
         self._picked: dict[str, Tensor] = {}
         self._capacity = 0
-        self._rows: Tensor | None = None
         self._positions: Tensor | None = None
-        self._places = torch.empty(0)
+        self._places = self._at = torch.empty(0)
+        self._places_of = -1
+        self._seen: list[Tensor | slice] = []
+        self._widths: list[int] = []
         self._band = torch.empty(0)
-        self.width = 0
+        #: The place behind the last that the pass under way writes.
+        self.reach = 0
         #: What these conversations' answers were, as a guess of those to come.
         self.draft = Draft()
 
@@ -91,20 +95,26 @@ class SlotCache:
 
     # -- one forward pass ------------------------------------------------------------------------
 
-    def aim(self, rows: Tensor | None, positions: Tensor, width: int) -> None:
-        """Says where the next forward pass writes.
+    def aim(self, blocks: Sequence[Block], rows: Tensor, positions: Tensor, reach: int) -> None:
+        """Says where the next forward pass writes, and what it sees.
 
         Args:
-            rows: Row of each sequence of the batch; None means rows 0 .. batch-1, which is read
-                without a copy.
-            positions: [batch, time] positions to write.
-            width: Number of key positions that attention will see.
+            blocks: What is read.
+            rows: The row of each token: of the shape of `positions`, or [batch, 1].
+            positions: Where each token is written, [tokens] or [batch, time].
+            reach: The place behind the last of them.
         """
-        self._rows, self._positions, self.width = rows, positions, width
-        if rows is None:
-            rows = torch.arange(positions.shape[0], device=positions.device)
-        self._places = rows[:, None]
-        self.reserve(max(width, int(positions.max()) + 1))
+        device = positions.device
+        self._places, self._positions, self._places_of = rows, positions, -1
+        self._seen = [
+            torch.tensor(block.rows, device=device)
+            if block.picked
+            else slice(block.rows[0], block.rows[-1] + 1)
+            for block in blocks
+        ]
+        self._widths = [block.width for block in blocks]
+        self.reach = reach
+        self.reserve(reach)
 
     def mask(self, at: Tensor, width: int, dtype: torch.dtype) -> Tensor:
         """What is added to attention scores, [batch, 1, time, width], of tokens at [batch, time].
@@ -132,40 +142,80 @@ class SlotCache:
         self, key: Tensor, value: Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Stores new keys and values [batch, heads, time, dim]; returns all that are to be seen."""
-        keys, values = self.store(key.transpose(1, 2), value.transpose(1, 2), layer_idx)
+        self.store(key.transpose(1, 2), value.transpose(1, 2), layer_idx)
+        keys, values = self.seen(0, layer_idx)
         return keys.transpose(1, 2), values.transpose(1, 2)
 
-    def store(self, key: Tensor, value: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
-        """`update` for tensors [batch, time, heads, dim].
-
-        What it returns holds until the next call.
-        """
+    def store(self, key: Tensor, value: Tensor, layer_idx: int) -> None:
+        """Stores keys and values [tokens, heads, dim] or [batch, time, heads, dim]."""
         assert self._positions is not None, "aim() must be called before a forward pass"
         if layer_idx == len(self._keys):
-            shape = (self.rows, self._capacity, *key.shape[2:])
+            shape = (self.rows, self._capacity, *key.shape[-2:])
             self._keys.append(key.new_zeros(shape))
             self._values.append(value.new_zeros(shape))
         keys = self._keys[layer_idx] = self._fit(self._keys[layer_idx])
         values = self._values[layer_idx] = self._fit(self._values[layer_idx])
-        keys[self._places, self._positions] = key
-        values[self._places, self._positions] = value
-        seen_keys, seen_values = keys[:, : self.width], values[:, : self.width]
-        if self._rows is None:
-            return seen_keys[: key.shape[0]], seen_values[: key.shape[0]]
-        return self._pick(seen_keys, "keys"), self._pick(seen_values, "values")
+        at = self._flat(keys)
+        for buffer, new in ((keys, key), (values, value)):
+            # Whole rows of memory, copied one by one: an index of two axes is ten times as slow.
+            buffer.flatten(0, 1).flatten(1).index_copy_(0, at, new.reshape(len(at), -1))
 
-    def _pick(self, seen: Tensor, name: str) -> Tensor:
-        """The rows that take part, copied into memory that all layers and passes share.
+    def _flat(self, buffer: Tensor) -> Tensor:
+        """Where the pass under way writes, among all positions of all rows."""
+        assert self._positions is not None
+        if self._places_of != buffer.shape[1]:
+            self._places_of = buffer.shape[1]
+            self._at = (self._places * self._places_of + self._positions).flatten()
+        return self._at
+
+    def seen(self, block: int, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """What the rows of a block of this pass see: keys and values [rows, width, heads, dim].
+
+        Rows beside each other are a view. Others are a copy, which holds until the next call.
+        """
+        rows, width = self._seen[block], self._widths[block]
+        found = self._keys[layer_idx][:, :width], self._values[layer_idx][:, :width]
+        if isinstance(rows, slice):
+            return found[0][rows], found[1][rows]
+        return self._pick(found[0], rows, "keys"), self._pick(found[1], rows, "values")
+
+    def _pick(self, seen: Tensor, rows: Tensor, name: str) -> Tensor:
+        """Rows copied into memory that all layers and passes share.
 
         Fresh memory for each copy would cost more than the copy.
         """
-        assert self._rows is not None
-        shape = (len(self._rows), *seen.shape[1:])
+        shape = (len(rows), *seen.shape[1:])
         size = math.prod(shape)
         held = self._picked.get(name)
         if held is None or held.numel() < size or held.dtype != seen.dtype:
             held = self._picked[name] = seen.new_empty(size * 5 // 4)
-        return torch.index_select(seen, 0, self._rows, out=held[:size].view(shape))
+        return torch.index_select(seen, 0, rows, out=held[:size].view(shape))
+
+    def lend(self, loans: Sequence[tuple[int, int, int, int]]) -> None:
+        """Copies what rows hold into other rows, as if those had read it themselves.
+
+        Args:
+            loans: (from row, to row, first position, the position behind the last); all are made
+                at once, so that a row may give what it is about to lose.
+        """
+        if not loans or not self._keys:
+            return
+        device = self._keys[0].device
+        givers, takers, places = (
+            torch.cat(parts).to(device)
+            for parts in zip(
+                *(
+                    (torch.full((b - a,), x), torch.full((b - a,), y), torch.arange(a, b))
+                    for x, y, a, b in loans
+                ),
+                strict=True,
+            )
+        )
+        for buffers in (self._keys, self._values):
+            for number, buffer in enumerate(buffers):
+                buffers[number] = buffer = self._fit(buffer)
+                flat, wide = buffer.flatten(0, 1).flatten(1), buffer.shape[1]
+                flat.index_copy_(0, takers * wide + places, flat[givers * wide + places])
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Part of transformers' cache interface; positions are always given, so 0 is never used."""

@@ -41,7 +41,11 @@ class Draft:
                 counts[before[end]] = counts.get(before[end], 0) + 1
 
     def guess(
-        self, context: Sequence[int], choices: Sequence[tuple[int, ...]] | None, most: int
+        self,
+        context: Sequence[int],
+        choices: Sequence[tuple[int, ...]] | None,
+        most: int,
+        least: float = 0.0,
     ) -> list[int]:
         """What probably comes next: none to `most` tokens.
 
@@ -49,8 +53,11 @@ class Draft:
             context: What is there; its last tokens are enough.
             choices: What the rest of the answer can be; None where it is free.
             most: Tokens that are wanted at most.
+            least: How likely a token must be right, with all before it, to be worth its reading;
+                at least in half the cases, by what was remembered.
         """
         guessed: list[int] = []
+        chance = 1.0
         seen = list(context[-LONGEST:])
         while len(guessed) < most:
             options = None
@@ -60,8 +67,9 @@ class Draft:
                     break
             token = next(iter(options)) if options and len(options) == 1 else None
             if token is None:
-                token = self._next(seen, options)
-            if token is None:
+                token, share = self._next(seen, options)
+                chance *= share
+            if token is None or chance < least:
                 break
             if choices is not None:
                 place = len(guessed)
@@ -70,13 +78,17 @@ class Draft:
             seen = [*seen[1 - LONGEST :], token]
         return guessed
 
-    def _next(self, seen: list[int], options: set[int] | None) -> int | None:
-        """The token that followed in at least half the cases, where any is known."""
+    def _next(self, seen: list[int], options: set[int] | None) -> tuple[int | None, float]:
+        """The token that followed in at least half the cases, where any is known, and their share.
+
+        What was seen once is no more certain than what was seen twice in three cases.
+        """
         for back in range(min(LONGEST, len(seen)), _SHORTEST - 1, -1):
             counts = self._after.get(tuple(seen[-back:]), {})
             if options is not None:
                 counts = {token: n for token, n in counts.items() if token in options}
             if counts:
                 token = max(counts, key=counts.__getitem__)
-                return token if 2 * counts[token] >= sum(counts.values()) else None
-        return None
+                n, total = counts[token], sum(counts.values())
+                return (token if 2 * n >= total else None), (n + 1) / (total + 2)
+        return None, 0.0

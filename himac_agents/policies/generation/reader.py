@@ -1,130 +1,298 @@
-"""A Llama's forward pass as a rollout needs it: the next token's logits, and nothing else.
+"""A Llama-like model's forward pass as a rollout needs it: what predicts the next tokens, no more.
 
-For a small model on a CPU the arithmetic is a fraction of the time: the rest goes into many small
-operations. Here projections that read the same vector are one product, with the weights of the norm
-before it, and the last layer works at the few positions of each row whose logits are wanted.
+Of a small model's time most goes into starting many small operations, of a large one's into reading
+weights, and on either much can go into keys and values: copied to pick rows, copied again for the
+heads that share them, padded to the longest row. Here
+
+- the tokens of all rows are one long sequence: every layer's products are taken once a pass,
+  without padding, and projections that read the same vector are one product, with the weights of
+  the norm before it;
+- rows attend in blocks (`costs.Block`) to what the cache holds, where it lies; heads that share
+  keys stand beside each other as if they were further tokens;
+- the last layer works at the few tokens of each row that something is predicted from, and the
+  output layer only where a token is drawn, and of bound answers only for those that are allowed;
+- weights are kept in the type that is computed in, where that is not the one they learn in.
+
 Training uses transformers' own forward pass; the log-probabilities of both agree (`logprob_gap`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
 from himac_agents.policies.generation.cache import SlotCache
+from himac_agents.policies.generation.costs import Block
+
+#: Families whose layers are those below; Qwen2 has biases, Qwen3 norms of queries and keys.
+_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+#: Rotary embeddings whose frequencies do not depend on the conversation's length.
+_STEADY = ("default", "linear", "llama3", "yarn")
 
 
 class Reader:
     """Reads tokens into a cache and predicts what follows.
 
     Args:
-        model: A `LlamaForCausalLM` without biases whose layers have as many key heads as heads.
+        model: A model that `fits`.
+        dtype: What is computed in; None: the type of the model's weights.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, dtype: torch.dtype | None = None) -> None:
         self._model = model
         self._parameters: list[Tensor] = list(model.parameters())
         self._versions: list[int] = []
         self._layers: list[_Layer] = []
+        self._head = torch.empty(0)
         config = model.config
+        self.dtype = dtype or self._parameters[0].dtype
         self._eps = float(config.rms_norm_eps)
         self._heads = int(config.num_attention_heads)
-        self._dim = int(config.hidden_size) // self._heads
-        inverse = model.model.rotary_emb.inv_freq.float()
-        self._angles = torch.cat([inverse, inverse]).to(model.device)
+        self._shared = int(config.num_key_value_heads)
+        rotary = model.model.rotary_emb
+        inverse = rotary.inv_freq.float()
+        self._scale = float(rotary.attention_scaling)
+        self._angles = torch.cat([inverse, inverse]).to(self._parameters[0].device)
+        self._dim = len(self._angles)
         self._cos = self._sin = torch.empty(0)
 
     @staticmethod
     def fits(model: Any) -> bool:
         """Whether a model is of the kind that is understood here."""
         config = model.config
-        return (
-            config.model_type == "llama"
-            and config.num_key_value_heads == config.num_attention_heads
-            and config.hidden_act == "silu"
-            and not (config.attention_bias or config.mlp_bias)
-            and config.rope_parameters.get("rope_type") == "default"
-            and (config.head_dim or 0) * config.num_attention_heads == config.hidden_size
+        if config.model_type not in _FAMILIES or config.hidden_act != "silu":
+            return False
+        rope = getattr(config, "rope_parameters", None) or {}
+        inner: Any = getattr(model, "model", None)
+        if rope.get("rope_type") not in _STEADY or not hasattr(inner, "layers"):
+            return False
+        if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
+            return False
+        if getattr(config, "sliding_window", None) and config.model_type == "mistral":
+            return False
+        # Layers under an adapter, or quantised, are other modules.
+        plain = all(
+            type(module) is nn.Linear
+            for layer in inner.layers
+            for part in (layer.self_attn, layer.mlp)
+            for name, module in part.named_children()
+            if name.endswith("_proj")
         )
+        head = model.get_output_embeddings()
+        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        whole = 2 * len(inner.rotary_emb.inv_freq) == dim
+        return plain and whole and type(head) is nn.Linear and head.bias is None
 
-    def next_logits(
-        self, ids: Tensor, positions: Tensor, mask: Tensor, wanted: Tensor, cache: SlotCache
-    ) -> Tensor:
-        """Logits [batch, wanted, vocabulary] that follow some tokens of each row.
-
-        Args:
-            ids: [batch, time] tokens.
-            positions: [batch, time] their places in the conversations.
-            mask: [batch, 1, time, width], added to the attention scores.
-            wanted: [batch, wanted] which ones: indices into `time`.
-            cache: Where keys and values are kept; `aim` has been called.
-        """
-        model = self._model.model
-        batch, time = ids.shape
-        cos, sin = self._rotation(positions, cache.width)
-        x = embedding(ids, model.embed_tokens.weight)
-        for number, layer in enumerate(self._layers):
-            parts = linear(self._scaled(x), layer.qkv).view(batch, time, 3, self._heads, self._dim)
-            turned = parts[:, :, :2]
-            half = self._dim // 2
-            swapped = torch.cat([turned[..., half:], turned[..., :half]], dim=-1)
-            turned = (turned * cos).addcmul_(swapped, sin)
-            keys, values = cache.store(turned[:, :, 1], parts[:, :, 2], number)
-            asked = turned[:, :, 0]
-            if number == len(self._layers) - 1 and time > 1:
-                row = torch.arange(batch, device=ids.device)[:, None]
-                asked, x = asked[row, wanted], x[row, wanted]
-                mask = mask[row, :, wanted].transpose(1, 2)
-            seen = scaled_dot_product_attention(
-                asked.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=mask
-            )
-            x = x + linear(seen.transpose(1, 2).flatten(2), layer.out)
-            gate, up = linear(self._scaled(x), layer.gate_up).chunk(2, dim=-1)
-            x = x + linear(silu(gate) * up, layer.down)
-        return linear(self._scaled(x) * model.norm.weight, self._model.lm_head.weight)
-
-    def _scaled(self, x: Tensor) -> Tensor:
-        """`x` over its root mean square; a norm's weights are part of what reads it."""
-        return x * (x * x).mean(-1, keepdim=True).add_(self._eps).rsqrt_()
+    # -- weights ---------------------------------------------------------------------------------
 
     def forget(self) -> None:
-        """Drops the joined weights."""
-        self._versions = []
+        """Drops the weights that are kept beside the model's."""
+        self._versions, self._layers, self._head = [], [], torch.empty(0)
 
     def refresh(self) -> None:
         """Joins the weights again where they have changed; to be called before reading."""
         versions = [parameter._version for parameter in self._parameters]
         if versions == self._versions:
             return
+        self.forget()
         self._versions = versions
-        self._layers = [_Layer(layer) for layer in self._model.model.layers]
+        self._layers = [_Layer(layer, self.dtype) for layer in self._model.model.layers]
+        self._head = self._model.get_output_embeddings().weight.to(self.dtype)
+
+    # -- one forward pass ------------------------------------------------------------------------
+
+    def read(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        blocks: Sequence[Block],
+        wanted: Sequence[NDArray[np.int64]],
+        cache: SlotCache,
+    ) -> Tensor:
+        """Reads the tokens of some blocks, one behind the other.
+
+        Args:
+            ids: [tokens] of all blocks; a block's rows stand one behind the other.
+            positions: [tokens] their places in the conversations.
+            blocks: What they are.
+            wanted: For each block [rows, n] which of its rows' tokens something is predicted from.
+            cache: Where keys and values are kept; `aim` has been called.
+
+        Returns:
+            What predicts the next tokens, [wanted of all blocks, width]: see `logits`.
+        """
+        cos, sin = self._rotation(positions, cache.reach)
+        spans = self._spans(blocks, positions, cache)
+        # In the last layer only what predicts something asks.
+        asks = self._asks(spans, wanted)
+        heads, shared = self._heads, self._shared
+        x = embedding(ids, self._model.model.embed_tokens.weight).float()
+        for number, layer in enumerate(self._layers):
+            parts = linear(self._scaled(x), layer.qkv, layer.qkv_bias)
+            parts = parts.view(len(x), -1, self._dim)
+            turned = parts[:, : heads + shared]
+            if layer.norms is not None:
+                turned = self._normed(turned, layer.norms)
+            turned = self._rotated(turned, cos, sin)
+            cache.store(turned[:, heads:], parts[:, heads + shared :], number)
+            asked = turned[:, :heads]
+            if number == len(self._layers) - 1:
+                spans, asked, x = asks.spans, asked[asks.tokens], x[asks.tokens]
+            seen = self._attended(asked, spans, number, cache)
+            x = x + linear(seen, layer.out, layer.out_bias)
+            both = linear(self._scaled(x), layer.gate_up, layer.gate_up_bias)
+            gate, up = both.chunk(2, dim=-1)
+            x = x + linear(silu(gate).mul_(up), layer.down, layer.down_bias)
+        return self._scaled(x, self._model.model.norm.weight)
+
+    def logits(self, states: Tensor, among: Tensor | None = None) -> Tensor:
+        """Logits [n, vocabulary] of states [n, width], or [n, ids] of the ids `among` which."""
+        return linear(states, self._head if among is None else self._head[among])
+
+    def _attended(
+        self, asked: Tensor, spans: Sequence[_Span], layer: int, cache: SlotCache
+    ) -> Tensor:
+        """What queries [tokens, heads, dim] find, [tokens, heads * dim]."""
+        found = []
+        for number, span in enumerate(spans):
+            keys, values = cache.seen(number, layer)
+            shape = (span.rows, span.time, self._shared, -1, self._dim)
+            # [rows, shared heads, heads of each times time, dim]
+            query = asked[span.at].view(shape).permute(0, 2, 3, 1, 4)
+            each = query.shape[2]
+            query = query.reshape(span.rows, self._shared, -1, self._dim)
+            seen = scaled_dot_product_attention(
+                query, keys.transpose(1, 2), values.transpose(1, 2), attn_mask=span.mask
+            )
+            seen = seen.view(span.rows, self._shared, each, span.time, self._dim)
+            found.append(seen.permute(0, 3, 1, 2, 4).reshape(span.rows * span.time, -1))
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _spans(self, blocks: Sequence[Block], positions: Tensor, cache: SlotCache) -> list[_Span]:
+        """Where each block's tokens are, and what they may see."""
+        found, start = [], 0
+        for block in blocks:
+            rows, stop = len(block.rows), start + len(block.rows) * block.time
+            mask = None
+            # One token alone sees all that its row holds.
+            if rows * block.time > 1:
+                at = positions[start:stop].view(rows, block.time)
+                mask = cache.mask(at, block.width, self.dtype)
+            found.append(_Span(slice(start, stop), rows, block.time, self._for_heads(mask)))
+            start = stop
+        return found
+
+    def _asks(self, spans: Sequence[_Span], wanted: Sequence[NDArray[np.int64]]) -> _Asks:
+        """The same for the tokens that something is predicted from."""
+        found, tokens, start = [], [], 0
+        for span, places in zip(spans, wanted, strict=True):
+            rows, count = places.shape
+            own = np.arange(rows)[:, None] * span.time
+            tokens.append((span.at.start + own + places).ravel())
+            mask = span.mask
+            if mask is not None:
+                each = mask.shape[2] // span.time
+                row = torch.arange(rows, device=mask.device)[:, None]
+                column = torch.as_tensor(places, device=mask.device)
+                mask = mask[row, :, column].transpose(1, 2).repeat(1, 1, each, 1)
+            stop = start + rows * count
+            found.append(_Span(slice(start, stop), rows, count, mask))
+            start = stop
+        device = self._angles.device
+        return _Asks(found, torch.as_tensor(np.concatenate(tokens), device=device))
+
+    def _for_heads(self, mask: Tensor | None) -> Tensor | None:
+        """A mask [rows, 1, time, width] for heads that stand beside each other as tokens do."""
+        each = self._heads // self._shared
+        return mask if mask is None or each == 1 else mask.repeat(1, 1, each, 1)
+
+    def _scaled(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """`x` over its root mean square; a norm's weights are part of what reads it."""
+        found = x * (x * x).mean(-1, keepdim=True).add_(self._eps).rsqrt_()
+        return (found if weight is None else found * weight).to(self.dtype)
+
+    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Queries and keys [tokens, heads, dim], each over its root mean square."""
+        x = x.float()
+        return x * (x * x).mean(-1, keepdim=True).add_(self._eps).rsqrt_() * weight
+
+    def _rotated(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x, half = x.float(), self._dim // 2
+        swapped = torch.cat([x[..., half:], x[..., :half]], dim=-1)
+        return (x * cos).addcmul_(swapped, sin).to(self.dtype)
 
     def _rotation(self, positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
         if len(self._cos) < width:
             places = torch.arange(max(512, 2 * width), device=self._angles.device).float()
             angles = torch.outer(places, self._angles)
             # Of the two halves that a rotation exchanges, the first changes its sign.
-            sign = torch.ones_like(self._angles)
-            sign[: self._dim // 2] = -1.0
-            self._cos, self._sin = angles.cos(), angles.sin() * sign
-        return self._cos[positions][:, :, None, None], self._sin[positions][:, :, None, None]
+            sign = torch.full_like(self._angles, self._scale)
+            sign[: self._dim // 2] = -self._scale
+            self._cos, self._sin = angles.cos() * self._scale, angles.sin() * sign
+        return self._cos[positions][:, None], self._sin[positions][:, None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A block's tokens among all: where they are, and what is added to their scores."""
+
+    at: slice
+    rows: int
+    time: int
+    mask: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asks:
+    """The tokens that something is predicted from, by block."""
+
+    spans: list[_Span]
+    tokens: Tensor
 
 
 class _Layer:
     """One decoder layer's weights, those that read the same vector joined."""
 
-    __slots__ = ("down", "gate_up", "out", "qkv")
+    __slots__ = (
+        "down", "down_bias", "gate_up", "gate_up_bias", "norms", "out", "out_bias", "qkv",
+        "qkv_bias",
+    )  # fmt: skip
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
         attention, feed = layer.self_attn, layer.mlp
-        self.qkv = layer.input_layernorm.weight * torch.cat(
-            [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
-        )
-        self.out = attention.o_proj.weight
-        self.gate_up = layer.post_attention_layernorm.weight * torch.cat(
-            [feed.gate_proj.weight, feed.up_proj.weight]
-        )
-        self.down = feed.down_proj.weight
+        first = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self.qkv, self.qkv_bias = _joined(layer.input_layernorm, first, dtype)
+        self.out, self.out_bias = _joined(None, (attention.o_proj,), dtype)
+        then = (feed.gate_proj, feed.up_proj)
+        self.gate_up, self.gate_up_bias = _joined(layer.post_attention_layernorm, then, dtype)
+        self.down, self.down_bias = _joined(None, (feed.down_proj,), dtype)
+        self.norms: Tensor | None = None
+        if hasattr(attention, "q_norm"):
+            dim = len(attention.q_norm.weight)
+            count = [attention.q_proj.out_features // dim, attention.k_proj.out_features // dim]
+            self.norms = torch.cat(
+                [
+                    norm.weight.float().expand(heads, dim)
+                    for norm, heads in zip((attention.q_norm, attention.k_norm), count, strict=True)
+                ]
+            )
+
+
+def _joined(norm: Any, modules: Sequence[Any], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Linear layers as one, with the weights of the norm before them, and their biases."""
+    weight = modules[0].weight
+    if len(modules) > 1:
+        weight = torch.cat([module.weight for module in modules])
+    if norm is not None:
+        weight = norm.weight * weight
+    biases = [module.bias for module in modules]
+    if biases[0] is None:
+        return weight.to(dtype), None
+    return weight.to(dtype), torch.cat(biases).to(dtype)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from himac_agents.policies.base import TokenBatch
 
@@ -47,24 +44,6 @@ class Answer:
         """Appends what has no alternative: no forward pass is needed to know it."""
         while self.left is not None and len(options := self.options()) == 1:
             self.write(options[0], 0.0)
-
-
-def forbid(logits: Tensor, allowed: Sequence[tuple[int, Sequence[int]]]) -> Tensor:
-    """Logits with everything but the allowed ids at minus infinity, in the rows that are named.
-
-    Args:
-        logits: [rows, vocabulary].
-        allowed: (row, ids) pairs; other rows stay as they are.
-    """
-    rows = [row for row, _ in allowed]
-    at = [row for row, ids in allowed for _ in ids]
-    tokens = [token for _, ids in allowed for token in ids]
-    closed = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-    closed[torch.tensor(rows, device=logits.device)] = True
-    closed[torch.tensor(at, device=logits.device), torch.tensor(tokens, device=logits.device)] = (
-        False
-    )
-    return logits.masked_fill(closed, -math.inf)
 
 
 def restrictions(batch: TokenBatch) -> list[tuple[int, tuple[int, ...]]]:

@@ -1,0 +1,68 @@
+"""``himac bench gpu``: what one GPU does, in one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from himac_agents import files
+from himac_agents.cli.bench import with_options
+from himac_envs.errors import explained
+
+
+@dataclass(frozen=True)
+class Options:
+    """Check and measure one GPU, in at most eight minutes: one table, a command for each part."""
+
+    device: str = "cuda"
+    """Where the model is: "cuda", "cuda:1"; "cpu" with --small to try the command out."""
+    small: bool = False
+    """A model of two layers, few lanes and few tokens: for trying out, not for figures."""
+    model: str = ""
+    """A model's name or folder (default: random weights in the shape of SmolLM2-135M)."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What is computed in; "auto": bfloat16 on a GPU."""
+    parts: tuple[str, ...] = ()
+    """Only these: checks, local, update, vllm."""
+    lanes: int = 128
+    """Episodes that are played at a time."""
+    steps: int = 10
+    """Environment steps of an episode at most."""
+    minutes: float = 8.0
+    """What is not done by then is left out."""
+    output: Annotated[Path | None, tyro.conf.arg(name="json")] = None
+    """Also write the figures to this file."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Run the command from its arguments."""
+    return with_options("gpu", Options, run, args)
+
+
+def run(options: Options) -> int:
+    """Measure, and print the table; 1 if a check or a part failed."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise explained(error, "a local model") from error
+    from himac_agents.experiments.bench import gpu
+    from himac_agents.experiments.bench.gpu_parts import Setup
+
+    setup = Setup(
+        options.device,
+        options.small,
+        options.model,
+        options.dtype,
+        options.lanes,
+        options.steps,
+    )
+    report = gpu.run(setup, options.parts, options.minutes)
+    if options.output is not None:
+        files.write_atomically(options.output, json.dumps(gpu.as_json(report), indent=2) + "\n")
+    gpu.show(report, setup)
+    return int(report.failed)
