@@ -24,6 +24,7 @@ from himac_agents.cli import (
     doctor,
     evaluation,
     listing,
+    llm,
     model,
     play,
     report,
@@ -119,6 +120,8 @@ def _run(args: list[str]) -> int:
         return study.main(args[2:])
     if args[:2] == ["bench", "credit"]:
         return credit.main(args[2:])
+    if args[:2] == ["bench", "llm"]:
+        return llm.main(args[2:])
     if args[:1] == ["data"]:
         return data.main(args[1:])
     if args[:1] == ["model"]:
