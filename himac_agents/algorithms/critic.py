@@ -1,7 +1,7 @@
 """The hook for a critic: a module that learns beside a policy, from the policy's hidden states.
 
-No method of this project has one. A method that needs one names a factory (`Method.critic`), which
-is called with the policy and returns a `torch.nn.Module` with
+Of this project's methods `hiper` has one. A method that needs one names a factory
+(`Method.critic`), which is called with the policy and returns a `torch.nn.Module` with
 
 - ``forward(states) -> values``: [n, width] hidden states to [n] numbers, and
 - ``loss(states, tokens) -> scalar``: the second loss, a sum over the tokens that is weighted by
@@ -10,9 +10,9 @@ is called with the policy and returns a `torch.nn.Module` with
 A *state* is the last hidden state from which a token of a turn was predicted: that of a turn's
 first token is what the policy knew when it began to write. Gradients flow on into the policy
 unless the critic detaches them. The module's parameters are in the policy's optimiser, at the rate
-`critic.lr` where it has that attribute; checkpoints hold them. What the critic is to learn is
-`turn.target`, which the method's credit function writes beside `turn.advantage`; what it says of
-turns is asked with `Learner.values`.
+`critic_lr` where that is set, else `critic.lr` where it has that attribute; checkpoints hold them.
+What the critic is to learn is `turn.target`, which the method's credit function writes beside
+`turn.advantage`; what it says of turns is asked with `Learner.values`.
 """
 
 from __future__ import annotations
@@ -103,3 +103,33 @@ def make(factory: Any, policy: Any, seed: int) -> torch.nn.Module:
             f"{type(critic).__name__}"
         )
     return critic.to(policy.device)
+
+
+class ValueHead(torch.nn.Module):
+    """One linear layer on what the policy knows before it writes; it says 0 until it has learned.
+
+    Its loss is the squared error over turns; the policy is not moved by it.
+
+    Args:
+        policy: Whose hidden states it reads.
+    """
+
+    #: HiPER's (arXiv 2602.16165).
+    lr = 1e-5
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(policy.width, 1)
+        torch.nn.init.zeros_(self.linear.weight)
+        torch.nn.init.zeros_(self.linear.bias)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[n, width] states to [n] values."""
+        values: Tensor = self.linear(states.to(self.linear.weight.dtype))[:, 0]
+        return values
+
+    def loss(self, states: Tensor, tokens: Tokens) -> Tensor:
+        """See the module's text."""
+        error = (self(states.detach()) - tokens.target) ** 2
+        whole: Tensor = (error * tokens.turn_weight).sum()
+        return whole

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
 from himac_agents.algorithms.advantages import best
+from himac_agents.algorithms.batching import segments_of
 from himac_agents.algorithms.credit import Credit, executor_credit, planner_credit, settled
 from himac_agents.algorithms.iteration import (
     Draw,
@@ -51,15 +53,19 @@ class CoEvolution:
     Attributes:
         planner_credit: Macro.
         executor_credit: Micro.
-        best_blueprint: The executor practises on z*, the best of the M blueprints; otherwise on a
-            random one of them.
+        practised: What the executor practises on: z*, the "best" of the M blueprints, a "random"
+            one of them, or "all" in turns (its executions are then compared across blueprints).
         state_keys: Whether the credit compares states; see `himac_agents.rollouts.episode.Play`.
+        critics: Whether the method has critics, and the credit reads what they say (`turn.value`).
+        lines: Whether the credit tells the lines of a blueprint apart (`turn.lines`).
     """
 
     planner_credit: PlannerCredit = planner_credit
     executor_credit: ExecutorCredit = executor_credit
-    best_blueprint: bool = True
+    practised: Literal["best", "random", "all"] = "best"
     state_keys: bool = False
+    critics: bool = False
+    lines: bool = False
 
     def __call__(self, at: Setting, task_ids: Sequence[str], number: int = 0) -> Iteration:
         """Iteration `number` (from 0)."""
@@ -78,14 +84,16 @@ class CoEvolution:
         A_j = (R(z_j) - mean_M R) / (std_M R + eps), on the tokens of z_j and no others.
 
         Returns:
-            For each task its z* (or any of the M), as a request to execute it whose number is the
-            task's place.
+            For each task its z* (or others of the M; see `practised`), as requests to execute them
+            whose number is the task's place.
         """
         drawn: list[Proposals] = []
 
         def compare(tasks: Draw) -> Credit:
-            drawn.append(try_blueprints(at, tasks, done, noted(self.state_keys, at.config)))
+            keys = noted(self.state_keys, at.config)
+            drawn.append(try_blueprints(at, tasks, done, keys, self.lines))
             plans, runs = drawn[-1].plans, drawn[-1].runs
+            self.judge(at, plans, runs)
             credit, drawn[-1].returns = self.planner_credit(at.config, plans, runs)
             return credit
 
@@ -100,7 +108,7 @@ class CoEvolution:
         return self.choose(at, drawn[0])
 
     def choose(self, at: Setting, proposals: Proposals) -> list[EpisodeRequest]:
-        """For each task z*: the first of its best blueprints, or any where the method says so.
+        """For each task z*: the first of its best blueprints, or others where the method says so.
 
         What crashed was not tried, and is chosen only where nothing else is left.
         """
@@ -114,13 +122,13 @@ class CoEvolution:
             every = range(first, first + size)
             members = [i for i in every if tried[i]] or list(every)
             place = proposals.plans[first].request.number // size
-            if self.best_blueprint:
-                star = members[best([proposals.returns[i] for i in members])]
-            else:
+            if self.practised == "best":
+                members = [members[best([proposals.returns[i] for i in members])]]
+            elif self.practised == "random":
                 rng = noise.generator(at.seed, "choice", place)
-                star = members[int(rng.integers(len(members)))]
-            plan = proposals.plans[star]
-            chosen.append(replace(plan.request, number=place, blueprint=plan.blueprint))
+                members = [members[int(rng.integers(len(members)))]]
+            for plan in (proposals.plans[i] for i in members):
+                chosen.append(replace(plan.request, number=place, blueprint=plan.blueprint))
         return chosen
 
     def phase_b(
@@ -139,7 +147,7 @@ class CoEvolution:
         Args:
             at: The setting.
             tasks: The iteration's tasks.
-            chosen: For each its blueprint, as `phase_a` returns it.
+            chosen: For each its blueprint or blueprints, as `phase_a` returns them.
             done: What is noted.
             number: The update's, among those of this iteration.
         """
@@ -148,13 +156,21 @@ class CoEvolution:
 
         def practise(chosen: Sequence[EpisodeRequest], round: int) -> Credit:
             size = config.executions
-            repeated = [replace(r, number=r.number * size + k) for r in chosen for k in range(size)]
+            own: dict[int, list[EpisodeRequest]] = {}
+            for request in chosen:
+                own.setdefault(request.number, []).append(request)
+            repeated = [
+                replace(blueprints[k % len(blueprints)], number=place * size + k)
+                for place, blueprints in own.items()
+                for k in range(size)
+            ]
             seed = at.key("executions", number, round)
             played = collect(
                 at.sampling(), at.pool, repeated, seed=seed, stop_at_failure=stops(config),
                 state_keys=noted(self.state_keys, config),
             )  # fmt: skip
             episodes.extend(done.book(played))
+            self.judge(at, [], played)
             return self.executor_credit(config, played)
 
         def further(tasks: Draw) -> Credit:
@@ -163,12 +179,27 @@ class CoEvolution:
         credit = replace_dead(at, practise(chosen, 0), tasks, further)
         update(at.executor, credit, episodes, "executor", at, done)
 
+    def judge(self, at: Setting, plans: Sequence[Episode], runs: Sequence[Episode]) -> None:
+        """Notes what the critics say of the states in which episodes were written."""
+        if self.critics:
+            for learner, segments in (
+                (at.planner, segments_of(plans, "planner")),
+                (at.executor, segments_of(runs, "executor")),
+            ):
+                for segment, values in zip(segments, learner.values(segments), strict=True):
+                    for turn, value in zip(segment.turns, values, strict=True):
+                        turn.value = value
+
     def likely_blueprints(self, at: Setting, tasks: Draw, done: Iteration) -> list[EpisodeRequest]:
-        """Tasks under the planner's most likely blueprint (or a sampled one, where any will do)."""
-        agent = at.greedy() if self.best_blueprint else at.sampling()
+        """Tasks under the planner's most likely blueprint (or sampled ones, where any will do)."""
+        agent = at.greedy() if self.practised == "best" else at.sampling()
+        size = at.config.blueprints if self.practised == "all" else 1
         seed = at.key("likely blueprints", tasks.round)
-        plans = done.book(propose(agent, at.pool, tasks.requests(1), seed=seed))
-        return [replace(plan.request, blueprint=plan.blueprint) for plan in plans]
+        plans = done.book(propose(agent, at.pool, tasks.requests(size), seed=seed))
+        return [
+            replace(plan.request, number=plan.request.number // size, blueprint=plan.blueprint)
+            for plan in plans
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,13 +267,13 @@ class Proposals:
 
 
 def try_blueprints(
-    at: Setting, tasks: Draw, done: Iteration, state_keys: bool = False
+    at: Setting, tasks: Draw, done: Iteration, state_keys: bool = False, lines: bool = False
 ) -> Proposals:
     """Samples M blueprints a task and lets the executor carry each out once."""
     config = at.config
     asked = tasks.requests(config.blueprints)
     seed = at.key("blueprints", tasks.round)
-    plans = done.book(propose(at.sampling(), at.pool, asked, seed=seed, lines=state_keys))
+    plans = done.book(propose(at.sampling(), at.pool, asked, seed=seed, lines=lines))
     wanted = [replace(plan.request, blueprint=plan.blueprint) for plan in plans]
     different, where = distinct(wanted)
     if config.greedy_execution:
@@ -261,13 +292,27 @@ def try_blueprints(
 
 
 def proposals_summary(drawn: Sequence[Proposals]) -> dict[str, float]:
-    """What a phase's blueprints were like on average."""
+    """What a phase's blueprints were like on average.
+
+    `lead` is what choosing can give: how far the best return of a task's blueprints lies above
+    their mean, that is above a random one's.
+    """
     plans = [plan for proposals in drawn for plan in proposals.plans]
     runs = [run for proposals in drawn for run in proposals.runs]
     groups = len({plan.request.group for plan in plans})
     return {
         "return": float(np.mean([value for proposals in drawn for value in proposals.returns])),
         "success": float(np.mean([run.success for run in runs])),
+        "lead": float(np.mean([max(own) - np.mean(own) for own in _by_group(drawn)])),
         "blueprints": sum(proposals.different for proposals in drawn) / groups,
         "valid": float(np.mean([plan.blueprint_valid for plan in plans])),
     }
+
+
+def _by_group(drawn: Sequence[Proposals]) -> list[list[float]]:
+    """The returns of each task's blueprints."""
+    found: dict[int, list[float]] = {}
+    for proposals in drawn:
+        for plan, value in zip(proposals.plans, proposals.returns, strict=True):
+            found.setdefault(plan.request.group, []).append(value)
+    return list(found.values())

@@ -99,7 +99,9 @@ class Learner:
 
     def _set_rate(self, lr: float) -> None:
         """The learning rate of the next steps, whatever rate a restored optimiser came with."""
-        own = getattr(self.critic, "lr", None)
+        own = self.config.critic_lr
+        if own is None:
+            own = getattr(self.critic, "lr", None)
         for number, group in enumerate(self.optimizer.param_groups):
             group["lr"] = lr if number == 0 or own is None else float(own)
 

@@ -30,7 +30,7 @@ from types import MappingProxyType
 from typing import Any
 
 from himac_agents import prompts
-from himac_agents.algorithms import credit, stepwise
+from himac_agents.algorithms import credit, hiper, stepwise
 from himac_agents.algorithms.flat import Flat
 from himac_agents.algorithms.himac import CoEvolution, ExecutorCredit, Joint, PlannerCredit
 from himac_agents.algorithms.iteration import Iteration, Setting
@@ -98,7 +98,10 @@ METHODS: Register[Method] = Register(
             "HiMAC, no <sub_done>", CoEvolution(), sub_done=False, defaults=_PAPER
         ),
         "himac-random-blueprint": Method(
-            "HiMAC, random blueprint", CoEvolution(best_blueprint=False), defaults=_PAPER
+            "HiMAC, random blueprint", CoEvolution(practised="random"), defaults=_PAPER
+        ),
+        "himac-all-blueprints": Method(
+            "HiMAC, all blueprints", CoEvolution(practised="all"), defaults=_PAPER
         ),
         "grpo": Method("flat GRPO", Flat(credit.grpo), hierarchical=False),
         "rloo": Method("flat RLOO", Flat(credit.rloo), hierarchical=False),
@@ -111,9 +114,17 @@ METHODS: Register[Method] = Register(
         "himac-graph": Method(
             "HiMAC, graph credit",
             CoEvolution(
-                stepwise.graph_planner_credit, stepwise.graph_executor_credit, state_keys=True
+                stepwise.graph_planner_credit,
+                stepwise.graph_executor_credit,
+                state_keys=True,
+                lines=True,
             ),
             defaults=_GRAPH,
+        ),
+        "hiper": Method(
+            "HiMAC, critics",
+            CoEvolution(hiper.planner_credit, hiper.executor_credit, critics=True, lines=True),
+            critic=hiper.critic,
         ),
     },
     Method,
@@ -236,5 +247,10 @@ def check(config: TrainConfig) -> TrainConfig:
     if "supervised" in config.baselines and not supervised_steps(config):
         raise ValueError(
             "baselines: 'supervised' trains the warm start on, and warm_steps=0 makes none"
+        )
+    halves = [name for name in config.baselines if name in ("oracle-planner", "oracle-executor")]
+    if halves and not method_of(config).hierarchical:
+        raise ValueError(
+            f"baselines={halves}: method={config.method!r} is one flat agent, which has no levels"
         )
     return config

@@ -6,7 +6,7 @@ Each function is the credit of a method of the register, and serves the credit b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -169,20 +169,30 @@ def graph_planner_credit(
             for line, gain in zip(lines, gains, strict=True):
                 # Behind the last sub-goal the episode may go on under its number.
                 worth[line] = worth.get(line, 0.0) + float(gain)
-            _give_lines(config, credit, plans[i], worth, float(macro[i]))
+            weight, every = config.graph_weight, float(macro[i])
+            penalty = 0.0 if plans[i].blueprint_valid else config.format_penalty
+            total = every + weight * (sum(worth.values()) - penalty)
+            weighed = {line: weight * value for line, value in worth.items()}
+            give_lines(credit, plans[i], weighed, total, every)
     return credit, returns
 
 
-def _give_lines(
-    config: TrainConfig, credit: Credit, plan: Episode, worth: dict[int, float], macro: float
+def give_lines(
+    credit: Credit, plan: Episode, worth: Mapping[int, float], total: float, every: float = 0.0
 ) -> None:
-    """Tells the tokens of a blueprint what its lines were worth, by their places."""
+    """Tells the tokens of a blueprint what its lines were worth.
+
+    Args:
+        credit: Gets the blueprint's sequence.
+        plan: The planner's episode.
+        worth: By a line's place.
+        total: The blueprint as a whole: for reports, and for all tokens of one that could not be
+            parsed, or not be read line by line.
+        every: What each token gets besides.
+    """
     for segment in segments_of([plan], "planner"):
         (turn,) = segment.turns
-        total = macro + config.graph_weight * sum(worth.values())
-        tokens = [macro + config.graph_weight * worth.get(line, 0.0) for line in turn.lines]
-        if not plan.blueprint_valid:
-            total -= config.graph_weight * config.format_penalty
+        tokens = [every + worth.get(line, 0.0) for line in turn.lines]
         credit.give_tokens(segment, total, tokens if plan.blueprint_valid else ())
 
 

@@ -25,6 +25,7 @@ from himac_agents.cli import (
     doctor,
     evaluation,
     listing,
+    llm,
     model,
     play,
     push,
@@ -124,6 +125,8 @@ def _run(args: list[str]) -> int:
         return credit.main(args[2:])
     if args[:2] == ["bench", "gpu"]:
         return bench_gpu.main(args[2:])
+    if args[:2] == ["bench", "llm"]:
+        return llm.main(args[2:])
     if args[:1] == ["data"]:
         return data.main(args[1:])
     if args[:1] == ["model"]:

@@ -56,8 +56,8 @@ def run(
     """Measure speed against the original, interleaved in one run (CPU time, median of 5).
 
     `himac bench methods` compares what methods learn instead: see `himac bench methods --help`;
-    `himac bench credit` how far their credit is from the truth; `himac bench gpu` checks and
-    measures one GPU.
+    `himac bench credit` how far their credit is from the truth, `himac bench llm` what a
+    pretrained language model learns; `himac bench gpu` checks and measures one GPU.
 
     Args:
         name: alfworld, webshop, sokoban (or an id of theirs), or train (beside TRL).
@@ -67,7 +67,7 @@ def run(
     name = registry.benchmark_of(name) or name
     if name not in BENCHES:
         raise ValueError(
-            f"no benchmark {name!r}: choose one of {', '.join(BENCHES)}, methods, credit, gpu"
+            f"no benchmark {name!r}: choose one of {', '.join(BENCHES)}, methods, credit, gpu, llm"
         )
     figures = importlib.import_module(BENCHES[name]).run(quick=quick)
     if output is not None:

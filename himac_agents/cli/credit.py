@@ -18,9 +18,15 @@ class Options:
     size: str = "small"
     """How much is measured: "tiny", "small" or "full"."""
     out: Path | None = None
-    """Folder of the figures (default: runs/credit-SIZE); what is there already is kept."""
+    """Folder of the figures (default: runs/credit-SIZE, or runs/credit-POLICY-SIZE); what is there
+    already is kept."""
     envs: tuple[str, ...] = ()
     """Only these: alfworld, long, sokoban, alfworld-official."""
+    policy: str = "scripted"
+    """Who plays: "scripted" (of known probabilities; its planner's lines are measured too), or a
+    language model, supervised for a while: "tiny" (built from scratch) or "hf"."""
+    model: str = ""
+    """The model of policy "hf": its folder or name."""
     official: Path | None = None
     """A folder with ALFWorld's official games, which are then measured too."""
     jobs: int = 2
@@ -40,8 +46,11 @@ def run(options: Options) -> int:
     from himac_agents.experiments.credit.run import run as measured
 
     console = Console(stderr=True, highlight=False)
-    out = options.out or Path("runs") / f"credit-{options.size}"
-    wanted = cells(options.size, options.envs, options.official, options.seed)
+    kind = "" if options.policy == "scripted" else f"{options.policy}-"
+    out = options.out or Path("runs") / f"credit-{kind}{options.size}"
+    wanted = cells(
+        options.size, options.envs, options.official, options.seed, options.policy, options.model
+    )
     done = measured(wanted, out, jobs=options.jobs, say=console.print)
     print(table(done), end="")
     console.print(f"figures: {out}")

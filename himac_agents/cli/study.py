@@ -24,7 +24,8 @@ class Options:
     """Run a study; started again, it goes on where it stopped."""
 
     setting: str = "small"
-    """A study of registry/studies ("small", "full"), or a TOML file of the same form."""
+    """A study of registry/studies ("small", "full", "credit", "bottleneck", "horizon"), or a TOML
+    file of the same form."""
     jobs: int = 2
     """Runs at a time, each a process of one thread."""
     out: Path | None = None
@@ -37,6 +38,8 @@ class Options:
     """Folder of recorded results (default: registry/results in a checkout, else OUT/results)."""
     page: Path | None = None
     """The page to write (default: docs/results.md in a checkout, else OUT/results.md)."""
+    minutes: float = 0.0
+    """Leave after so many minutes, with checkpoints; called again, it goes on. 0: at the end."""
     missing_only: bool = False
     """Leave out what is recorded already, also where its runs are not in OUT."""
     report_only: bool = False
@@ -85,10 +88,12 @@ def run(options: Options) -> int:
         if options.missing_only:
             jobs = study.missing(jobs, results.read_all(recorded, study.name))
         console.print(f"{len(jobs)} jobs in {out}, {options.jobs} at a time")
-        driver = Driver(jobs, out, options.jobs, console.print, publish)
+        driver = Driver(jobs, out, options.jobs, console.print, publish, minutes=options.minutes)
         began = time.monotonic()
         failed = driver.run()
         publish()
+        if driver.out_of_time:
+            console.print("out of time: the same command goes on")
         console.print(f"{len(jobs)} jobs in {(time.monotonic() - began) / 60:.1f} minutes")
     console.print(f"results: {recorded}   page: {shown}")
     for name, why in failed.items():

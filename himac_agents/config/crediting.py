@@ -1,4 +1,4 @@
-"""The settings of credit by steps: graphs of states, milestones, nested histories.
+"""The settings of credit by steps: graphs of states, milestones, nested histories, critics.
 
 The formulas are in `himac_agents.algorithms.graphs`, what is made of episodes in
 `himac_agents.algorithms.stepwise`.
@@ -79,4 +79,21 @@ class CreditSettings:
         '"hgpo": a history of k more observations weighs (k + 1) to this power.',
         "learning",
         least=0,
+    )
+    gae_discount: float = setting(
+        0.95, '"hiper": what a decision later is worth.', "learning", least=0, most=1
+    )
+    gae_lambda: float = setting(
+        0.95,
+        '"hiper": how far temporal differences are added up: 0 is one step, 1 the whole return.',
+        "learning",
+        least=0,
+        most=1,
+    )
+    critic_lr: float | None = setting(
+        None,
+        "A critic's learning rate. None: its own (\"hiper\": 1e-5, the paper's; a tiny model wants "
+        "1e-2), or the policy's.",
+        "learning",
+        above=0,
     )

@@ -7,7 +7,10 @@ from typing import Literal
 from himac_agents.config.pairs import Pairs
 from himac_agents.config.setting import GREATEST_SEED, section, setting
 
-Baseline = Literal["supervised", "grpo", "demonstrator", "oracle"]
+Baseline = Literal[
+    "supervised", "grpo", "demonstrator", "oracle", "oracle-planner", "oracle-executor",
+    "temperature-0.4",
+]  # fmt: skip
 
 
 @section
@@ -223,6 +226,12 @@ class WarmStartSettings:
         least=0,
         most=1,
     )
+    demo_without: tuple[str, ...] = setting(
+        (),
+        "Kinds of tasks that are not demonstrated, by the environment's names for them "
+        '("pick_two_obj_and_place" in ALFWorld): what learning has to find by itself.',
+        "start",
+    )
     warm_steps: int = setting(
         1500,
         "Optimiser steps of the warm start; 0 skips it.",
@@ -281,7 +290,9 @@ class EvaluationSettings:
     baselines: tuple[Baseline, ...] = setting(
         (),
         'What is measured beside the result: "supervised" (the warm start trained on for the '
-        'same CPU time), "grpo" (flat, as many environment steps), "demonstrator", "oracle".',
+        'same CPU time), "grpo" (flat, as many environment steps), "demonstrator", "oracle"; of '
+        'a hierarchy also one level with the oracle in the other\'s place: "oracle-planner", '
+        '"oracle-executor"; "temperature-0.4": the trained agent at that temperature.',
         "record",
     )
 

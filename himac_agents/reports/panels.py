@@ -21,6 +21,9 @@ NAMES = {
     "grpo": "flat GRPO, same environment steps",
     "demonstrator": "the demonstrator",
     "oracle": "the oracle",
+    "oracle-planner": "under the oracle's blueprints",
+    "oracle-executor": "carried out by the oracle",
+    "temperature-0.4": "at temperature 0.4",
 }
 REASONS = (("done", 2), ("budget", 4), ("terminated", 0), ("truncated", 6))
 

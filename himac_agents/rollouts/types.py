@@ -54,7 +54,8 @@ class Turn:
         advantage: What it is to be learned with: written once, by the method's credit function.
         token_advantages: The same for each output id, where a method tells them apart; empty: each
             has `advantage`, which then is the whole turn's.
-        target: What a critic is to say of the state it was written in, where a method has one.
+        value: What a critic said of the state it was written in, where a method has one.
+        target: What it is to say of it.
         observation: What the environment answered.
         frame: What the environment then showed, where it shows pictures (see `traces.picture`).
         written: Tokens written, where a remote model counted them; None: `output_ids`.
@@ -78,6 +79,7 @@ class Turn:
     lines: tuple[int, ...] = ()
     advantage: float | None = None
     token_advantages: tuple[float, ...] = ()
+    value: float | None = None
     target: float | None = None
     observation: str = ""
     frame: Any = None

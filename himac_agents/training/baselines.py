@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from himac_agents.agents.agent import Executor, HiMACAgent, Planner, assemble
+from himac_agents.agents.agent import Executor, HiMACAgent, Planner, assemble, forget
 from himac_agents.agents.expert import Expert, ExpertKind
 from himac_agents.algorithms.learner import Learner
 from himac_agents.config import TrainConfig
@@ -28,6 +28,7 @@ class Running(Protocol):
     """What is used here of a `Trainer`."""
 
     config: TrainConfig
+    agent: HiMACAgent
     at: Any
     run_folder: Any
     team: Team
@@ -42,7 +43,7 @@ class Running(Protocol):
         """See `Trainer.supervision`."""
         ...
 
-    def evaluate(self, agent: HiMACAgent) -> dict[str, Any]:
+    def evaluate(self, agent: HiMACAgent, *, greedy: bool = True) -> dict[str, Any]:
         """See `Trainer.evaluate`."""
         ...
 
@@ -138,9 +139,38 @@ def scripted(trainer: Running, expert: ExpertKind) -> dict[str, Any]:
     return result.record(evaluate_tasks(agent, trainer.pool, trainer.eval_ids, split=split))
 
 
+def oracle_planner(trainer: Running) -> dict[str, Any]:
+    """The executor under the oracle's blueprints: what is lost is the executor's."""
+    expert = Planner(Expert("oracle", prompts=trainer.prompts), trainer.prompts)
+    return trainer.evaluate(HiMACAgent(expert, trainer.agent.executor))
+
+
+def oracle_executor(trainer: Running) -> dict[str, Any]:
+    """The planner's blueprints, carried out by the oracle: what is lost is the planner's.
+
+    A sub-goal that cannot be reached is given up, and an episode does not go on behind the last.
+    """
+    expert = Executor(Expert("oracle", prompts=trainer.prompts), trainer.prompts)
+    return trainer.evaluate(HiMACAgent(trainer.agent.planner, expert))
+
+
+def cooler(trainer: Running) -> dict[str, Any]:
+    """The trained agent at temperature 0.4, which verl-agent's evaluations use."""
+    forget(trainer.agent)
+    found = evaluate_tasks(
+        trainer.agent, trainer.pool, trainer.eval_ids, temperature=0.4,
+        split=trainer.config.eval_split,
+    )  # fmt: skip
+    forget(trainer.agent)
+    return result.record(found)
+
+
 BASELINES: dict[str, Callable[[Running], dict[str, Any]]] = {
     "supervised": further_supervision,
     "grpo": flat_grpo,
     "demonstrator": demonstrator,
     "oracle": oracle,
+    "oracle-planner": oracle_planner,
+    "oracle-executor": oracle_executor,
+    "temperature-0.4": cooler,
 }

@@ -100,9 +100,8 @@ def table(result: Mapping[str, Any]) -> Table:
     if "grpo" in beside:
         _row(shown, "flat warm start", beside["grpo"]["warm_start"])
         _row(shown, "flat GRPO, same env steps", beside["grpo"]["final"])
-    for kind in ("demonstrator", "oracle"):
-        if kind in beside:
-            _row(shown, kind, beside[kind])
+    for kind in (k for k in beside if k not in ("supervised", "grpo")):
+        _row(shown, kind, beside[kind])
     gain = result["gain"]["temperature_1"]
     low, high = gain["ci95"]
     shown.caption = (

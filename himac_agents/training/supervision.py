@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -58,15 +58,44 @@ class Demonstrations:
         self._flat = not method_of(config).hierarchical
         self._lines = demos_for(config)
         order = demonstration_order(len(train_ids), config.seed)
-        self.task_ids = [train_ids[i] for i in order[: config.demos]]
+        first = [train_ids[i] for i in order[: config.demos]]
+        self.task_ids = self._of_other_kinds(order) if config.demo_without else first
         if self._lines:
             known = set(train_ids)
             shown = dict.fromkeys(demo.task_id for demo in self._lines)
             self.task_ids = [task_id for task_id in shown if task_id in known]
+        # A kind that is not demonstrated is met later: its words are to be known.
+        self._read_for_words = self.task_ids if self._lines else first
         taken = set(self.task_ids)
         self.other_ids = [i for k in order if (i := train_ids[k]) not in taken]
         self.steps = 0
         self._segments: list[Segment] | None = None
+
+    def _of_other_kinds(self, order: Iterable[int]) -> list[str]:
+        """The first tasks that are of none of the kinds in `demo_without`.
+
+        Raises:
+            ValueError: The environment tells no kinds, or there are too few tasks.
+        """
+        without, found = set(self._config.demo_without), list[str]()
+        for task_id in (self._train_ids[i] for i in order):
+            if len(found) == self._config.demos:
+                break
+            self._pool[0].reset(options={"task_id": task_id})
+            kind = str(getattr(self._pool[0].unwrapped, "task_type", ""))
+            if not kind:
+                raise ValueError(
+                    f"demo_without={self._config.demo_without}: this environment tells no kinds "
+                    "of tasks (task_type)"
+                )
+            if kind not in without:
+                found.append(task_id)
+        if len(found) < self._config.demos:
+            raise ValueError(
+                f"demo_without={self._config.demo_without}: only {len(found)} of "
+                f"{self._config.demos} demonstrated tasks are of another kind: lower demos"
+            )
+        return found
 
     @property
     def expert(self) -> ExpertName:
@@ -81,7 +110,7 @@ class Demonstrations:
     def texts(self) -> list[str]:
         """All that is read and written in them, for the vocabulary of a model to be built."""
         config = self._config
-        shown = self.task_ids[:_READ_FOR_WORDS] or self._train_ids[:_READ_FOR_WORDS]
+        shown = self._read_for_words[:_READ_FOR_WORDS] or self._train_ids[:_READ_FOR_WORDS]
         with self._display.stage("what is read and written", len(shown)) as tick:
             # Played with more mistakes than are demonstrated: what follows them is to have words.
             episodes = demonstrate(

@@ -20,7 +20,7 @@ class ALFWorldLongEnv(ALFWorldEnv):
     """Several household tasks in one episode of 20 to 200 commands, with partial score.
 
     ## Description
-    The rooms, commands and texts of `ALFWorldEnv`, but two to eight goals at once: "do all of
+    The rooms, commands and texts of `ALFWorldEnv`, but several goals at once: "do all of
     this, in any order: put a clean mug in cabinet. find two pen and put them in drawer. ...".
     Some goals ask for two preparations ("clean and heat some cup and put it in fridge"). The games
     are generated, since the official data has none of this kind; exported, they play in the
@@ -46,7 +46,8 @@ class ALFWorldLongEnv(ALFWorldEnv):
 
     ## Arguments
     ``split``: "train", "valid", "test", "all". ``horizon``: length of the tasks, in commands; a
-    task has about one goal for 20 of them, and its shortest solution always fits.
+    task has about one goal for 20 of them (two at least), and its shortest solution always fits.
+    ``goals``: exactly so many instead, one to eight, and no more than one for 20 of the horizon.
     ``max_steps``: None is the horizon. ``data``: None or "generated". ``dialect``, ``extra``,
     ``domain_randomization``, ``render_mode``: see `ALFWorldEnv`.
 
@@ -62,6 +63,7 @@ class ALFWorldLongEnv(ALFWorldEnv):
         *,
         split: str = "train",
         horizon: int = 100,
+        goals: int | None = None,
         data: str | os.PathLike[str] | None = None,
         max_steps: int | None = None,
         render_mode: str | None = None,
@@ -76,7 +78,7 @@ class ALFWorldLongEnv(ALFWorldEnv):
                 "leave `data` out, or play the official games in HiMAC-ALFWorld-v0"
             )
         self.horizon = int(horizon)
-        self.controls = long_horizon(self.horizon)
+        self.controls = long_horizon(self.horizon, goals)
         self._score = 0.0
         self._reached: tuple[bool, ...] = ()
         super().__init__(

@@ -114,8 +114,21 @@ def test_the_blueprint_of_a_long_task_is_kept_whole() -> None:
 def test_bad_settings_are_named() -> None:
     with pytest.raises(ValueError, match="horizon=500: expected 20 to 200"):
         make(horizon=500)
+    with pytest.raises(ValueError, match="goals=4: expected 1 to 3 with horizon=60"):
+        make(horizon=60, goals=4)
     with pytest.raises(ValueError, match="long tasks are generated"):
         make(data="/somewhere")
+
+
+@pytest.mark.parametrize("goals", [1, 2, 6])
+def test_a_number_of_goals_can_be_asked_for(goals: int) -> None:
+    env = make(horizon=max(20, 20 * goals), goals=goals, split="valid")
+    for task_id in list(env.task_ids())[:3]:
+        _, info = env.reset(options={"task_id": task_id})
+        assert len(info["goals"]) == goals and len(info["goals_met"]) == goals
+        for command in env.oracle():
+            *_, info = env.step(command)
+        assert info["won"] and info["score"] == 1.0
 
 
 def test_the_shortest_solution_fits_the_shortest_horizon() -> None:

@@ -13,6 +13,8 @@ import pytest
 import torch
 from fruit_runs import QUIET
 
+from himac_agents.agents.agent import Executor, HiMACAgent, Planner
+from himac_agents.agents.expert import Expert
 from himac_agents.algorithms.methods import METHODS, check
 from himac_agents.config import TrainConfig
 from himac_agents.evaluation.loading import load_agent
@@ -92,6 +94,68 @@ def test_each_method_moves_weights_on_alfworld(method: str, tmp_path: Path) -> N
         for episode in done.episodes:
             assert all(len(s.turns) == 1 for s in episode.segments)
             assert len(episode.segments) == episode.steps
+
+
+def test_critics_learn_and_are_asked_before_credit_is_given(tmp_path: Path) -> None:
+    """HiPER: whoever wrote is judged by the critic of its policy; both critics move."""
+    config = _config(
+        "hiper", warm_steps=70, share_parameters=False, critic_lr=0.05, greedy_execution=False
+    )
+    trainer = _begun(config, tmp_path)
+    seen: dict[str, list[Any]] = {}
+    for name, learner in trainer.learners.items():
+        reinforce = learner.reinforce
+        learner.reinforce = lambda segments, *rest, n=name, f=reinforce: (  # type: ignore[method-assign]
+            seen.setdefault(n, []).extend(segments),
+            f(segments, *rest),
+        )[1]
+    critics = {name: learner.critic.linear.weight for name, learner in trainer.learners.items()}
+    assert all(not bool(weight.any()) for weight in critics.values())
+    trainer._iteration(trainer.task_pool[:4])
+    for name, weight in critics.items():
+        assert {s.role for s in seen[name]} == {name} and bool(weight.any())
+        rates = [group["lr"] for group in trainer.learners[name].optimizer.param_groups]
+        assert rates == [config.lr, 0.05]
+        turns = [turn for segment in seen[name] for turn in segment.turns]
+        assert all(turn.value == 0.0 and turn.target is not None for turn in turns)
+    second = trainer._iteration(trainer.task_pool[:4])
+    assert second.metrics["executor"]["values"] != 0.0
+    assert any(t.lines for s in seen["planner"] for t in s.turns)
+
+
+def test_the_executor_practises_on_all_blueprints_in_turns(tmp_path: Path) -> None:
+    config = _config("himac-all-blueprints", warm_steps=20, blueprints=3, executions=6)
+    trainer = _begun(config, tmp_path)
+    done = trainer._iteration(trainer.task_pool[:4])
+    proposed: dict[int, list[Any]] = {}
+    for plan, _, _ in done.candidates:
+        proposed.setdefault(plan.request.group, []).append(plan.blueprint)
+    assert len(done.episodes) == 4 * 6
+    assert any(len(set(blueprints)) > 1 for blueprints in proposed.values())
+    for group, blueprints in proposed.items():
+        played = [e.blueprint for e in done.episodes if e.request.group == group]
+        assert played == blueprints * 2
+        numbers = [e.request.number for e in done.episodes if e.request.group == group]
+        assert len(set(numbers)) == 6, "each execution has noise of its own"
+    assert done.metrics["planner"]["lead"] >= 0.0
+
+
+def test_either_level_is_measured_with_the_oracle_in_the_others_place(tmp_path: Path) -> None:
+    beside = ("oracle", "oracle-planner", "oracle-executor", "temperature-0.4")
+    config = _config("himac", iterations=0, warm_steps=40, baselines=beside)
+    found = Trainer(config, tmp_path, console=QUIET).run()["baselines"]
+    assert found["oracle"]["success"] == 1.0
+    assert found["temperature-0.4"]["temperature"] == 0.4
+    # Whoever is not the oracle is the agent itself: both halves lie between it and the oracle.
+    again = Trainer(config, tmp_path, resume=True, console=QUIET)
+    oracle = Expert("oracle", prompts=again.prompts)
+    planned = HiMACAgent(Planner(oracle, again.prompts), again.agent.executor)
+    assert again.evaluate(planned)["outcomes"] == found["oracle-planner"]["outcomes"]
+    acted = HiMACAgent(again.agent.planner, Executor(oracle, again.prompts))
+    assert again.evaluate(acted)["outcomes"] == found["oracle-executor"]["outcomes"]
+    assert found["oracle-planner"] != found["oracle-executor"]
+    with pytest.raises(ValueError, match="one flat agent, which has no levels"):
+        check(_config("grpo", baselines=("oracle-planner",)))
 
 
 def test_the_graph_tells_a_blueprints_lines_apart(tmp_path: Path) -> None:

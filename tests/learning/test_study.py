@@ -24,6 +24,7 @@ from himac_agents.evaluation.intervals import difference_over_seeds, unpack
 from himac_agents.experiments.study import page, provenance, readme, results, summary
 from himac_agents.experiments.study.driver import Driver
 from himac_agents.experiments.study.plan import Job, Study
+from himac_envs import registry
 
 CONFIG = fruit_runs.CONFIG.replace(
     warm_steps=10, iterations=3, checkpoint_every=1, note="a toy", eval_at_tokens=60
@@ -369,7 +370,7 @@ def test_results_of_a_checkout_are_written_into_it() -> None:
 
 
 def test_every_study_of_the_registry_can_be_run() -> None:
-    for name in ("small", "full"):
+    for name in registry.names("studies"):
         study = Study.load(name)
         jobs = study.jobs()
         assert study.summary and jobs
@@ -381,8 +382,6 @@ def test_every_study_of_the_registry_can_be_run() -> None:
 
 
 def test_results_of_tasks_that_changed_since_are_marked(tmp_path: Path) -> None:
-    from himac_envs import registry
-
     score = {"success": 0.5, "ci95": [0.1, 0.9], "greedy": 0.25, "greedy_ci95": [0.1, 0.5]}
     gain = {"mean": 0.25, "ci95": [0.1, 0.4]}
 

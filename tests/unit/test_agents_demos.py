@@ -10,12 +10,13 @@ import gymnasium as gym
 import pytest
 import torch
 from rich.console import Console
+from toy import FruitEnv
 
 from himac_agents.cli import main
 from himac_agents.config import TrainConfig
 from himac_agents.policies.base import Message
 from himac_agents.prompts import make, read_blueprint, read_command
-from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.pool import EnvPool, make_pool
 from himac_agents.rollouts.types import Segment
 from himac_agents.training.demo_files import (
     Demo,
@@ -26,6 +27,7 @@ from himac_agents.training.demo_files import (
     write_demos,
 )
 from himac_agents.training.demonstrations import demonstrate
+from himac_agents.training.supervision import Demonstrations
 from himac_agents.training.trainer import Trainer
 
 
@@ -264,3 +266,34 @@ def test_nothing_is_shown_after_a_spoilt_blueprint() -> None:
         assert len(episode.options) == len(shown)
         assert episode.steps == sum(option["steps"] for option in episode.options)
     assert any(e.steps < 20 for e in unsolved), "the waiting is no part of what is shown"
+
+
+def test_kinds_of_tasks_can_be_left_out_of_the_demonstrations() -> None:
+    """Learning meets them all the same, and the vocabulary knows their words."""
+    without = ("pick_two_obj_and_place", "pick_heat_then_place_in_recep")
+    config = TrainConfig(
+        env="HiMAC-ALFWorld-v0", env_kwargs={"data": "generated"}, demos=15, lanes=1
+    )
+    pool = make_pool(config, flat=False, sub_done=True)
+    ids, prompts = pool.task_ids("train")[:60], make("compact")
+
+    def kinds(task_ids: list[str]) -> set[str]:
+        found = set()
+        for task_id in task_ids:
+            pool[0].reset(options={"task_id": task_id})
+            found.add(pool[0].unwrapped.task_type)  # type: ignore[attr-defined]
+        return found
+
+    plain = Demonstrations(config, pool, prompts, ids)
+    held = Demonstrations(config.replace(demo_without=without), pool, prompts, ids)
+    assert len(held.task_ids) == 15 and not kinds(held.task_ids) & set(without)
+    assert set(without) <= kinds(plain.task_ids) and set(without) <= kinds(held.other_ids)
+    assert set(held.task_ids) | set(held.other_ids) == set(ids)
+    assert held.texts() == plain.texts()
+    with pytest.raises(ValueError, match="demonstrated tasks are of another kind: lower demos"):
+        Demonstrations(config.replace(demo_without=without, demos=60), pool, prompts, ids)
+    fruit = EnvPool(lambda: FruitEnv(), 1)
+    with pytest.raises(ValueError, match="tells no kinds of tasks"):
+        Demonstrations(
+            config.replace(demo_without=without, demos=2), fruit, prompts, fruit.task_ids("train")
+        )

@@ -16,8 +16,8 @@ import himac_agents.experiments.credit.run as bench
 from himac_agents.agents.agent import Executor, HiMACAgent
 from himac_agents.cli import app
 from himac_agents.experiments.credit import scores
-from himac_agents.experiments.credit.estimators import ESTIMATORS
-from himac_agents.experiments.credit.measure import SUMS, Size, _played, _truths, measure
+from himac_agents.experiments.credit.estimators import ESTIMATORS, LINE_ESTIMATORS
+from himac_agents.experiments.credit.measure import SUMS, Size, measure, played, truths_of
 from himac_agents.experiments.credit.policy import Scripted, Simulator, Strength
 from himac_agents.rollouts.pool import EnvPool
 from himac_envs.hierarchy import HierarchicalEnv
@@ -83,8 +83,8 @@ def test_the_truths_are_those_of_dynamic_programming() -> None:
     size = Size(1, 2, (4,), 8, 4000)
     policy = Scripted(STRENGTH)
     agent = HiMACAgent(None, Executor(policy))
-    groups = _played(agent, EnvPool(_make, 1), task_id, size, 0)
-    decisions = _truths(Simulator(_make(), policy), groups, size, 5)
+    groups = played(agent, EnvPool(_make, 1), task_id, size, 0)
+    decisions = truths_of(Simulator(_make(), policy), groups, size, 5)
     assert len(decisions) == 8
     root, value, follow = _exact(task_id)
     value(root)  # every state that can be reached is known from here on
@@ -105,7 +105,7 @@ def test_episodes_follow_the_probabilities_that_the_simulator_uses() -> None:
     task_id = FruitEnv().task_ids()[3]
     policy = Scripted(STRENGTH)
     agent = HiMACAgent(None, Executor(policy))
-    groups = _played(agent, EnvPool(_make, 1), task_id, Size(1, 1, (200,)), 0)
+    groups = played(agent, EnvPool(_make, 1), task_id, Size(1, 1, (200,)), 0)
     root, value, _ = _exact(task_id)
     won = np.mean([e.success for e in groups[0]])
     assert won == pytest.approx(value(root), abs=0.1)
@@ -167,12 +167,14 @@ def test_the_command_resumes_and_writes_table_and_figure(
     args += ["--out", str(tmp_path)]
     assert app.main(args) == 0
     page = capsys.readouterr().out
-    assert "| sokoban | weak |" in page and "the kill criterion is" in page
-    assert all(f"| {name} |" in page for name in ESTIMATORS)
+    assert page.count("| sokoban | weak |") == 2 and page.count("the kill criterion is") == 1
+    commands, lines = page.split("## Credit of the planner's lines")
+    assert all(f"| {name} |" in commands for name in ESTIMATORS)
+    assert all(f"| {name} |" in lines for name in LINE_ESTIMATORS)
     assert (tmp_path / "credit.md").read_text() == page
     assert (tmp_path / "credit.svg").read_text().startswith("<svg")
 
-    def refuse(cell: bench.Cell) -> dict[str, Any]:
+    def refuse(cell: bench.Cell, out: Path) -> dict[str, Any]:
         raise AssertionError(cell.name)
 
     with monkeypatch.context() as patch:

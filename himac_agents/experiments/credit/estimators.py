@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import numpy as np
+
+from himac_agents.algorithms.batching import segments_of
 from himac_agents.algorithms.credit import Credit, flat_credit
 from himac_agents.algorithms.flat import Flat
+from himac_agents.algorithms.graphs import Graph, Path, returns_to_go
 from himac_agents.algorithms.himac import CoEvolution
 from himac_agents.algorithms.methods import METHODS, resolve
 from himac_agents.config import TrainConfig
@@ -43,11 +47,67 @@ class Estimator:
         if isinstance(iterate, Flat):
             return flat_credit(config, episodes, iterate.advantage)
         if isinstance(iterate, CoEvolution):
+            if iterate.critics:
+                _judge(config, [], episodes)
             return iterate.executor_credit(config, episodes)
         raise TypeError(f"method {self.method!r} has no credit of its own to be measured")
 
+    def credit_lines(self, plans: Sequence[Episode], runs: Sequence[Episode]) -> Credit:
+        """The same for the planner's turns, and the lines in them.
 
-#: By the name in tables. `himac`'s credit is GRPO's where every group has one blueprint, as here.
+        Args:
+            plans: Episodes that hold the planner's segments.
+            runs: For each the episode that executed it.
+
+        Raises:
+            TypeError: The method has no planner.
+        """
+        config = _config(self.method, tuple(self.settings.items()))
+        iterate = METHODS.find(self.method).iterate
+        if not isinstance(iterate, CoEvolution):
+            raise TypeError(f"method {self.method!r} has no planner's credit to be measured")
+        if iterate.critics:
+            _judge(config, plans, runs)
+        return iterate.planner_credit(config, plans, runs)[0]
+
+
+def _judge(config: TrainConfig, plans: Sequence[Episode], runs: Sequence[Episode]) -> None:
+    """In the place of critics: a table of the mean returns to go of these episodes.
+
+    By (state, sub-goal), and for the planner by task. It is what a critic with a cell for each
+    could learn from them at best.
+    """
+    groups: dict[int, list[int]] = {}
+    for place, run in enumerate(runs):
+        groups.setdefault(run.request.group, []).append(place)
+    for places in groups.values():
+        own = [segments_of([runs[i]], "executor") for i in places]
+        turns = [[turn for segment in each for turn in segment.turns] for each in own]
+        names = [[segment.subgoal for segment in each for _ in segment.turns] for each in own]
+        graph = Graph.of(
+            [
+                Path(
+                    [(turn.state, name) for turn, name in zip(walk, named, strict=True)],
+                    [turn.action for turn in walk],
+                    0.0,
+                    [turn.reward for turn in walk],
+                )
+                for walk, named in zip(turns, names, strict=True)
+            ]
+        )
+        to_go = returns_to_go(graph, config.gae_discount)
+        means = graph.by_state(to_go)[graph.state]
+        for walk, values in zip(turns, graph.split(means), strict=True):
+            for turn, value in zip(walk, values, strict=True):
+                turn.value = float(value)
+        first = float(np.mean([part[0] for part in graph.split(to_go)]))
+        for plan in (plans[i] for i in places if plans):
+            for turn in plan.turns():
+                turn.value = first
+
+
+#: Of the executor's credit, by the name in tables. `himac`'s is GRPO's where every group has one
+#: blueprint, as here.
 ESTIMATORS: Mapping[str, Estimator] = {
     "grpo": Estimator("grpo"),
     "himac": Estimator("himac"),
@@ -55,6 +115,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "gigpo": Estimator("gigpo"),
     "hgpo": Estimator("hgpo"),
     "beacon": Estimator("beacon"),
+    "hiper, a table": Estimator("hiper"),
     "graphgpo": Estimator("crbc", {"graph_credit": "distance"}),
     "graphhca": Estimator("crbc", {"graph_credit": "hindsight"}),
     "crbc, K = 0": Estimator("crbc", {"graph_credit": "visits"}),
@@ -64,4 +125,11 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "himac-graph, sigma": Estimator("himac-graph", {"graph_sigma": True}),
     "himac-graph, observations": Estimator("himac-graph", {"graph_keys": "observation"}),
     "himac-graph, histories": Estimator("himac-graph", {"graph_keys": "history"}),
+}
+#: Of the planner's credit, line by line. `himac-option`'s is `himac`'s.
+LINE_ESTIMATORS: Mapping[str, Estimator] = {
+    "himac": Estimator("himac"),
+    "hiper, a table": Estimator("hiper"),
+    "himac-graph": Estimator("himac-graph"),
+    "himac-graph, observations": Estimator("himac-graph", {"graph_keys": "observation"}),
 }

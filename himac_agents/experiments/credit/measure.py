@@ -85,15 +85,13 @@ def measure(
     agent = HiMACAgent(None, Executor(policy))
     pool = EnvPool(make, 1)
     simulator = Simulator(make(), policy)
-    ids = list(simulator.env.task_ids())
-    chosen = noise.generator(seed, "tasks").permutation(len(ids))[: size.tasks]
     found: dict[str, dict[str, list[list[float]]]] = {
         str(n): {name: [] for name in estimators} for n in size.episodes
     }
     successes, steps, truths = [], [], []
-    for task_id in (ids[int(i)] for i in sorted(chosen)):
-        groups = _played(agent, pool, task_id, size, seed)
-        decisions = _truths(simulator, groups, size, noise.key(seed, "truth", task_id))
+    for task_id in drawn_tasks(simulator.env, size.tasks, seed):
+        groups = played(agent, pool, task_id, size, seed)
+        decisions = truths_of(simulator, groups, size, noise.key(seed, "truth", task_id))
         policy.forget()
         episodes = [e for group in groups for e in group]
         successes.append(float(np.mean([e.success for e in episodes])))
@@ -103,23 +101,44 @@ def measure(
             told = [group[:n] for group in groups]
             for name, estimator in estimators.items():
                 estimator.credit([e for group in told for e in group])
-                found[str(n)][name].append(_sums(told, decisions))
+                found[str(n)][name].append(turn_sums(told, decisions))
     return {
         "strength": asdict(strength),
         "size": asdict(size),
         "seed": seed,
+        **told_of(successes, steps, truths),
+        "sums": found,
+    }
+
+
+def told_of(
+    successes: Sequence[float], steps: Sequence[float], truths: Sequence[float]
+) -> dict[str, Any]:
+    """What a cell says of itself, from means of its tasks and the truths of all decisions."""
+    return {
         "success": float(np.mean(successes)),
         "env_steps": float(np.mean(steps)),
         "tasks": len(successes),
         "decisions": len(truths),
         "matter": int((np.abs(truths) > MATTERS).sum()),
-        "sums": found,
     }
 
 
-def _played(
+def drawn_tasks(env: HierarchicalEnv, count: int, seed: int) -> list[str]:
+    """Tasks of the training split, sorted."""
+    ids = list(env.task_ids())
+    chosen = noise.generator(seed, "tasks").permutation(len(ids))[:count]
+    return [ids[int(i)] for i in sorted(chosen)]
+
+
+def played(
     agent: HiMACAgent, pool: EnvPool, task_id: str, size: Size, seed: int
 ) -> list[list[Episode]]:
+    """A task's groups of episodes under the oracle's blueprint.
+
+    Raises:
+        RuntimeError: An episode broke off.
+    """
     env = pool[0].unwrapped
     assert isinstance(env, HierarchicalEnv)
     env.reset(options={"task_id": task_id})
@@ -130,16 +149,16 @@ def _played(
         for group in range(size.groups)
         for k in range(most)
     ]
-    played = collect(agent, pool, requests, seed=noise.key(seed, "episodes"), state_keys=True)
-    if broken := next((e.error for e in played if e.error), None):
+    found = collect(agent, pool, requests, seed=noise.key(seed, "episodes"), state_keys=True)
+    if broken := next((e.error for e in found if e.error), None):
         raise RuntimeError(f"{task_id}: {broken}")
-    return [played[i : i + most] for i in range(0, len(played), most)]
+    return [found[i : i + most] for i in range(0, len(found), most)]
 
 
-def _truths(
-    simulator: Simulator, groups: Sequence[Sequence[Episode]], size: Size, seed: int
-) -> list[Decision]:
-    """The true advantages of some decisions, by playing on from where they were made."""
+def drawn_decisions(
+    groups: Sequence[Sequence[Episode]], size: Size, rng: random.Random
+) -> dict[tuple[int, int], list[int]]:
+    """Places of turns, by group and episode, among the first episodes of all groups."""
     first = min(size.episodes)
     places = [
         (g, e, t)
@@ -147,11 +166,18 @@ def _truths(
         for e, episode in enumerate(group[:first])
         for t in range(sum(1 for _ in episode.turns()))
     ]
-    rng = random.Random(seed)
-    chosen = sorted(rng.sample(places, min(size.decisions, len(places))))
     wanted: dict[tuple[int, int], list[int]] = {}
-    for g, e, t in chosen:
+    for g, e, t in sorted(rng.sample(places, min(size.decisions, len(places)))):
         wanted.setdefault((g, e), []).append(t)
+    return wanted
+
+
+def truths_of(
+    simulator: Simulator, groups: Sequence[Sequence[Episode]], size: Size, seed: int
+) -> list[Decision]:
+    """The true advantages of some decisions, by playing on from where they were made."""
+    rng = random.Random(seed)
+    wanted = drawn_decisions(groups, size, rng)
     blueprint = groups[0][0].blueprint
     assert blueprint is not None
     root = simulator.begin(groups[0][0].request.task_id, blueprint)
@@ -178,20 +204,40 @@ SUMS = (
 )  # fmt: skip
 
 
-def _sums(groups: Sequence[Sequence[Episode]], decisions: Sequence[Decision]) -> list[float]:
-    """A task's sums for an estimator that has just told the turns their advantages; see `SUMS`.
+def sums(
+    estimates: Sequence[float], truths: Sequence[float], repeats: Sequence[Sequence[float]]
+) -> list[float]:
+    """A task's sums for an estimator; see `SUMS`.
 
     The last ones are over the decisions that were made in several groups: the variance between
     groups of the estimate (its mean within each), and what the bias is found from.
+
+    Args:
+        estimates: [n] what an estimator said of each decision.
+        truths: [n] what is true.
+        repeats: [n] for each decision its mean estimate in each group in which it was made.
     """
-    turns = [[list(episode.turns()) for episode in group] for group in groups]
-    x = np.asarray([turns[d.group][d.episode][d.turn].advantage for d in decisions], np.float64)
-    y = np.asarray([d.truth for d in decisions], np.float64)
+    x, y = np.asarray(estimates, np.float64), np.asarray(truths, np.float64)
     matter = np.abs(y) > MATTERS
     # No answer is as good as a coin.
     right = np.where(x == 0, 0.5, np.sign(x) == np.sign(y))
     found = [len(x), x.sum(), y.sum(), (x * x).sum(), (y * y).sum(), (x * y).sum()]
     found += [matter.sum(), right[matter].sum()]
+    rows = [
+        (np.var(means, ddof=1), np.mean(means), truth)
+        for means, truth in zip(repeats, truths, strict=True)
+        if len(means) > 1
+    ]
+    table: NDArray[np.float64] = np.asarray(rows, np.float64).reshape(-1, 3)
+    spread, mean, truth = table.T
+    found += [len(table), spread.sum()]
+    found += [(mean * mean).sum(), (mean * truth).sum(), (truth * truth).sum()]
+    return [float(value) for value in found]
+
+
+def turn_sums(groups: Sequence[Sequence[Episode]], decisions: Sequence[Decision]) -> list[float]:
+    """The sums for an estimator that has just told the executor's turns their advantages."""
+    turns = [[list(episode.turns()) for episode in group] for group in groups]
     told: dict[tuple[str, str, int], dict[int, list[float]]] = {}
     for g, group in enumerate(groups):
         for episode in group:
@@ -199,17 +245,14 @@ def _sums(groups: Sequence[Sequence[Episode]], decisions: Sequence[Decision]) ->
                 for turn in segment.turns:
                     key = (turn.state, turn.action, segment.index)
                     told.setdefault(key, {}).setdefault(g, []).append(turn.advantage or 0.0)
-    rows = []
-    for decision in decisions:
-        episode = groups[decision.group][decision.episode]
-        means = [float(np.mean(v)) for v in told[_key(episode, decision.turn)].values()]
-        if len(means) > 1:
-            rows.append((np.var(means, ddof=1), np.mean(means), decision.truth))
-    table: NDArray[np.float64] = np.asarray(rows, np.float64).reshape(-1, 3)
-    spread, mean, truth = table.T
-    found += [len(table), spread.sum()]
-    found += [(mean * mean).sum(), (mean * truth).sum(), (truth * truth).sum()]
-    return [float(value) for value in found]
+    return sums(
+        [turns[d.group][d.episode][d.turn].advantage or 0.0 for d in decisions],
+        [d.truth for d in decisions],
+        [
+            [float(np.mean(v)) for v in told[_key(groups[d.group][d.episode], d.turn)].values()]
+            for d in decisions
+        ],
+    )
 
 
 def _key(episode: Episode, number: int) -> tuple[str, str, int]:

@@ -136,7 +136,9 @@ class Node:
 
 
 class Simulator:
-    """Plays a scripted policy on from any state, under one blueprint of one task.
+    """Plays a scripted policy on from any state, under blueprints of one task.
+
+    What one blueprint has shown serves another from where as much of them is left.
 
     Args:
         env: The hierarchy. Its step limit is taken away, and counted here instead.
@@ -147,18 +149,22 @@ class Simulator:
         self.env, self.policy = env, policy
         self.limit = env.task.max_steps
         env.task.max_steps = _ENDLESS
-        self._nodes: dict[tuple[str, int, bool], Node] = {}
+        self._task = ""
+        self._nodes: dict[tuple[str, tuple[str, ...], bool], Node] = {}
 
     def begin(self, task_id: str, blueprint: Blueprint) -> Node:
-        """The first state of a task under a blueprint; what is known of another is dropped."""
-        self._nodes.clear()
+        """The first state of a task under a blueprint; what is known of another task is dropped."""
+        if task_id != self._task:
+            self._nodes.clear()
+        self._task = task_id
         self.env.reset(options={"task_id": task_id})
         *_, info = self.env.step(blueprint.action())
-        return self._here(info)
+        return self._here(info, blueprint)
 
-    def _here(self, info: dict[str, Any]) -> Node:
+    def _here(self, info: dict[str, Any], blueprint: Blueprint) -> Node:
         env = self.env
-        key = (env.task.state_key(), env.subgoal_index, env.blueprint_done)
+        left = tuple(blueprint.texts()[env.subgoal_index :])
+        key = (env.task.state_key(), left, env.blueprint_done)
         if key not in self._nodes:
             commands, chances = self.policy.choices(env, info["admissible"])
             ways: list[tuple[Node | bool, int] | None] = [None] * len(commands)
@@ -173,7 +179,9 @@ class Simulator:
             self.env.restore(node.state)
             *_, terminated, _, info = self.env.step(node.commands[number])
             steps = int(info["step"]) - node.state.task.steps
-            way = (bool(info["won"]) if terminated else self._here(info), steps)
+            blueprint = node.state.blueprint
+            assert blueprint is not None
+            way = (bool(info["won"]) if terminated else self._here(info, blueprint), steps)
             node.ways[number] = way
         return way
 

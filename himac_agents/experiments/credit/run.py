@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 
 from himac_agents.experiments.credit import scores
-from himac_agents.experiments.credit.estimators import ESTIMATORS
+from himac_agents.experiments.credit.estimators import ESTIMATORS, LINE_ESTIMATORS
 from himac_agents.experiments.credit.measure import Size, measure
+from himac_agents.experiments.credit.planner import measure_lines
 from himac_agents.experiments.credit.policy import Strength
+from himac_agents.experiments.credit.trained import Trained, measure_trained
 from himac_agents.files import write_atomically
 from himac_agents.reports.charts import Mark, Row, interval_chart
 from himac_envs.hierarchy import HierarchicalEnv
@@ -44,8 +46,25 @@ SIZES: Mapping[str, Size] = {
     "tiny": Size(2, 2, (4,), 4, 20),
 }
 
+#: Supervised steps of a language model, by kind and size.
+SUPERVISED: Mapping[tuple[str, str], Mapping[str, int]] = {
+    ("tiny", "full"): {"weak": 700, "half": 1300, "strong": 2500},
+    ("tiny", "small"): {"weak": 700, "half": 1300, "strong": 2500},
+    ("tiny", "tiny"): {"weak": 20},
+    ("hf", "full"): {"weak": 100, "half": 200, "strong": 400},
+    ("hf", "small"): {"weak": 100, "half": 200, "strong": 400},
+    ("hf", "tiny"): {"weak": 2},
+}
+#: Who may play.
+POLICIES = ("scripted", "tiny", "hf")
+
+#: Whose credit is measured.
+Level = Literal["executor", "planner"]
+
 #: The kill criterion: the first must get more signs right than the second.
 CANDIDATE, BASELINE = "himac-graph", "himac-option"
+#: What the candidate is compared with line by line: whole blueprints compared by their returns.
+LINE_BASELINE = "himac"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,40 +74,60 @@ class Cell:
     Attributes:
         env, strength: Names.
         env_id, kwargs: What is made.
-        policy: The policy.
+        policy: The policy: scripted, or a language model.
         size, seed: See `measure`.
+        level: Whose credit: the "executor"'s, or the "planner"'s, line by line.
     """
 
     env: str
     strength: str
     env_id: str
     kwargs: dict[str, Any]
-    policy: Strength
+    policy: Strength | Trained
     size: Size
     seed: int = 0
+    level: Level = "executor"
 
     @property
     def name(self) -> str:
         """Its file's."""
-        return f"{self.env}-{self.strength}"
+        return f"{self.env}-{self.strength}" + ("" if self.level == "executor" else "-lines")
 
-    def measured(self) -> dict[str, Any]:
-        """Its figures."""
+    def measured(self, out: Path) -> dict[str, Any]:
+        """Its figures.
+
+        Args:
+            out: Where a language model is kept.
+        """
 
         def make() -> HierarchicalEnv:
             env = gym.make(self.env_id, **self.kwargs).unwrapped
             assert isinstance(env, HierarchicalEnv)
             return env
 
-        return {**measure(make, self.policy, self.size, seed=self.seed), **self.settings()}
+        if isinstance(self.policy, Trained):
+            place = out / "policies" / f"{self.name}-seed{self.seed}"
+            executor = self.policy.executor(place, self.env_id, self.kwargs, self.seed)
+            found = measure_trained(make, executor, self.size, seed=self.seed)
+        elif self.level == "planner":
+            found = measure_lines(make, self.policy, self.size, seed=self.seed)
+        else:
+            found = measure(make, self.policy, self.size, seed=self.seed)
+        return {**found, **self.settings()}
 
     def settings(self) -> dict[str, Any]:
         """What its figures follow from, but for the programs."""
-        return json.loads(json.dumps({"cell": asdict(self), "estimators": list(ESTIMATORS)}))  # type: ignore[no-any-return]
+        estimators = ESTIMATORS if self.level == "executor" else LINE_ESTIMATORS
+        return json.loads(json.dumps({"cell": asdict(self), "estimators": list(estimators)}))  # type: ignore[no-any-return]
 
 
 def cells(
-    size: str, envs: Sequence[str] = (), official: Path | None = None, seed: int = 0
+    size: str,
+    envs: Sequence[str] = (),
+    official: Path | None = None,
+    seed: int = 0,
+    policy: str = "scripted",
+    model: str = "",
 ) -> list[Cell]:
     """The cells of a size.
 
@@ -97,6 +136,8 @@ def cells(
         envs: Only these; none: all that there is data for.
         official: A folder with ALFWorld's official games.
         seed: Of everything.
+        policy: Who plays: "scripted", or a language model: "tiny" (built from scratch) or "hf".
+        model: For "hf" its folder or name.
 
     Raises:
         ValueError: There is no such size or environment.
@@ -111,10 +152,21 @@ def cells(
             f"no environment {strange[0]!r}: choose among {', '.join(known)}"
             + ("" if official else f" ({OFFICIAL} needs its games: --official FOLDER)")
         )
+    if policy not in POLICIES:
+        raise ValueError(f"policy={policy!r}: choose one of {', '.join(POLICIES)}")
+    if policy != "scripted":
+        own = replace(SIZES[size], continuations=max(10, SIZES[size].continuations // 4))
+        return [
+            Cell(env, name, *known[env], Trained(policy, steps, model), own, seed)  # type: ignore[arg-type]
+            for env in (envs or known)
+            for name, steps in SUPERVISED[policy, size].items()
+        ]
+    levels: tuple[Level, ...] = ("executor", "planner")
     return [
-        Cell(env, name, *known[env], policy, SIZES[size], seed)
+        Cell(env, name, *known[env], strength, SIZES[size], seed, level)
+        for level in levels
         for env in (envs or known)
-        for name, policy in STRENGTHS[env].items()
+        for name, strength in STRENGTHS[env].items()
     ]
 
 
@@ -153,11 +205,12 @@ def run(
     missing = [cell for cell in wanted if cell.name not in found]
     if jobs == 1:
         for cell in missing:
-            keep(cell, cell.measured())
+            keep(cell, cell.measured(out))
     elif missing:
         # Left in whatever way, the pool ends its processes.
         with get_context("spawn").Pool(min(jobs, len(missing))) as pool:
-            for cell, figures in pool.imap_unordered(_measured, missing):
+            asked = [(cell, out) for cell in missing]
+            for cell, figures in pool.imap_unordered(_measured, asked):
                 keep(cell, figures)
     done = [found[cell.name] for cell in wanted]
     write_atomically(out / "credit.md", table(done))
@@ -165,8 +218,9 @@ def run(
     return done
 
 
-def _measured(cell: Cell) -> tuple[Cell, dict[str, Any]]:
-    return cell, cell.measured()
+def _measured(asked: tuple[Cell, Path]) -> tuple[Cell, dict[str, Any]]:
+    cell, out = asked
+    return cell, cell.measured(out)
 
 
 def pooled(done: Sequence[Mapping[str, Any]], episodes: str, name: str) -> list[list[float]]:
@@ -192,6 +246,11 @@ def pooled(done: Sequence[Mapping[str, Any]], episodes: str, name: str) -> list[
     return list(rows.values())
 
 
+def of_level(done: Sequence[Mapping[str, Any]], level: Level) -> list[Mapping[str, Any]]:
+    """The cells that measure one level's credit."""
+    return [cell for cell in done if cell["cell"]["level"] == level]
+
+
 def verdict(done: Sequence[Mapping[str, Any]], episodes: str) -> tuple[scores.Score, bool]:
     """The kill criterion: how many more signs the candidate gets right, and whether it passes."""
     gain = scores.difference(
@@ -202,8 +261,26 @@ def verdict(done: Sequence[Mapping[str, Any]], episodes: str) -> tuple[scores.Sc
 
 def table(done: Sequence[Mapping[str, Any]]) -> str:
     """All figures as Markdown: policies, estimators over all cells, and each cell's signs."""
+    parts = []
+    if commands := of_level(done, "executor"):
+        parts.append(_level(commands, "executor's commands", BASELINE, "the kill criterion is "))
+    if lines := of_level(done, "planner"):
+        parts.append(_level(lines, "planner's lines", LINE_BASELINE))
+    return "\n".join(parts)
+
+
+def _level(done: Sequence[Mapping[str, Any]], what: str, baseline: str, criterion: str = "") -> str:
+    """The figures of one level's credit.
+
+    Args:
+        done: Its cells.
+        what: Whose credit it is.
+        baseline: What the candidate is compared with.
+        criterion: How the sentence begins that tells whether the candidate has passed; "": none.
+    """
     sizes = [str(n) for n in done[0]["cell"]["size"]["episodes"]]
-    lines = ["| environment | policy | success | steps | tasks | decisions | that matter |"]
+    lines = [f"## Credit of the {what}", ""]
+    lines += ["| environment | policy | success | steps | tasks | decisions | that matter |"]
     lines += ["|---|---|--:|--:|--:|--:|--:|"]
     for cell in done:
         own = cell["cell"]
@@ -219,9 +296,10 @@ def table(done: Sequence[Mapping[str, Any]]) -> str:
             sums = pooled(done, n, name)
             told = [str(scores.figure(figure, sums)) for figure in scores.FIGURES]
             lines.append(f"| {name} | {' | '.join(told)} |")
-        gain, passed = verdict(done, n)
-        lines += ["", f"Signs, {CANDIDATE} minus {BASELINE}, paired by task: {gain}: "
-                  f"the kill criterion is {'passed' if passed else 'not passed'}."]  # fmt: skip
+        ours, theirs = pooled(done, n, CANDIDATE), pooled(done, n, baseline)
+        gain = scores.difference("sign accuracy", ours, theirs)
+        passed = f": {criterion}{'passed' if gain.low > 0 else 'not passed'}" if criterion else ""
+        lines += ["", f"Signs, {CANDIDATE} minus {baseline}, paired by task: {gain}{passed}."]
     last = sizes[-1]
     names = [f"{cell['cell']['env']} {cell['cell']['strength']}" for cell in done]
     lines += ["", f"Sign accuracy by cell, groups of {last}:", ""]
@@ -236,13 +314,18 @@ def figure(done: Sequence[Mapping[str, Any]]) -> str:
     """Sign accuracy by environment (all policies together) at the largest groups, as an SVG."""
     last = str(done[0]["cell"]["size"]["episodes"][-1])
     rows: list[Row] = []
-    for env in dict.fromkeys(cell["cell"]["env"] for cell in done):
-        rows.append(Row(env, heading=True))
-        own = [cell for cell in done if cell["cell"]["env"] == env]
-        for name in done[0]["sums"][last]:
-            score = scores.figure("sign accuracy", pooled(own, last, name))
-            colour = 1 if name.startswith(CANDIDATE) else 0
-            rows.append(Row(name, [Mark(name, 0.0, score.value, score.low, score.high, colour)]))
+    levels: tuple[tuple[Level, str], ...] = (("executor", ""), ("planner", ", the planner's lines"))
+    for level, said in levels:
+        every = of_level(done, level)
+        for env in dict.fromkeys(cell["cell"]["env"] for cell in every):
+            rows.append(Row(f"{env}{said}", heading=True))
+            own = [cell for cell in every if cell["cell"]["env"] == env]
+            for name in own[0]["sums"][last]:
+                score = scores.figure("sign accuracy", pooled(own, last, name))
+                colour = 1 if name.startswith(CANDIDATE) else 0
+                rows.append(
+                    Row(name, [Mark(name, 0.0, score.value, score.low, score.high, colour)])
+                )
     return interval_chart(
         rows,
         title=f"Signs that are right, groups of {last} episodes",

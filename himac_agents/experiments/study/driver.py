@@ -34,6 +34,10 @@ class Driver:
         workers: Processes at a time.
         report: Called with a line of progress.
         finished: Called after each job that ended well, by one thread at a time.
+        minutes: After so many the running jobs are asked to leave, with a checkpoint, and no other
+            begins; 0: no bound.
+        grace: Seconds that a job may then take, until it is ended.
+        out_of_time: Whether it came to that: not everything is done.
     """
 
     jobs: Sequence[Job]
@@ -41,6 +45,9 @@ class Driver:
     workers: int = 2
     report: Callable[[str], None] = print
     finished: Callable[[Job], None] = lambda job: None
+    minutes: float = 0.0
+    grace: float = 60.0
+    out_of_time: bool = False
     failed: dict[str, str] = field(default_factory=dict)
     _done: set[str] = field(default_factory=set)
     _taken: set[str] = field(default_factory=set)
@@ -72,14 +79,21 @@ class Driver:
             threads = [threading.Thread(target=self._work) for _ in range(self.workers)]
             for thread in threads:
                 thread.start()
+            timer = threading.Timer(60.0 * self.minutes, self.leave)
+            timer.daemon = True
+            if self.minutes:
+                timer.start()
             try:
                 for thread in threads:
                     thread.join()
-            except BaseException:
-                self._stop()
+            finally:
+                timer.cancel()
+                if any(thread.is_alive() for thread in threads):
+                    self.leave()
                 for thread in threads:
                     thread.join()
-                raise
+            names = {job.name for job in self.jobs}
+            self.out_of_time = self._stopped and not names <= {*self._done, *self.failed}
         finally:
             lock.release()
         return self.failed
@@ -155,12 +169,20 @@ class Driver:
     def _log(self, job: Job) -> Path:
         return self.out / "jobs" / f"{job.name.replace('/', '-')}.log"
 
-    def _stop(self) -> None:
+    def leave(self) -> None:
+        """Begins no other job, asks the running ones to leave, and ends those that do not."""
         with self._change:
             self._stopped = True
-            for process in self._running.values():
+            running = list(self._running.values())
+            for process in running:
                 process.terminate()
             self._change.notify_all()
+        over = time.monotonic() + self.grace
+        for process in running:
+            try:
+                process.wait(max(0.0, over - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _python_path() -> str:

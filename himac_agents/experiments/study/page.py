@@ -7,11 +7,19 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from himac_agents.algorithms.methods import METHODS
 from himac_agents.evaluation.intervals import Interval
 from himac_agents.experiments.study import summary
 from himac_agents.experiments.study.plan import Study
-from himac_agents.experiments.study.summary import Run
+from himac_agents.experiments.study.summary import (
+    Run,
+    by_method,
+    percent,
+    points,
+    seeds_of,
+    title,
+    titled,
+)
+from himac_agents.experiments.study.views import VIEWS
 from himac_agents.files import write_atomically
 from himac_agents.reports.charts import Mark, Row, interval_chart
 
@@ -42,6 +50,16 @@ def write_page(path: Path, studies: Sequence[Recorded]) -> Path:
             figure = figures / f"{study.name}-{name}.svg"
             write_atomically(figure, draw(cells[name]) + "\n")
             parts.append(section(cells[name], f"{path.stem}/{figure.name}"))
+        if cells and study.view:
+            if study.view not in VIEWS:
+                raise ValueError(
+                    f"study {study.name!r}: view={study.view!r}: choose one of {', '.join(VIEWS)}"
+                )
+            text, drawn = VIEWS[study.view](study, cells)
+            figure = figures / f"{study.name}.svg"
+            write_atomically(figure, drawn + "\n")
+            shown = f"![{study.view} of the {study.name} study]({path.stem}/{figure.name})"
+            parts.append(f"{text}\n{shown}\n")
         if cells and (left := _not_run(study, cells, studies)):
             parts.append(left)
         if cells and study.notes:
@@ -143,29 +161,11 @@ def section(cell: Mapping[str, Any], figure: str) -> str:
 def _origins(runs: Iterable[Run]) -> Iterable[str]:
     for run in runs:
         if "machine" in run:
+            where = ", ".join(run[name] for name in ("machine", "gpu") if name in run)
             yield (
-                f"{run['machine']}, one thread a run, torch {run['torch']}, himac "
+                f"{where}, one thread a run, torch {run['torch']}, himac "
                 f"{run['version']} at {run['commit'] or 'no commit'}"
             )
-
-
-def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by method, by seed: in the order of `METHODS`, then methods that it does not know."""
-    order = dict.fromkeys([*METHODS, *(str(run["method"]) for run in runs)])
-    found = {name: [run for run in runs if run["method"] == name] for name in order}
-    return {
-        name: sorted(rows, key=lambda r: int(r["seed"])) for name, rows in found.items() if rows
-    }
-
-
-def titled(method: str) -> str:
-    """A method's title in Markdown, where a bare `<sub_done>` would be taken for a tag."""
-    return _title(method).replace("<sub_done>", "`<sub_done>`")
-
-
-def _title(method: str) -> str:
-    """A method's title; its name where the register does not know it (any more)."""
-    return METHODS[method].title if method in METHODS else method
 
 
 def _methods_table(runs: Sequence[Run], episodes: int, tokens: int) -> list[str]:
@@ -210,12 +210,12 @@ def _runs_table(runs: Sequence[Run], episodes: int) -> list[str]:
     for method, rows in by_method(runs).items():
         for run in rows:
             beside = run.get("supervised")
-            shown = "" if beside is None else f"{_percent(beside['success'])} " \
-                f"({_percent(beside['greedy'])} greedy)"  # fmt: skip
+            shown = "" if beside is None else f"{percent(beside['success'])} " \
+                f"({percent(beside['greedy'])} greedy)"  # fmt: skip
             over = _difference(run["over_supervised"]) if "over_supervised" in run else ""
             lines.append(
                 f"| {titled(method)}, seed {run['seed']} | "
-                f"{_percent(run['warm_start']['success'])} | {_percent(run['final']['success'])} | "
+                f"{percent(run['warm_start']['success'])} | {percent(run['final']['success'])} | "
                 f"{_difference(run['gain'])} | {_difference(run['greedy_gain'])} | "
                 f"{shown} | {over} |"
             )
@@ -230,13 +230,13 @@ def _whole_row(method: str, rows: Sequence[Run], episodes: int) -> str:
     over = ""
     if beside:
         found = summary.change(beside, "supervised", "final", "over_supervised", episodes)
-        over = _points(found)
+        over = points(found)
     cells = [
         f"**{titled(method)}, all seeds**",
         _mean_percent(rows, "warm_start"),
         _mean_percent(rows, "final"),
-        f"**{_points(summary.change(rows, 'warm_start', 'final', 'gain', episodes))}**",
-        _points(summary.change(rows, "warm_start", "final", "greedy_gain", episodes)),
+        f"**{points(summary.change(rows, 'warm_start', 'final', 'gain', episodes))}**",
+        points(summary.change(rows, "warm_start", "final", "greedy_gain", episodes)),
         _mean_percent(beside, "supervised"),
         over,
     ]
@@ -270,7 +270,7 @@ def _paired_lines(cell: Mapping[str, Any]) -> list[str]:
             for kind in kinds:
                 having = [row for row in rows if kind in row]
                 known = len(having) == len(rows)
-                whole.append(_points(summary.paired(cell, having, kind)) if known else "")
+                whole.append(points(summary.paired(cell, having, kind)) if known else "")
             lines.append(f"| **{titled(against)}** | **all seeds** | {' | '.join(whole)} |")
     return [*lines, ""]
 
@@ -279,12 +279,12 @@ def draw(cell: Mapping[str, Any]) -> str:
     """The cell's figure: warm start, end and further supervision of every method."""
     episodes, rows = int(cell["episodes"]), []
     for method, runs in by_method(cell["runs"]).items():
-        points = [_mark("warm start", [r["warm_start"] for r in runs], episodes, _WARM, True)]
+        marks = [_mark("warm start", [r["warm_start"] for r in runs], episodes, _WARM, True)]
         beside = [r["supervised"] for r in runs if "supervised" in r]
         if beside:
-            points.append(_mark("further supervision", beside, episodes, _SUPERVISED, True))
-        points.append(_mark("after learning", [r["final"] for r in runs], episodes, _FINAL, False))
-        rows.append(Row(_title(method), points))
+            marks.append(_mark("further supervision", beside, episodes, _SUPERVISED, True))
+        marks.append(_mark("after learning", [r["final"] for r in runs], episodes, _FINAL, False))
+        rows.append(Row(title(method), marks))
     return interval_chart(
         rows,
         title=f"{cell['env']}: held-out success at temperature 1",
@@ -310,32 +310,19 @@ def _success(
 ) -> str:
     """A mean with its interval, and the seeds that it is the mean of below it."""
     found = summary.success(scores, episodes, key)
-    text = f"{_percent(found.mean)} [{_percent(found.low)}, {_percent(found.high)}]"
+    text = f"{percent(found.mean)} [{percent(found.low)}, {percent(found.high)}]"
     text = f"**{text}**" if strong else text
     if len(scores) == 1:
         return f"{text} {_over(found)}"
     return f"{text}<br>{seeds_of(scores, key)}"
 
 
-def seeds_of(scores: Sequence[Mapping[str, Any]], key: str = "success") -> str:
-    """Every seed's success, in percent."""
-    return " · ".join(_percent(score[key]) for score in scores)
-
-
 def _over(found: Interval) -> str:
     return f"(over {found.over})"
 
 
-def _points(found: Interval) -> str:
-    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-
-
 def _mean_percent(runs: Sequence[Run], name: str) -> str:
-    return _percent(mean(run[name]["success"] for run in runs)) if runs else ""
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    return percent(mean(run[name]["success"] for run in runs)) if runs else ""
 
 
 def _difference(found: Mapping[str, Any]) -> str:

@@ -29,15 +29,19 @@ class Cell:
     Attributes:
         name: How the study calls it.
         preset: The settings that all its methods share: a card of `registry/presets`, or a file.
+        changes: What all its methods change in the preset.
         flat: What flat methods change in it: above all the steps of their warm start, so that one
             flat agent sees as much supervision as a planner and an executor together.
         hierarchical: What hierarchical methods change in it.
+        place: Where it stands on the axis of a sweep (see `views.sweep`).
     """
 
     name: str
     preset: str
+    changes: Changes = field(default_factory=dict)
     flat: Changes = field(default_factory=dict)
     hierarchical: Changes = field(default_factory=dict)
+    place: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,9 @@ class Study:
         base: The method that the others of a cell are compared with, task by task and seed by seed.
         changes: What single methods change in a preset, by method.
         notes: What was learned on the way and what the figures rest on, for the page of results.
+        readme: Whether README's table shows its cells.
+        view: What is shown of all cells together; see `views.VIEWS`. "": nothing.
+        axis: What the cells' places are, in a sweep.
     """
 
     name: str
@@ -103,6 +110,9 @@ class Study:
     base: str
     changes: dict[str, Changes]
     notes: str = ""
+    readme: bool = True
+    view: str = ""
+    axis: str = ""
 
     @classmethod
     def load(cls, name: str) -> Study:
@@ -131,6 +141,9 @@ class Study:
                 str(content.get("base", rows[0][1][0])),
                 {str(k): dict(v) for k, v in content.get("methods", {}).items()},
                 str(content.get("notes", "")),
+                bool(content.get("readme", True)),
+                str(content.get("view", "")),
+                str(content.get("axis", "")),
             )
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ValueError(
@@ -164,7 +177,8 @@ class Study:
         else:
             base = TrainConfig.preset(preset)
         roles = card.hierarchical if METHODS[method].hierarchical else card.flat
-        changes = {**roles, **self.changes.get(method, {}), "method": method, "seed": seed}
+        own = self.changes.get(method, {})
+        changes = {**card.changes, **roles, **own, "method": method, "seed": seed}
         values = {item.name: getattr(base, item.name) for item in dataclasses.fields(base)}
         found = TrainConfig.from_dict({**values, **changes}, f"study {self.name!r}, cell {cell!r}")
         return resolve(found)

@@ -28,6 +28,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": _installed("torch"),
         "transformers": _installed("transformers"),
+        **({"gpu": gpu} if (gpu := accelerator()) else {}),
     }
 
 
@@ -48,6 +49,15 @@ def commit() -> str:
 def machine() -> str:
     """The processor and the number of cores."""
     return f"{processor()}, {os.cpu_count()} cores"
+
+
+def accelerator() -> str:
+    """The GPU that torch sees; "" without one."""
+    try:
+        import torch
+    except ImportError:
+        return ""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
 def _git(root: Path, *args: str) -> str:

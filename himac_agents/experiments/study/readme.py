@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from himac_agents.experiments.study import summary
-from himac_agents.experiments.study.page import Recorded, by_method, seeds_of, titled
-from himac_agents.experiments.study.summary import Run
+from himac_agents.experiments.study.page import Recorded
+from himac_agents.experiments.study.summary import Run, by_method, seeds_of, titled
 from himac_agents.files import write_atomically
 
 #: The table stands between these two lines; all else in the file is left as it is.
@@ -22,7 +22,7 @@ def update(path: Path, studies: Sequence[Recorded]) -> bool:
     Args:
         path: `README.md`.
         studies: Each study with its recorded cells. A cell that several have recorded is taken
-            from the one with the most runs.
+            from the one with the most runs. Studies that are not for README are left out.
     """
     if not path.is_file():
         return False
@@ -39,7 +39,8 @@ def update(path: Path, studies: Sequence[Recorded]) -> bool:
 
 def table(studies: Sequence[Recorded]) -> str:
     """Success of every method in every cell, warm start and end: all seeds, and each."""
-    every = [(name, cell, study) for study, found in studies for name, cell in found.items()]
+    shown = [(study, found) for study, found in studies if study.readme]
+    every = [(name, cell, study) for study, found in shown for name, cell in found.items()]
     # The last of a name wins: the one with the most runs.
     every.sort(key=lambda item: (item[0], len(item[1]["runs"])))
     cells = {name: (cell, len(study.seeds)) for name, cell, study in every}
@@ -54,12 +55,12 @@ def table(studies: Sequence[Recorded]) -> str:
             (titled(method), "final"),
             (f"{titled(method)}'s warm start, supervised for the same CPU time", "supervised"),
         ):
-            shown = []
+            row = []
             for cell, seeds in cells.values():
                 runs = [run for run in by_method(cell["runs"]).get(method, []) if end in run]
-                shown.append(_cell(runs, end, int(cell["episodes"]), seeds))
-            if any(shown):
-                lines.append(f"| {title} | " + " | ".join(shown) + " |")
+                row.append(_cell(runs, end, int(cell["episodes"]), seeds))
+            if any(row):
+                lines.append(f"| {title} | " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from himac_agents.evaluation.intervals import pack
@@ -48,6 +50,7 @@ def collect_results(study: Study, out: Path, jobs: Sequence[Job] = ()) -> dict[s
             "episodes": finished[0][1]["final"]["episodes"],
             "max_env_steps": first.config.max_env_steps,
             "eval_at_tokens": first.config.eval_at_tokens,
+            **({} if study.cells[cell].place is None else {"place": study.cells[cell].place}),
             "note": first.config.note,
             "command": f"himac bench methods --setting {study.name} --cells {cell}",
             "missing": [
@@ -78,10 +81,20 @@ def _row(job: Job, result: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             row[name] |= {k: entry[k] for k in ("supervised_steps", "cpu_seconds") if k in entry}
     if "over_further_supervision" in result["gain"]:
         row["over_supervised"] = result["gain"]["over_further_supervision"]
+    if blueprints := _blueprints(folder / "metrics.jsonl"):
+        row["blueprints"] = blueprints
     path = folder / "provenance.json"
     if path.is_file():
         row |= json.loads(path.read_text(encoding="utf-8"))
     return row
+
+
+def _blueprints(metrics: Path) -> dict[str, float]:
+    """What phase A saw of its groups of blueprints, as means over a run's iterations."""
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    phases = [line for line in lines if line.get("phase") == "planner" and "lead" in line]
+    names = ("dead_groups", "blueprints", "lead") if phases else ()
+    return {name: round(mean(float(line[name]) for line in phases), 6) for name in names}
 
 
 def score(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,15 +196,20 @@ def to_toml(content: Mapping[str, Any]) -> str:
     for key, value in content.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             for row in value:
-                tables += ["", f"[[{key}]]", *(f"{k} = {_value(v)}" for k, v in row.items())]
+                tables += ["", f"[[{key}]]", *(f"{_key(k)} = {_value(v)}" for k, v in row.items())]
         else:
-            lines.append(f"{key} = {_value(value)}")
+            lines.append(f"{_key(key)} = {_value(value)}")
     return "\n".join([*lines, *tables]) + "\n"
+
+
+def _key(key: str) -> str:
+    """A name, in quotes where TOML would read something else ("temperature-0.4")."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key)
 
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(v) for v in value) + "]"
     if isinstance(value, bool):

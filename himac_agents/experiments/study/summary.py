@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from himac_agents.algorithms.methods import METHODS
 from himac_agents.evaluation.intervals import (
     Z95,
     Floats,
@@ -118,3 +119,40 @@ def _outcomes(scores: Sequence[Mapping[str, Any]], episodes: int, key: str) -> F
     if not all(OUTCOMES[key] in score for score in scores):
         return None
     return np.stack([unpack(score[OUTCOMES[key]], episodes) for score in scores])
+
+
+# -- names and numbers as pages write them -------------------------------------------------------
+
+
+def by_method(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by method, by seed: in the order of `METHODS`, then methods that it does not know."""
+    order = dict.fromkeys([*METHODS, *(str(run["method"]) for run in runs)])
+    found = {name: [run for run in runs if run["method"] == name] for name in order}
+    return {
+        name: sorted(rows, key=lambda r: int(r["seed"])) for name, rows in found.items() if rows
+    }
+
+
+def titled(method: str) -> str:
+    """A method's title in Markdown, where a bare `<sub_done>` would be taken for a tag."""
+    return title(method).replace("<sub_done>", "`<sub_done>`")
+
+
+def title(method: str) -> str:
+    """A method's title; its name where the register does not know it (any more)."""
+    return METHODS[method].title if method in METHODS else method
+
+
+def seeds_of(scores: Sequence[Mapping[str, Any]], key: str = "success") -> str:
+    """Every seed's success, in percent."""
+    return " · ".join(percent(score[key]) for score in scores)
+
+
+def points(found: Interval) -> str:
+    """A difference with its interval, in points of success."""
+    return f"{100 * found.mean:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def percent(value: float) -> str:
+    """A share, in percent."""
+    return f"{100 * value:.1f}"

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from filelock import FileLock
 from rich.console import Console
@@ -21,18 +23,21 @@ from himac_agents.experiments.study.provenance import provenance
 from himac_agents.files import write_atomically
 from himac_agents.training.trainer import Trainer
 
+#: The exit status of a job that was asked to leave, and can go on from its checkpoint.
+LEFT = 75
+
 #: Written into a warm start's folder once it can be forked.
 READY = "ready.json"
 
 
 def warm(config: TrainConfig, folder: Path, console: Console) -> None:
     """Makes a warm start, or does nothing where it is ready."""
-    if (folder / READY).is_file():
+    begun = (folder / "config.toml").is_file()
+    if begun:
         _check_settings(config, folder)
+    if (folder / READY).is_file():
         return
-    # A warm start takes a minute and saves nothing on its way: what a dead process left is no use.
-    shutil.rmtree(folder, ignore_errors=True)
-    trainer = Trainer(config, folder, console=console)
+    trainer = Trainer(config, folder, resume=begun, console=console)
     trainer.begin()
     trainer.run_folder.close()
     write_atomically(folder / READY, json.dumps(provenance(), indent=2) + "\n")
@@ -83,14 +88,24 @@ def main(args: Sequence[str]) -> int:
     """``warm FOLDER CONFIG`` or ``learn FOLDER CONFIG SOURCE``."""
     kind, folder, config = args[0], Path(args[1]), TrainConfig.from_toml(args[2])
     console = Console(file=sys.stdout, width=100, no_color=True)
+    signal.signal(signal.SIGTERM, _leave)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A driver that was killed leaves its workers behind: the next one's worker waits for them.
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if kind == "warm":
-            warm(config, folder, console)
-        else:
-            learn(config, folder, Path(args[3]), console)
+        try:
+            if kind == "warm":
+                warm(config, folder, console)
+            else:
+                learn(config, folder, Path(args[3]), console)
+        except KeyboardInterrupt:
+            return LEFT
     return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Asks the run to be left at its next step, with a checkpoint; at once where asked twice."""
+    signal.signal(number, signal.SIG_DFL)
+    Trainer.stop.set()
 
 
 if __name__ == "__main__":

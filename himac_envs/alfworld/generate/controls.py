@@ -98,7 +98,7 @@ DEFAULT = Controls(weights=(6, 6, 15, 15, 15, 43), shortest=(5, 5, 7, 7, 7, 10),
 and more tasks ask for two. The shortest solutions take 8 commands on average."""
 
 
-def long_horizon(horizon: int = 100) -> Controls:
+def long_horizon(horizon: int = 100, goals: int | None = None) -> Controls:
     """Return the controls of ``HiMAC-ALFWorld-Long-v0``: several goals in one episode.
 
     The number of goals grows with the horizon, one goal for about 20 commands; the shortest
@@ -106,12 +106,20 @@ def long_horizon(horizon: int = 100) -> Controls:
 
     Args:
         horizon: Commands of an episode, 20 to 200.
+        goals: Exactly so many goals instead.
+
+    Raises:
+        ValueError: The horizon is out of range, or too short for the goals.
     """
     if not 20 <= horizon <= 200:
         raise ValueError(f"horizon={horizon}: expected 20 to 200 commands")
     most = min(MAX_GOALS, max(2, horizon // 20))
+    if goals is not None and not 1 <= goals <= most:
+        raise ValueError(
+            f"goals={goals}: expected 1 to {most} with horizon={horizon}, one for 20 commands"
+        )
     return Controls(
-        goals=(max(2, most - 1), most),
+        goals=(max(2, most - 1), most) if goals is None else (goals, goals),
         hidden=40,
         chained=25,
         copies=(0, 1),

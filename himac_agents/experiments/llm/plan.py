@@ -1,0 +1,143 @@
+"""What the study of a language model runs: a curve of warm starts, then arms from one of them.
+
+How well a warm start plays depends on how many demonstrations it was shown. One that plays well
+leaves nothing to learn, one that never solves a task has nothing to learn from. So warm starts of
+several sizes are measured first, and the arms begin from the one in between.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from himac_agents.config import TrainConfig
+from himac_agents.experiments.study.plan import Cell, Changes, Job, Study
+from himac_agents.files import write_atomically
+
+#: Success at temperature 1 that a warm start should have.
+BAND = (0.30, 0.55)
+#: What every arm's end is measured at beside temperature 1 and greedily.
+_BASELINES = ("temperature-0.4",)
+#: Only the credit differs: one clip range, and no penalty, for all.
+_ALIKE: Changes = {"kl": 0.0, "clip_high": 0.28}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The study.
+
+    Attributes:
+        preset: The settings that all share: a card of `registry/presets`, or a file. Its `demos`
+            and `warm_steps` say how many supervised steps a demonstration gets.
+        changes: What is changed in it: the model, the data, the budget.
+        counts: Demonstrations of the warm starts that are measured.
+        methods: The arms; the first one is compared with the others.
+        seeds: The arms'. The curve is measured with the first.
+    """
+
+    preset: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    counts: tuple[int, ...] = (20, 40, 80, 160, 240)
+    methods: tuple[str, ...] = ("himac-graph", "himac", "himac-option", "crbc", "gigpo", "grpo")
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def study(self, counts: Sequence[int]) -> Study:
+        """The arms, from warm starts of these sizes."""
+        own = self.preset.endswith(".toml")
+        shared = TrainConfig.from_toml(self.preset) if own else TrainConfig.preset(self.preset)
+        if not (shared.demos and shared.warm_steps):
+            raise ValueError(f"{self.preset}: needs demos and warm_steps above 0")
+        cells = {}
+        for count in counts:
+            steps = max(1, round(shared.warm_steps * count / shared.demos))
+            changes = {**self.changes, "demos": count, "warm_steps": steps}
+            cells[f"demos-{count}"] = Cell(f"demos-{count}", self.preset, changes, place=count)
+        arms: dict[str, Changes] = {m: {**_ALIKE, "baselines": _BASELINES} for m in self.methods}
+        arms[self.methods[0]]["baselines"] = ("supervised", *_BASELINES)
+        return Study(
+            "llm",
+            "A pretrained language model: from one warm start a seed, for the same number of "
+            "environment steps, with the same rates, clip range and no KL penalty.",
+            self.seeds,
+            cells,
+            ((tuple(cells), self.methods),),
+            self.methods[0],
+            arms,
+            readme=False,
+        )
+
+    def curve(self) -> list[Job]:
+        """The warm starts that are measured, one for each count.
+
+        Raises:
+            ValueError: No arm is hierarchical: the curve is measured with planner and executor.
+        """
+        jobs = [
+            job
+            for job in self.study(self.counts).jobs()
+            if job.kind == "warm" and job.seed == self.seeds[0] and job.roles != "flat"
+        ]
+        if not jobs:
+            raise ValueError("methods: the curve of warm starts needs a hierarchical one")
+        return jobs
+
+    def arms(self, count: int) -> list[Job]:
+        """The arms from the warm start that was chosen."""
+        return self.study([count]).jobs()
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The warm start that was chosen, and what it was chosen among.
+
+    Attributes:
+        demos: Its demonstrations.
+        curve: Success by number of demonstrations: at temperature 1, and greedily.
+    """
+
+    demos: int
+    curve: dict[int, tuple[float, float]]
+
+    @classmethod
+    def of(cls, curve: Mapping[int, tuple[float, float]]) -> Frozen:
+        """The one whose success at temperature 1 is nearest to the middle of `BAND`.
+
+        Of those in the band, if there are any; of several as near, the one with the fewest
+        demonstrations.
+        """
+        middle = sum(BAND) / 2
+        inside = {n: row for n, row in curve.items() if BAND[0] <= row[0] <= BAND[1]}
+        found = inside or dict(curve)
+        return cls(min(sorted(found), key=lambda n: abs(found[n][0] - middle)), dict(curve))
+
+    @property
+    def inside(self) -> bool:
+        """Whether the chosen one is in the band at all."""
+        return BAND[0] <= self.curve[self.demos][0] <= BAND[1]
+
+    def write(self, path: Path) -> None:
+        """Keeps it: it is chosen once."""
+        curve = {str(n): list(row) for n, row in self.curve.items()}
+        write_atomically(path, json.dumps({"demos": self.demos, "curve": curve}, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Frozen:
+        """What `write` kept."""
+        found = json.loads(path.read_text(encoding="utf-8"))
+        curve = {int(n): (float(a), float(b)) for n, (a, b) in found["curve"].items()}
+        return cls(int(found["demos"]), curve)
+
+
+def measured(jobs: Sequence[Job], out: Path) -> dict[int, tuple[float, float]]:
+    """How well the warm starts play that are there: by demonstrations, temperature 1 and greedy."""
+    found = {}
+    for job in jobs:
+        path = job.folder(out) / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        for row in map(json.loads, lines):
+            if row["phase"] == "evaluation/warm_start":
+                found[job.config.demos] = (float(row["temperature_1"]), float(row["greedy"]))
+    return found
