@@ -100,7 +100,7 @@ $(SERVED)/.installed: tests/served/requirements.txt pyproject.toml constraints.t
 # The site, into site/: nothing is loaded from elsewhere, and a broken link or a name without a
 # docstring is an error.
 docs: $(DOCS)/.installed
-	$(DOCS)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --quiet
 	@echo "site/index.html"
 
 # The site in a browser, and the notebook from end to end.

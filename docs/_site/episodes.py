@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from himac_envs.registry import EnvCard
 
 #: Characters of one answer that are shown, and the steps at either end of a long episode.
 SHOWN, HEAD, TAIL = 900, 12, 3
+#: Characters of a line.
+WIDTH = 76
 #: Frames in the row of pictures, and the pixels that one of them is high.
 FRAMES, HEIGHT = 8, 160
 
@@ -83,7 +86,7 @@ def _text(env: Any) -> Played:
         action = choose(observation, info)
         observation, reward, terminated, truncated, info = env.step(action)
         ended, total = terminated or truncated, total + float(reward)
-        step = [f"{'BLUEPRINT' if planning else '>'} {action}".replace("\n", "\n  ")]
+        step = ["", "BLUEPRINT", *_indented(action), ""] if planning else [f"> {action}"]
         if "option" in info:
             option = info["option"]
             step.append(f"  -- sub-goal ended: {option['reason']}, {option['steps']} steps")
@@ -135,7 +138,12 @@ def _indented(text: str) -> list[str]:
     text = text.replace(" [SEP] ", "\n")
     if len(text) > SHOWN:
         text = text[:SHOWN].rsplit(" ", 1)[0] + " ..."
-    return [f"  {line}".rstrip() for line in text.strip().splitlines()]
+    # Blanks at the beginning of a line are part of a grid.
+    lines = [wrap(line, WIDTH) if len(line) > WIDTH else [line] for line in text.split("\n")]
+    flat = [f"  {part}".rstrip() for line in lines for part in line]
+    while flat and not flat[-1]:
+        flat.pop()
+    return flat
 
 
 def _shortened(steps: list[list[str]]) -> list[list[str]]:

@@ -174,9 +174,9 @@ def commands() -> str:
 
 
 def _help(words: list[str]) -> str:
-    """What the command line prints for a request of help, 92 columns wide and without colours."""
+    """What the command line prints for a request of help, 78 columns wide and without colours."""
     before = {name: os.environ.get(name) for name in ("COLUMNS", "NO_COLOR")}
-    os.environ |= {"COLUMNS": "92", "NO_COLOR": "1"}
+    os.environ |= {"COLUMNS": "78", "NO_COLOR": "1"}
     told = io.StringIO()
     try:
         with contextlib.redirect_stdout(told), contextlib.suppress(SystemExit):
