@@ -23,7 +23,7 @@ def test_the_notebook_plays_plots_and_trains(
     nbformat.validate(book)
     assert not any(cell.get("outputs") for cell in book.cells)  # it is kept without them
     where = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(book, timeout=300, resources=where).execute()
+    nbclient.NotebookClient(book, timeout=900, resources=where).execute()
     outputs = [out for cell in book.cells for out in cell.get("outputs", [])]
     told = "".join(out["text"] for out in outputs if out["output_type"] == "stream")
     assert "won: True" in told and "success on held-out tasks: " in told
