@@ -174,15 +174,20 @@ class RunData:
         Returns:
             x and y, without the rows that lack either.
         """
-        axis = {"env_steps": "env_steps_total", "tokens": "tokens_total"}.get(by, by)
         found = [
             (float(x), float(row[key]))
             for row in self.metrics
             if row["phase"] == phase
-            and is_number(x := self.clock.get(row["step"]) if by == "seconds" else row.get(axis))
+            and is_number(x := self._place(row, by))
             and is_number(row.get(key))
         ]
         return [x for x, _ in found], [y for _, y in found]
+
+    def _place(self, row: dict[str, Any], by: str) -> Any:
+        """How far learning had come at a line of the metrics; None where nothing says so."""
+        if by == "seconds":
+            return self.clock.get(row["step"])
+        return row.get({"env_steps": "env_steps_total", "tokens": "tokens_total"}.get(by, by))
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
@@ -375,8 +380,9 @@ def is_number(value: object) -> bool:
 
 def _outcomes(entry: dict[str, Any]) -> tuple[float, ...]:
     found = entry.get("outcomes")
-    known = isinstance(found, list) and all(map(is_number, found))
-    return tuple(map(float, found)) if known else ()
+    if not isinstance(found, list) or not all(map(is_number, found)):
+        return ()
+    return tuple(map(float, found))
 
 
 def _kinds(entry: dict[str, Any]) -> dict[str, tuple[float, int]]:
