@@ -5,6 +5,7 @@ VENV ?= .venv
 REFERENCE ?= .venv-reference
 ADAPTERS ?= .venv-adapters
 SERVED ?= .venv-served
+DOCS ?= .venv-docs
 TORCH_INDEX ?=
 HIMAC_DATA ?= ../shared/data
 PARITY ?=
@@ -21,7 +22,7 @@ STACKS := $(sort $(basename $(notdir $(wildcard tests/adapters/requirements/*.tx
 
 export HIMAC_DATA
 
-.PHONY: install train test lint browser reference parity adapters stacks served clean-venv
+.PHONY: install train test lint browser reference parity adapters stacks served docs docs-test dist clean-venv
 
 install: $(VENV)/.installed
 
@@ -98,5 +99,36 @@ $(SERVED)/.installed: tests/served/requirements.txt pyproject.toml constraints.t
 	$(SERVED)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
+# The site, into site/: nothing is loaded from elsewhere, and a broken link or a name without a
+# docstring is an error.
+docs: $(DOCS)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+# The site in a browser, and the notebook from end to end.
+docs-test: $(DOCS)/.installed
+	OMP_NUM_THREADS=1 $(DOCS)/bin/python -m pytest tests/docs $(PYTEST)
+
+$(DOCS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt \
+	  --editable ".[docs,agents,sokoban,browser,multiagent]" pytest pytest-timeout
+	touch $@
+
+# The archive and the wheel, checked as an index would show them; the wheel then plays in a clean
+# environment. docs/release.md tells the rest.
+dist:
+	rm -rf dist .venv-dist
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/python -m pip install --quiet build twine
+	.venv-dist/bin/python -m build --outdir dist
+	.venv-dist/bin/python -m twine check --strict dist/*
+	rm -rf .venv-dist && $(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/python -m pip install --quiet dist/*.whl
+	cd dist && ../.venv-dist/bin/himac play alfworld --expert --seed 0 --data generated
+	@du -h dist/*; du -sh .venv-dist
+	rm -rf .venv-dist
+
 clean-venv:
-	rm -rf $(VENV) $(REFERENCE) $(ADAPTERS) $(SERVED)
+	rm -rf $(VENV) $(REFERENCE) $(ADAPTERS) $(SERVED) $(DOCS)

@@ -53,7 +53,11 @@ _JSON_LISTS = ("blueprint", "subgoals", "sub_goals", "plan", "steps")
 
 @dataclass(frozen=True, slots=True)
 class Subgoal:
-    """One sub-goal, in words: one line, no control characters, at most 256 characters."""
+    """One sub-goal, in words.
+
+    Attributes:
+        text: One line, no control characters, at most 256 characters.
+    """
 
     text: str
 

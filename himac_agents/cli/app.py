@@ -40,7 +40,8 @@ from himac_agents.cli.environment import importable, spell_out
 from himac_envs import __version__
 from himac_envs.errors import HiMACError, explained
 
-_COMMANDS: dict[str, Callable[..., Any]] = {
+#: Command -> what runs it.
+COMMANDS: dict[str, Callable[..., Any]] = {
     "list": listing.run,
     "play": play.run,
     "train": train.run,
@@ -132,7 +133,7 @@ def _run(args: list[str]) -> int:
     if args[:1] == ["model"]:
         return model.main(args[1:])
     status = tyro.extras.subcommand_cli_from_dict(
-        _COMMANDS, args=spell_out(args), prog="himac", description=__doc__.split("\n")[0]
+        COMMANDS, args=spell_out(args), prog="himac", description=__doc__.split("\n")[0]
     )
     return int(status or 0)
 

@@ -1,10 +1,11 @@
-"""``himac bench NAME``: the figures of the README, measured here and now."""
+"""``himac bench NAME``: the figures of docs/proofs.md, measured here and now."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -69,6 +70,8 @@ def run(
         raise ValueError(
             f"no benchmark {name!r}: choose one of {', '.join(BENCHES)}, methods, credit, gpu, llm"
         )
+    # Nothing more is told until the end: what tells would be measured, too.
+    print(f"measuring {name}{' briefly' if quick else ''}: this takes minutes", file=sys.stderr)
     figures = importlib.import_module(BENCHES[name]).run(quick=quick)
     if output is not None:
         output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from rich.console import Console
 
 from himac_agents.cli.environment import AS_NAMED, EnvOptions, find_text_env
+from himac_agents.training.progress import Display
 from himac_envs import registry
 from himac_envs.contract import expert_of
 
@@ -81,17 +83,20 @@ def run(
     if shown_by != expert:
         print(f"note: {env} has no {expert}; the {shown_by} demonstrates", file=sys.stderr)
     ids = pool.task_ids(split)
-    played = demonstrate(
-        pool,
-        [ids[i] for i in demonstration_order(len(ids), seed)[:episodes]],
-        prompts=style,
-        expert=expert,
-        noise=noise,
-        plan_noise=plan_noise,
-        seed=seed + 2,
-        flat=plays_flat,
-        history=history if plays_flat else None,
-    )
+    chosen = [ids[i] for i in demonstration_order(len(ids), seed)[:episodes]]
+    with Display(Console(stderr=True)).stage("demonstrations", len(chosen)) as tick:
+        played = demonstrate(
+            pool,
+            chosen,
+            prompts=style,
+            expert=expert,
+            noise=noise,
+            plan_noise=plan_noise,
+            seed=seed + 2,
+            flat=plays_flat,
+            history=history if plays_flat else None,
+            on_episode=lambda _: tick(),
+        )
     broken = [episode for episode in played if episode.error is not None]
     if len(broken) == len(played):
         raise ValueError(f"no episode could be played; the first one's error:\n{broken[0].error}")

@@ -102,7 +102,8 @@ def _gpu() -> Finding:
         "GPU",
         "none that torch can use: training runs on the CPU",
         False,
-        "make clean-venv train TORCH_INDEX=<index of a CUDA build of torch>",
+        "pip install --force-reinstall torch --index-url URL, with the URL that "
+        "https://pytorch.org/get-started/locally names for your driver",
     )
 
 

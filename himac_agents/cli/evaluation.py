@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from himac_agents.algorithms.methods import method_of
 from himac_agents.cli.environment import AS_NAMED, EnvOptions, find_text_env
+from himac_agents.training.progress import Display
 from himac_envs import registry
 from himac_envs.contract import expert_of
 from himac_envs.task import HiMACError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from himac_agents.agents.agent import HiMACAgent
     from himac_agents.evaluation.metrics import Record
     from himac_agents.evaluation.protocols import Protocol
-    from himac_agents.policies.remote import Endpoint
+    from himac_agents.policies.remote import Endpoint, Usage
     from himac_agents.rollouts.types import Episode
 
 
@@ -341,24 +341,22 @@ def _about(
 
 @contextmanager
 def _progress(agent: HiMACAgent, episodes: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal: episodes that have ended, and what remote models cost so far."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("playing", total=episodes)
+    """Tells how many episodes have ended, and what remote models cost so far."""
+    ended = 0
+    with Display(Console(stderr=True)).stage("playing", episodes) as tick:
+
+        def one_more() -> None:
+            nonlocal ended
+            ended += 1
+            tick(None, ended)
+
+        def costs(usage: Usage) -> None:
+            tick({"answers": usage.answers, "dollars": usage.cost}, ended)
+
         for policy in agent.policies():
             if hasattr(policy, "watch"):
-                policy.watch = lambda usage: bar.update(
-                    task, description=f"{usage.answers} answers, ${usage.cost:.2f}"
-                )
-        yield lambda: bar.advance(task)
+                policy.watch = costs
+        yield one_more
 
 
 def _protocol(env: str, preset: str | None) -> Protocol:

@@ -17,6 +17,7 @@ def run(
     *,
     out: Path | None = None,
     episodes: int = 40,
+    csv: Path | None = None,
     open: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
 ) -> int:
     """Write one HTML file about training runs and evaluations: results, curves, episodes, settings.
@@ -30,6 +31,7 @@ def run(
         out: Where the file goes (one run: report.html in its folder; one evaluation: beside its
             file; several: ./report.html).
         episodes: Episodes that are shown of each.
+        csv: Also write the runs' metrics to this file, one line a figure.
         open: Open the file in the web browser.
     """
     try:
@@ -50,6 +52,12 @@ def run(
         parts.append(said + (f" ({unfinished} unfinished)" if unfinished else ""))
     if evaluations:
         parts.append(f"{len(evaluations)} evaluation{'s' if len(evaluations) != 1 else ''}")
+    if csv is not None:
+        from himac_agents.reports.tables import write_csv
+
+        if not found:
+            raise ValueError("--csv is about runs; a file of records has a JSON object a line")
+        print(f"{csv}: {write_csv(found, csv)} lines")
     said = ", ".join(parts)
     Console().print(f"{path}: {said}, {size / 1e6:.1f} MB", highlight=False, soft_wrap=True)
     if open:

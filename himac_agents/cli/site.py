@@ -14,6 +14,7 @@ def run(
     host: str = "127.0.0.1",
     port: int = 3000,
     show_attrs: bool = False,
+    plain: bool = False,
 ) -> int:
     """Serve a benchmark's web site until Ctrl-C.
 
@@ -24,8 +25,10 @@ def run(
         host: The address to listen on.
         port: The port to listen on.
         show_attrs: Give products a page of their attributes.
+        plain: Show the pages as agents of the benchmark read them, without the bar that leads a
+            person from one instruction to the next.
     """
     from himac_envs.webshop.site import serve
 
-    serve(host=host, port=port, data=data, goals=goals, show_attrs=show_attrs)
+    serve(host=host, port=port, data=data, goals=goals, show_attrs=show_attrs, people=not plain)
     return 0

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from himac_agents.cli.bench import with_options
+from himac_agents.training.progress import Display
 from himac_envs import registry
 from himac_envs.errors import explained
 
 if TYPE_CHECKING:
     from himac_agents.experiments.study.page import Recorded
     from himac_agents.experiments.study.plan import Study
+
+#: Seconds after which a study says how far it is, where its output is no terminal.
+_EVERY = 20.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def run(options: Options) -> int:
         import torch  # noqa: F401
     except ImportError as error:
         raise explained(error, "training") from error
-    from himac_agents.experiments.study import page, readme, results
+    from himac_agents.experiments.study import overview, page, results
     from himac_agents.experiments.study.driver import Driver
     from himac_agents.experiments.study.plan import Job, Study
     from himac_agents.experiments.study.provenance import checkout
@@ -73,7 +77,7 @@ def run(options: Options) -> int:
         known = _recorded(study, recorded)
         page.write_page(shown, known)
         if root and not options.page:
-            readme.update(root / "README.md", known)
+            overview.update(root / "docs" / "learning.md", known)
 
     def publish(_: Job | None = None) -> None:
         for content in results.collect_results(study, out).values():
@@ -88,9 +92,18 @@ def run(options: Options) -> int:
         if options.missing_only:
             jobs = study.missing(jobs, results.read_all(recorded, study.name))
         console.print(f"{len(jobs)} jobs in {out}, {options.jobs} at a time")
-        driver = Driver(jobs, out, options.jobs, console.print, publish, minutes=options.minutes)
         began = time.monotonic()
-        failed = driver.run()
+        display = Display(console, every=_EVERY)
+        with display.stage("jobs", len(jobs)) as tick:
+
+            def ended(job: Job) -> None:
+                publish(job)
+                tick()
+
+            driver = Driver(
+                jobs, out, options.jobs, display.say, ended, minutes=options.minutes
+            )
+            failed = driver.run()
         publish()
         if driver.out_of_time:
             console.print("out of time: the same command goes on")

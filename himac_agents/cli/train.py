@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.console import Console
 
-from himac_agents.cli import processes
+from himac_agents.cli import guide, processes
 from himac_agents.cli.environment import named
 from himac_agents.config import TrainConfig, settings_of
 from himac_agents.config.tree import EXTENT
@@ -33,6 +33,17 @@ if TYPE_CHECKING:
 _SHARD = {"--shard": True, "--no-shard": False}
 #: How a disk says that it is full (a quota is spent, a file may not grow).
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+#: What the short help says of the options that are no settings.
+_OWN_OPTIONS = {
+    "PRESET": "a preset, or a TOML file of settings",
+    "--out FOLDER": "the run's folder (runs/PRESET-seedN)",
+    "--resume RUN": "go on with a run; --iterations, --max-env-steps, --max-tokens take it further",
+    "--data DATA": 'a folder of data, "generated", or an installed data set\'s name',
+    "--max-steps N": "commands after which an episode ends",
+    "--help-all": "every option with its whole text",
+}
 
 
 @dataclass(frozen=True)
@@ -62,27 +73,46 @@ class Options:
 
 
 def main(args: Sequence[str]) -> int:
-    """Run the command from its arguments.
-
-    The preset is looked for first, because its values are the defaults of the other options.
-    """
+    """Run the command from its arguments."""
     try:
+        if {"--help-all", "-h", "--help"} & set(args):
+            return _help(args)
         count, args = processes.asked(args)
         if count > 1:
             return processes.start(count, ["train", *args])
-        if _resumes(args):
-            return run(_resumed(args))
-        usual = "hf" if _wants_hf(args) else "quickstart"
-        first = next((a for a in args[:1] if not a.startswith("-")), usual)
-        options = _parse(args, first)
-        if options.preset != first:
-            # It stands behind options: what they replace is known only now.
-            options = _parse(args, options.preset)
-        short = named(options.data, options.max_steps)
-        kwargs = {**options.config.env_kwargs, **short}
-        return run(replace(options, config=options.config.replace(env_kwargs=kwargs)))
+        return run(_resumed(args) if _resumes(args) else parse(args))
     except ValueError as error:
         raise ValueError(_with_option(str(error))) from error
+
+
+def parse(args: Sequence[str]) -> Options:
+    """What a new run is asked for.
+
+    The preset is looked for first, because its values are the defaults of the other options.
+
+    Raises:
+        ValueError: There is no such preset, or a setting is wrong.
+    """
+    usual = "hf" if _wants_hf(args) else "quickstart"
+    first = next((a for a in args[:1] if not a.startswith("-")), usual)
+    options = _parse(args, first)
+    if options.preset != first:
+        # It stands behind options: what they replace is known only now.
+        options = _parse(args, options.preset)
+    short = named(options.data, options.max_steps)
+    kwargs = {**options.config.env_kwargs, **short}
+    return replace(options, config=options.config.replace(env_kwargs=kwargs))
+
+
+def _help(args: Sequence[str]) -> int:
+    """The short help, or with --help-all every option with its whole text."""
+    left = [word for word in args if word not in ("--help-all", "-h", "--help")]
+    usual = "hf" if _wants_hf(left) else "quickstart"
+    preset = next((word for word in left[:1] if not word.startswith("-")), usual)
+    if "--help-all" in args:
+        _parse([*left, "--help"], preset)
+    guide.show(Console(highlight=False), preset, _settings(preset), _OWN_OPTIONS)
+    return 0
 
 
 def _parse(args: Sequence[str], preset: str) -> Options:

@@ -28,7 +28,8 @@ from himac_agents.config.sections import (
 from himac_agents.config.setting import changing, settle
 from himac_envs import data, registry
 
-_SECTIONS: tuple[type, ...] = (
+#: The sections, in the order of files and help.
+SECTIONS: tuple[type, ...] = (
     TaskSettings,
     PolicySettings,
     PromptSettings,
@@ -116,7 +117,7 @@ class TrainConfig(
     def to_toml(self) -> str:
         """The settings as TOML, a section after the other; `from_toml` reads them back."""
         parts = []
-        for one in _SECTIONS:
+        for one in SECTIONS:
             lines = [f"# {str(one.__doc__).rstrip('.')}\n"]
             lines += [
                 values.write_line(item.name, value)

@@ -17,6 +17,7 @@ from himac_agents.evaluation.intervals import (
     difference_over_seeds,
     success_from_means,
     success_over_seeds,
+    wilson,
 )
 from himac_agents.reports.charts import Series
 from himac_agents.reports.copies import without_copies
@@ -76,6 +77,19 @@ class Group:
                   for _, low, high in stated]  # fmt: skip
         return difference_from_means([g[0] for g in stated], [w / 2 / Z95 for w in widths])
 
+    def kinds(self) -> dict[str, tuple[Interval, int]]:
+        """Success at the end by kind of task, over the seeds that tell it; and how many tasks."""
+        told = [e.kinds for r in self.runs for e in r.evaluations if e.name == "final" and e.kinds]
+        found = {}
+        for kind in sorted({kind for one in told for kind in one}):
+            means, tasks = zip(*(one[kind] for one in told if kind in one), strict=True)
+            if len(means) == 1:
+                low, high = wilson(means[0] * tasks[0], tasks[0])
+                found[kind] = (Interval(means[0], low, high, "tasks"), tasks[0])
+            else:
+                found[kind] = (success_from_means(means, min(tasks)), min(tasks))
+        return found
+
     def evaluation_names(self) -> list[str]:
         """The evaluations of the runs, in order."""
         return list(dict.fromkeys(e.name for run in self.runs for e in run.evaluations))
@@ -126,6 +140,7 @@ def pool(evaluations: Sequence[Evaluation]) -> Evaluation:
         seeds=tuple(e.success for e in evaluations),
         greedy_seeds=tuple(greedy) if whole else (),
         over=plain.over,
+        seconds=float(np.mean([e.seconds for e in evaluations])),
     )
 
 

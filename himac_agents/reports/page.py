@@ -16,10 +16,11 @@ from markupsafe import Markup
 
 from himac_agents.files import write_atomically
 from himac_agents.reports import theme
+from himac_agents.reports.compared import differences
 from himac_agents.reports.copies import twins
 from himac_agents.reports.evaluations import EvaluationData, find_all, read_evaluation
 from himac_agents.reports.groups import SMOOTH_FROM, Family, Group, differing, families
-from himac_agents.reports.panels import AXES, panel
+from himac_agents.reports.panels import SHORT, panel
 from himac_agents.reports.runs import RunData, read_run
 from himac_agents.reports.scales import write
 from himac_envs import __version__
@@ -83,6 +84,7 @@ def render(
         "count": _count,
         "points": _points,
         "direction": _direction,
+        "gain": lambda found: None if found is None else (found.mean, found.low, found.high),
         "svg": Markup,
         "shown": _shown,
     }
@@ -106,7 +108,7 @@ def render(
         dark=Markup(theme.variables(dark=True)),
         script=Markup(script),
         script_hash=digest,
-        axes=AXES,
+        axes=SHORT,
         smooth_from=SMOOTH_FROM,
         panels=[panel(family) for family in sorted_out],
         tables=[_table(family, names) for family in sorted_out],
@@ -114,7 +116,7 @@ def render(
         unfinished=[names[id(run)] for run in runs if not run.finished],
         notes=notes,
         settings=_settings(sorted_out, names),
-        all_settings=[(names[id(r)], str(r.path), r.settings) for r in runs],
+        all_settings=[(names[id(r)], str(r.path), r.versions, r.settings) for r in runs],
         data=Markup(script_json(data)),
         any_episodes=any(entry["episodes"] for entry in data),
     )
@@ -165,7 +167,15 @@ def _table(family: Family, names: dict[int, str]) -> dict[str, Any]:
             lines += [_run_line(group, run, names[id(run)]) for run in group.runs]
         else:
             lines[-1].cells["seed"] = f"seed {group.runs[0].seed}"
-    return {"family": family, "lines": lines}
+    kinds = {group.label: group.kinds() for group in family.groups}
+    names_of_kinds = sorted({kind for found in kinds.values() for kind in found})
+    return {
+        "family": family,
+        "lines": lines,
+        "kinds": kinds,
+        "kind_names": names_of_kinds,
+        "differences": differences(family),
+    }
 
 
 def _group_line(group: Group) -> Line:
@@ -237,7 +247,11 @@ def _settings(sorted_out: Sequence[Family], names: dict[int, str]) -> dict[str, 
     groups = [group for family in sorted_out for group in family.groups]
     runs = [run for group in groups for run in group.runs]
     rows = []
-    for key, values in differing(runs).items():
+    told = differing(runs)
+    versions = [", ".join(f"{k} {v}" for k, v in run.versions.items()) for run in runs]
+    if len(set(versions)) > 1:
+        told["versions"] = versions
+    for key, values in told.items():
         by_run = dict(zip((id(run) for run in runs), values, strict=True))
         cells = []
         for group in groups:

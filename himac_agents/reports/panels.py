@@ -11,8 +11,14 @@ from himac_agents.reports.measures import SECTIONS, Measure
 from himac_agents.reports.runs import Evaluation
 from himac_agents.reports.scales import write
 
-Axis = Literal["env_steps", "tokens"]
-AXES: dict[Axis, str] = {"env_steps": "environment steps", "tokens": "tokens written"}
+Axis = Literal["env_steps", "tokens", "seconds"]
+AXES: dict[Axis, str] = {
+    "env_steps": "environment steps",
+    "tokens": "tokens written",
+    "seconds": "seconds of learning",
+}
+#: What the switch of the axes says.
+SHORT: dict[Axis, str] = {"env_steps": "Steps", "tokens": "Tokens", "seconds": "Time"}
 #: Evaluations and baselines as a reader calls them.
 NAMES = {
     "warm_start": "warm start",
@@ -159,7 +165,7 @@ def small_chart(family: Family, measure: Measure) -> Card | None:
             for phase in _phases(group, measure.level)
             if (line := _line(group, phase, measure.key, axis)) is not None
         ]
-        if not lines:
+        if not lines and not drawn:
             return None
         drawn[axis] = line_chart(
             # Small charts show the band only; where there is no band yet, the seeds.
@@ -188,7 +194,8 @@ def reasons(family: Family) -> list[Card]:
             }
             known = {r: line for r, line in lines.items() if line is not None and len(line.x)}
             if not known:
-                break
+                # An old run may have timed nothing: then this axis has no chart.
+                continue
             x = next(iter(known.values())).x
             parts = [(r, known[r].y, colour) for r, colour in REASONS if r in known]
             used = [(r, c) for r, y, c in parts if any(v for v in y)]
@@ -254,7 +261,7 @@ def _marks(group: Group, axis: Axis) -> list[Mark]:
     found = []
     for name in group.evaluation_names():
         pooled = pool([e for r in group.runs for e in r.evaluations if e.name == name])
-        x = pooled.env_steps if axis == "env_steps" else pooled.tokens
+        x = float(getattr(pooled, axis))
         label = f"{group.label}, {_counted(name, pooled, group)}"
         if pooled.greedy is not None:
             low, high = pooled.greedy_ci95 or (None, None)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ class Evaluation:
         seeds: Of several runs: the success of each.
         greedy_seeds: The same, greedily.
         over: What the intervals are over.
+        seconds: Seconds of learning until then.
+        kinds: Of each kind of task its success and how many tasks it has.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Evaluation:
     seeds: tuple[float, ...] = ()
     greedy_seeds: tuple[float, ...] = ()
     over: Over = "tasks"
+    seconds: float = 0.0
+    kinds: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
     @property
     def runs(self) -> int:
@@ -135,6 +140,25 @@ class RunData:
             "tokens": last.get("tokens_total", 0),
         }
 
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """The packages that the run was finished with, by name; empty where it does not say."""
+        told = (self.result or {}).get("versions")
+        if isinstance(told, dict):
+            return {str(name): str(version) for name, version in told.items()}
+        manifest = ((self.result or {}).get("final") or {}).get("manifest") or {}
+        return {"himac": str(manifest["himac"])} if "himac" in manifest else {}
+
+    @cached_property
+    def clock(self) -> dict[int, float]:
+        """Seconds of learning until the end of each iteration that the metrics time."""
+        timed = {
+            int(row["step"]): float(row["seconds"])
+            for row in self.metrics
+            if "env_steps_total" in row and is_number(row.get("seconds"))
+        }
+        return dict(zip(timed, accumulate(timed.values()), strict=True))
+
     def phases(self) -> list[str]:
         """The phases of learning that the metrics tell of, in order of first appearance."""
         return list(dict.fromkeys(r["phase"] for r in self.metrics if "env_steps_total" in r))
@@ -145,18 +169,25 @@ class RunData:
         Args:
             phase: "planner", "executor", "flat", ...
             key: The metric.
-            by: What runs along the axis: "env_steps", "tokens" or "step".
+            by: What runs along the axis: "env_steps", "tokens", "seconds" or "step".
 
         Returns:
             x and y, without the rows that lack either.
         """
-        axis = {"env_steps": "env_steps_total", "tokens": "tokens_total"}.get(by, by)
         found = [
-            (float(row[axis]), float(row[key]))
+            (float(x), float(row[key]))
             for row in self.metrics
-            if row["phase"] == phase and _number(row.get(axis)) and _number(row.get(key))
+            if row["phase"] == phase
+            and is_number(x := self._place(row, by))
+            and is_number(row.get(key))
         ]
         return [x for x, _ in found], [y for _, y in found]
+
+    def _place(self, row: dict[str, Any], by: str) -> Any:
+        """How far learning had come at a line of the metrics; None where nothing says so."""
+        if by == "seconds":
+            return self.clock.get(row["step"])
+        return row.get({"env_steps": "env_steps_total", "tokens": "tokens_total"}.get(by, by))
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
@@ -164,7 +195,7 @@ class RunData:
         found = [
             self._evaluation(row["phase"].removeprefix("evaluation/"), row)
             for row in self.metrics
-            if row["phase"].startswith("evaluation/") and _number(row.get("temperature_1"))
+            if row["phase"].startswith("evaluation/") and is_number(row.get("temperature_1"))
         ]
         if self.result is None:
             return found
@@ -186,13 +217,13 @@ class RunData:
         return [
             self._stated(name, entry.get("final", entry))
             for name, entry in beside.items()
-            if isinstance(entry, dict) and _number(entry.get("final", entry).get("success"))
+            if isinstance(entry, dict) and is_number(entry.get("final", entry).get("success"))
         ]
 
     def gain(self, kind: str = "temperature_1") -> tuple[float, float | None, float | None] | None:
         """The rise from warm start to end: mean and its paired 95% interval over tasks."""
         stated = ((self.result or {}).get("gain") or {}).get(kind)
-        if isinstance(stated, dict) and _number(stated.get("mean")):
+        if isinstance(stated, dict) and is_number(stated.get("mean")):
             low, high = stated.get("ci95", (None, None))
             return float(stated["mean"]), low, high
         known = {e.name: e for e in self.evaluations}
@@ -213,10 +244,17 @@ class RunData:
             return 0.0, 0.0
         return float(rows[-1]["env_steps_total"]), float(rows[-1].get("tokens_total", 0))
 
+    def _time(self, step: int | None = None) -> float:
+        """Seconds of learning until an iteration; of all of it without one."""
+        if step is None and is_number(told := self.work.get("learning_seconds")):
+            return float(told or 0.0)
+        past = [after for at, after in self.clock.items() if step is None or at <= step]
+        return past[-1] if past else 0.0
+
     def _evaluation(self, name: str, row: dict[str, Any]) -> Evaluation:
         trials = int(self.settings.get("eval_episodes", 0) or 0)
         success = float(row["temperature_1"])
-        greedy = float(row["greedy"]) if _number(row.get("greedy")) else None
+        greedy = float(row["greedy"]) if is_number(row.get("greedy")) else None
         return Evaluation(
             name,
             *self._at(name, int(row["step"])),
@@ -225,13 +263,14 @@ class RunData:
             greedy,
             None if greedy is None else wilson(round(greedy * trials), trials),
             trials,
+            seconds=0.0 if name == "warm_start" else self._time(int(row["step"])),
         )
 
     def _stated(self, name: str, entry: dict[str, Any]) -> Evaluation:
         where = (self.work.get("env_steps", 0.0), self.work.get("tokens", 0.0))
         greedy = entry.get("greedy")
-        greedy = greedy if isinstance(greedy, dict) and _number(greedy.get("success")) else None
-        if not _number(entry.get("success")):
+        greedy = greedy if isinstance(greedy, dict) and is_number(greedy.get("success")) else None
+        if not is_number(entry.get("success")):
             raise RunError(f"{self.path / 'result.json'}: {name!r} holds no number 'success'")
         return Evaluation(
             name,
@@ -243,6 +282,8 @@ class RunData:
             int(entry.get("episodes", 0)),
             _outcomes(entry),
             () if greedy is None else _outcomes(greedy),
+            seconds=0.0 if name == "warm_start" else self._time(),
+            kinds=_kinds(entry),
         )
 
 
@@ -332,19 +373,32 @@ def _lines(path: Path, needed: Sequence[str], notes: list[str]) -> list[dict[str
     return found
 
 
-def _number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether it is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _outcomes(entry: dict[str, Any]) -> tuple[float, ...]:
     found = entry.get("outcomes")
-    return tuple(map(float, found)) if isinstance(found, list) and all(map(_number, found)) else ()
+    if not isinstance(found, list) or not all(map(is_number, found)):
+        return ()
+    return tuple(map(float, found))
+
+
+def _kinds(entry: dict[str, Any]) -> dict[str, tuple[float, int]]:
+    """Success by kind of task, as an evaluation states it."""
+    told = entry.get("by_type")
+    return {
+        str(kind): (float(found["success"]), int(found.get("tasks", 0)))
+        for kind, found in (told.items() if isinstance(told, dict) else ())
+        if isinstance(found, dict) and is_number(found.get("success"))
+    }
 
 
 def _interval(entry: dict[str, Any]) -> tuple[float, float]:
     """The stated interval, or Wilson's from the count."""
     stated = entry.get("ci95")
-    if isinstance(stated, list) and len(stated) == 2 and all(_number(v) for v in stated):
+    if isinstance(stated, list) and len(stated) == 2 and all(is_number(v) for v in stated):
         return float(stated[0]), float(stated[1])
     trials = int(entry.get("episodes", 0))
     return wilson(round(float(entry["success"]) * trials), trials)

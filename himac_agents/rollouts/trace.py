@@ -8,8 +8,7 @@ pictures together exceed a budget the later ones are left out. Whatever was left
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -226,19 +225,15 @@ class _Budget:
 
 
 def png_uri(image: NDArray[np.uint8]) -> str:
-    """An image [height, width, 3] as a `data:` URI of a PNG, thinned to `MAX_SIDE` pixels."""
+    """An image [height, width, 3] as a `data:` URI of a PNG, thinned to `MAX_SIDE` pixels.
+
+    Raises:
+        ImportError: Pillow is not installed.
+    """
+    from PIL import Image
+
     stride = -(-max(image.shape[:2]) // MAX_SIDE)
     small = np.ascontiguousarray(image[::stride, ::stride, :3], dtype=np.uint8)
-    height, width = small.shape[:2]
-    rows = b"".join(b"\0" + row.tobytes() for row in small)
-    data = (
-        b"\x89PNG\r\n\x1a\n"
-        + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-        + _chunk(b"IDAT", zlib.compress(rows, 9))
-        + _chunk(b"IEND", b"")
-    )
-    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    data = io.BytesIO()
+    Image.fromarray(small).save(data, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")

@@ -152,6 +152,7 @@ class Episode:
         reward: The sum of rewards.
         steps: Steps of the task (`<sub_done>` and blueprints cost none).
         options: The environment's records of the sub-goals.
+        goal: What was asked for, in words.
         first: The first observation.
         frame: The first picture, where the environment shows any.
         transcript: (action, observation) pairs, for reports; only if asked for.

@@ -69,7 +69,10 @@ class Stage:
 
     def shown(self) -> str:
         """The latest metrics."""
-        return "  ".join(f"{key} {value:.3f}" for key, value in self.values.items())
+        return "  ".join(
+            f"{key} {value}" if isinstance(value, int) else f"{key} {value:.3f}"
+            for key, value in self.values.items()
+        )
 
 
 class Display:
@@ -84,6 +87,7 @@ class Display:
         clock: Seconds, for the lines.
         pulse: Seconds between two looks at the clock, taken by a thread while a stage is open; 0:
             by nobody but whoever calls `beat`.
+        every: Seconds of work after which a console that is no terminal gets a line.
     """
 
     def __init__(
@@ -92,8 +96,9 @@ class Display:
         *,
         clock: Callable[[], float] = time.monotonic,
         pulse: float = _PULSE,
+        every: float = EVERY,
     ) -> None:
-        self.console = console
+        self.console, self.every = console, every
         self._clock, self._pulse = clock, pulse
         self._stages: list[Stage] = []
         self._told = clock()
@@ -141,7 +146,7 @@ class Display:
     def beat(self) -> None:
         """Tells how far the innermost stage is, if nothing was told for a while."""
         with self._lock:
-            if self._stages and self._bars is None and self._clock() - self._told >= EVERY:
+            if self._stages and self._bars is None and self._clock() - self._told >= self.every:
                 self.say(self._stages[-1].line(self._clock()))
 
     def _open(self, stage: Stage) -> None:
@@ -184,7 +189,7 @@ class Display:
                 if not self._stages:
                     self._bars.stop()
                     self._bars = None
-            if not self.console.quiet and now - stage.began >= EVERY:
+            if not self.console.quiet and now - stage.began >= self.every:
                 self.say(stage.line(now))
             heart = self._heart if not self._stages else None
             if heart is not None:

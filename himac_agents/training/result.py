@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from himac_agents.algorithms.methods import METHODS, method_of
 from himac_agents.config import TrainConfig
 from himac_agents.evaluation.evaluate import EvalResult
 from himac_agents.evaluation.intervals import Interval, paired_difference
+from himac_envs import __version__
 
 
 def record(result: EvalResult) -> dict[str, Any]:
@@ -31,7 +35,8 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
         `warm_start` and `final` (success at temperature 1, with `greedy` inside), `baselines` by
         name, `gain` (paired differences with 95% bootstrap intervals over tasks) and `work`; with
         `eval_at_tokens` also `at_tokens`, the same at that budget, if the run has reached it; of a
-        run that was extended `former`, its ends before; with `eval_every` `panel`, what was seen.
+        run that was extended `former`, its ends before; with `eval_every` `panel`, what was seen;
+        and the `versions` of packages.
     """
     found = at["evaluations"]
     warm, final = found["warm_start"], found["final"]
@@ -69,8 +74,18 @@ def summarise(at: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
             "processes": distributed.team().size,
         },
         **({"panel": at["looks"]} if at.get("looks") else {}),
+        "versions": versions(),
         "note": config.note,
     }
+
+
+def versions() -> dict[str, str]:
+    """What a run is finished with: Python, this package, and those that decide what is computed."""
+    found = {"himac": __version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "numpy"):
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

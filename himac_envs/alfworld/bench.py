@@ -216,23 +216,24 @@ def _print(figures: dict[str, Any]) -> None:
             row,
             _time(figures["seconds"][row]),
             "-" if theirs is None else _time(theirs),
-            "-" if theirs is None else f"{figures['ratios'][row]:,.0f}",
-            f"{bar:,}",
+            "-" if theirs is None else f"{figures['ratios'][row]:,.0f}x",
+            f"at least {bar:,}x",
         )
     for row, bar in BATCH_BARS.items():
-        table.add_row(row, f"{figures['rates'][row]:,.0f}/s", "", "", f"{bar:,}/s")
+        table.add_row(row, f"{figures['rates'][row]:,.0f}/s", "", "", f"at least {bar:,}/s")
     if figures["index"]:
         first, again = figures["index"]["first"], figures["index"]["again"]
-        table.add_row("index of the archives", _time(first), "", "", "1,500 ms")
+        table.add_row("index of the archives", _time(first), "", "", "at most 1,500 ms")
         table.add_row("index, again", _time(again), "", "", "")
-    table.add_row("1,000 environments", f"{figures['megabytes']:.0f} MB", "", "", "< 100 MB")
-    console = Console()
+    table.add_row("1,000 environments", f"{figures['megabytes']:.0f} MB", "", "", "at most 100 MB")
+    console = Console(markup=False)
     console.print(table)
     console.print(figures["machine"])
     if not figures["original"]:
         console.print(
-            "The original was not measured: `make reference` installs it into .venv-reference "
-            "(or name an interpreter that has it in HIMAC_REFERENCE_PYTHON)."
+            "The original was not measured: name an interpreter that has it in "
+            "HIMAC_REFERENCE_PYTHON (pip install 'himac[reference]' in an environment of its own; "
+            "in a checkout `make reference` makes one)."
         )
 
 

@@ -32,7 +32,7 @@ class ALFWorldEnv(TaskEnv):
     ## Description
     The agent stands in a room with receptacles (cabinets, a fridge, ...) and is told one task:
     place an object; clean, heat or cool it first; place two; or look at one under a lamp. The
-    games are the official ones (`ALFWorld <https://arxiv.org/abs/2010.03768>`_) or generated ones
+    games are the official ones ([ALFWorld](https://arxiv.org/abs/2010.03768)) or generated ones
     of the same kind. Every text, admissible command, score and end is that of alfworld's
     ``AlfredTWEnv``; ``make parity`` compares the two.
 

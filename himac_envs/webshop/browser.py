@@ -134,11 +134,11 @@ class WebShopBrowserEnv(WebShopEnv):
     what can be clicked and the reward are read from the browser's page; one trajectory gives the
     same texts, actions and rewards as `WebShopEnv`.
 
-    ## Observation space
+    ## Observation Space
     As `WebShopEnv`'s; with ``observation="screenshot"`` also ``image``, a picture of the page,
     (height, width, 3) uint8, beside the plain text.
 
-    ## Action space
+    ## Action Space
     As `WebShopEnv`'s. A search on a page without a search bar goes to the result page's address.
 
     ## Information
@@ -156,7 +156,7 @@ class WebShopBrowserEnv(WebShopEnv):
 
     It can be neither pickled nor copied; `snapshot` and `restore` work.
 
-    ## Version history
+    ## Version History
     - v0: first version.
     - v0, splits mended: as those of `WebShopEnv`.
     """
@@ -196,7 +196,7 @@ class WebShopBrowserEnv(WebShopEnv):
         if self._site is None:
             # Drawn pictures: a page must not wait for other people's servers.
             site = Site(
-                self._shop, self.goals, self._score_goal, self._rows, details=False, remote=False
+                self._shop, self.goals, self._score_goal, self._rows, people=False, remote=False
             )
             self._site = SiteThread(site, self._port)
         if self._browser is None:

@@ -39,22 +39,22 @@ class WebShopEnv(TaskEnv):
     elements, search ranking and reward are the original's; the search engine and the pages are
     rebuilt in Python and NumPy, without Java, HTML or a web server.
 
-    ## Action space
+    ## Action Space
     ``FreeText``: ``search[keywords]`` or ``click[what]``, where ``what`` is one of
     ``info["available_actions"]["clickables"]``. Anything else does nothing and costs a step.
 
-    ## Observation space
+    ## Observation Space
     ``Dict(text=FreeText)``. ``observation`` chooses the form: "text" (visible strings, joined by
     " [SEP] "), "text_rich" (one string a line, buttons marked), "html" or "url".
 
-    ## Starting state
+    ## Starting State
     The page with the search bar and the instruction of the goal that ``task_id`` numbers.
 
     ## Rewards
     0 until a product is bought, then the benchmark's score in [0, 1]: the share of wanted
     attributes, options and price that were met, times how well the kind of product fits.
 
-    ## Episode end
+    ## Episode End
     Terminated by a purchase, truncated after ``max_steps`` (15) actions.
 
     ## Information
@@ -87,7 +87,7 @@ class WebShopEnv(TaskEnv):
         image_features: A folder with ``feat_conv.pt`` and ``feat_ids.pt``; then `get_image` and
             ``info["image_features"]`` give the vector of the product's image.
 
-    ## Version history
+    ## Version History
     - v0: first version, after princeton-nlp/WebShop 64fa2a5.
     - v0, splits mended: in a generated shop no instruction of `valid` or `test` stands in `train`,
       price limits left out (7% did). Ids name the same goals as before; `train` and `valid` have

@@ -8,9 +8,8 @@ original select: ``#search_input``, ``#instruction-text``, ``.btn``, ``.product-
 from __future__ import annotations
 
 import hashlib
-import pprint
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from urllib.parse import quote
 
 from himac_envs.task import MissingDependencyError
 from himac_envs.webshop import pages
-from himac_envs.webshop.goals import Goal
+from himac_envs.webshop.goals import NO_LIMIT, Goal
 from himac_envs.webshop.pages import Kind, Node, nodes
 from himac_envs.webshop.products import RATING
 from himac_envs.webshop.session import WINDOW, Session
@@ -149,43 +148,55 @@ def drawing(asin: str, word: str) -> str:
 
 
 @dataclass(frozen=True)
-class Details:
-    """What the last page tells a person; an agent of the text environment reads None instead.
+class Person:
+    """What a person's shop shows beside the original's pages: which instruction, and how it went.
 
     Attributes:
-        goal: The goal, or None.
-        parts: The reward's parts, or None.
+        number: The instruction's number, from 0.
+        count: How many there are.
+        goal: The goal; None before a purchase.
+        parts: The reward's parts; None before a purchase.
     """
 
+    number: int
+    count: int
     goal: Goal | None = None
     parts: Mapping[str, Any] | None = None
 
-    def shown(self, session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the fields of the purchase and of the goal."""
-        names = ("code", "attributes", "category", "query", "product_category", "goal", "parts")
+    @property
+    def following(self) -> int:
+        """The number of the next instruction; after the last one the first."""
+        return (self.number + 1) % self.count
+
+    def compared(self, session: Session) -> list[tuple[str, str, str]]:
+        """What was bought beside what was asked for: what, asked, bought."""
         if self.goal is None or session.state.row is None:
-            return dict.fromkeys(names, None), {}
+            return []
         product = session.shop.catalogue.product(session.state.row)
-        goal = asdict(self.goal)
-        code = hashlib.sha1(session.name.encode("utf-8", "replace")).hexdigest()[:10].upper()
-        shown = {
-            "code": code,
-            "attributes": list(product.attributes),
-            "category": product.category,
-            "query": product.query,
-            "product_category": product.product_category,
-            "goal": pprint.pformat(goal),
-            "parts": pprint.pformat(dict(self.parts or {})),
-        }
-        return shown, goal
+        chosen = session.state.options
+        wanted = self.goal.goal_options
+        asked = ", ".join(wanted.values() if isinstance(wanted, Mapping) else wanted)
+        limit = self.goal.price_upper
+        return [
+            ("product", self.goal.name, product.title),
+            ("attributes", ", ".join(self.goal.attributes), ", ".join(product.attributes)),
+            ("options", asked, ", ".join(chosen.values())),
+            ("price", f"at most {limit:.2f}" if limit < NO_LIMIT else "any", _price(self.parts)),
+            ("kind", self.goal.product_category, product.product_category),
+        ]
 
 
-def render(session: Session, details: Details | None = None, remote: bool = True) -> str:
+def _price(parts: Mapping[str, Any] | None) -> str:
+    met = (parts or {}).get("r_price")
+    return "" if met is None else "within it" if met else "above it"
+
+
+def render(session: Session, person: Person | None = None, remote: bool = True) -> str:
     """Return the page that a session shows.
 
     Args:
         session: The session.
-        details: What the last page tells; None: as the text environment.
+        person: What a person is shown besides; None: the page as an agent reads it.
         remote: Whether products' own pictures are shown, which lie on their owner's servers; else
             drawn ones.
     """
@@ -194,6 +205,7 @@ def render(session: Session, details: Details | None = None, remote: bool = True
         "links": Links.of(session),
         "instruction": session.instruction,
         "number": state.number,
+        "person": person,
         "picture": lambda asin, image: picture(asin, image if remote else ""),
     }
     if state.page == "search_results":
@@ -214,15 +226,14 @@ def render(session: Session, details: Details | None = None, remote: bool = True
     elif state.page == "item_sub_page":
         values["sub"] = state.sub
     elif state.page == "done":
-        shown, goal = (details or Details()).shown(session)
         values |= {
             "asin": product.asin,
             "options": pages.options_json(state.options),
             "reward": state.reward,
-            "shown": shown,
-            "goal": goal,
+            "compared": [] if person is None else person.compared(session),
         }
-    return templates().get_template(f"{state.page}.html").render(values)
+    name = "bought" if person is not None and state.page == "done" else state.page
+    return templates().get_template(f"{name}.html").render(values)
 
 
 class _Reader(HTMLParser):

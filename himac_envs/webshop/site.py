@@ -22,7 +22,7 @@ from himac_envs.webshop.catalogue import Catalogue
 from himac_envs.webshop.data import catalogue_for
 from himac_envs.webshop.errors import BrowserError, CatalogueError
 from himac_envs.webshop.goals import Goal, GoalKind, Goals, shared_goals
-from himac_envs.webshop.html import Details, Links, drawing, from_segment, render
+from himac_envs.webshop.html import Links, Person, drawing, from_segment, render
 from himac_envs.webshop.pages import SUB_PAGES
 from himac_envs.webshop.reward import purchase_reward
 from himac_envs.webshop.session import Session, Shop, State, shared_shop
@@ -51,7 +51,8 @@ class Site:
         goals: The goals.
         score: Goal, row and options -> reward and its parts.
         search: Session id and keywords -> rows.
-        details: Whether the last page tells a person about the goal and the reward.
+        people: Whether a person shops: a bar leads from one instruction to the next, and the last
+            page tells how it went. Else all pages are those that agents of the benchmark read.
         remote: Whether products' own pictures are shown, else drawn ones.
         seed: Chooses the goals of sessions whose id names none.
     """
@@ -60,7 +61,7 @@ class Site:
     goals: Goals
     score: Score
     search: Search
-    details: bool = True
+    people: bool = True
     remote: bool = True
     seed: int = 0
 
@@ -83,9 +84,13 @@ class Site:
         session.state = state
         return session
 
-    def show(self, name: str, state: State, details: Details | None = None) -> str:
-        """Return a page."""
-        return render(self.session(name, state), details, self.remote)
+    def show(self, name: str, state: State, parts: Mapping[str, Any] | None = None) -> str:
+        """Return a page; after a purchase with the parts of its reward."""
+        person = None
+        if self.people:
+            goal = self.goal(name)
+            person = Person(goal.index, len(self.goals), goal if parts is not None else None, parts)
+        return render(self.session(name, state), person, self.remote)
 
 
 def make_site(
@@ -96,6 +101,7 @@ def make_site(
     load_seed: int = 0,
     show_attrs: bool = False,
     seed: int = 0,
+    people: bool = True,
 ) -> Site:
     """Return the site over a data set.
 
@@ -107,6 +113,7 @@ def make_site(
         load_seed: Fixes prices and price limits.
         show_attrs: Whether products have an Attributes page.
         seed: Chooses the goals of sessions whose id names none.
+        people: See `Site`.
     """
     catalogue = catalogue_for(data, num_products)
     if goals is None:
@@ -128,7 +135,7 @@ def make_site(
         with lock:
             return catalogue.search(keywords, rng)
 
-    return Site(shared_shop(catalogue, show_attrs), drawn, score, search, seed=seed)
+    return Site(shared_shop(catalogue, show_attrs), drawn, score, search, people, seed=seed)
 
 
 def _nouns(catalogue: Catalogue, row: int) -> tuple[str, ...]:
@@ -204,7 +211,7 @@ def create_app(site: Site) -> Flask:
 
     @app.route("/")
     def home() -> Any:
-        return flask.redirect("/abc")
+        return flask.redirect("/0" if site.people else "/abc")
 
     @app.route("/<name>", methods=["GET", "POST"])
     def index(name: str) -> Any:
@@ -236,8 +243,7 @@ def create_app(site: Site) -> Flask:
         name, row, options = from_segment(name), row_of(asin), _options(chosen)
         goal = site.goal(name)
         reward, parts = site.score(goal, row, options)
-        details = Details(goal, parts) if site.details else None
-        return site.show(name, State(page="done", row=row, options=options, reward=reward), details)
+        return site.show(name, State(page="done", row=row, options=options, reward=reward), parts)
 
     @app.route("/drawing/<asin>.svg")
     def picture(asin: str) -> Any:

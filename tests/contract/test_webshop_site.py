@@ -64,7 +64,7 @@ def test_html_pages_hold_the_same_strings_as_the_text(show_attrs: bool, real_dat
 
 def test_a_person_shops(client: Any, site: Any) -> None:
     goal = site.goals[3]
-    assert client.get("/").headers["Location"] == "/abc"
+    assert client.get("/").headers["Location"] == "/0"
     page = client.get("/fixed_3").text
     assert 'id="search_input"' in page and goal.attributes[0] in page
     found = client.post("/fixed_3", data={"search_query": goal.name}, follow_redirects=True).text
@@ -73,12 +73,37 @@ def test_a_person_shops(client: Any, site: Any) -> None:
     item = client.get(link[1]).text
     assert 'class="btn btn-lg purchase"' in item and "/static/style.css" in item
     bought = client.post(f"/done/fixed_3/{goal.asin}/{segment(repr(dict(goal.goal_options)))}").text
-    assert "Your code: " in bought and "None" not in bought.partition("details")[0]
-    score = re.search(r"max 1\.0\)<pre>([0-9.]+)</pre>", bought)
+    score = re.search(r"Score <strong>([0-9.]+)</strong>", bought)
     assert score is not None and float(score[1]) == 1.0
+    # The purchase is no dead end, and nothing of crowd work is left.
+    assert 'href="/4">Next instruction' in bought and 'href="/3">Try this one again' in bought
+    assert "MTurk" not in bought and "code" not in bought and "None" not in bought
+    assert goal.attributes[0] in bought and "within it" in bought
     assert client.get("/static/style.css").status_code == 200
     assert client.get(f"/drawing/{goal.asin}.svg").mimetype == "image/svg+xml"
     assert "http" not in re.sub(r"www\.w3\.org|m\.media-amazon\.com", "", item)
+
+
+def test_a_person_gets_from_one_instruction_to_the_next(client: Any, site: Any) -> None:
+    count = len(site.goals)
+    for number, following in ((0, 1), (3, 4), (count - 1, 0)):
+        page = client.get(f"/{number}").text
+        assert f"Instruction {number + 1:,} of {count:,}" in page and f'href="/{following}"' in page
+        assert site.goals[number].instruction_text.split()[-1] in page
+    lost = client.get("/3").text
+    assert "Instruction 4 of" in client.get("/search_results/3/lamp/1").text and "Search" in lost
+
+
+def test_agents_of_the_site_see_the_pages_without_a_bar() -> None:
+    from dataclasses import replace
+
+    plain = create_app(replace(make_site(data="generated"), people=False)).test_client()
+    assert plain.get("/").headers["Location"] == "/abc"
+    page = plain.get("/3").text
+    assert "<nav" not in page and 'id="search_input"' in page
+    goal = make_site(data="generated").goals[3]
+    bought = plain.get(f"/done/3/{goal.asin}/%7B%7D").text
+    assert "Your code: " in bought and 'id="reward"' in bought
 
 
 def test_the_same_name_keeps_its_goal(site: Any) -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from himac_agents.cli import study as command
 from himac_agents.evaluation.intervals import difference_over_seeds, unpack
-from himac_agents.experiments.study import page, provenance, readme, results, summary
+from himac_agents.experiments.study import overview, page, provenance, results, summary
 from himac_agents.experiments.study.driver import Driver
 from himac_agents.experiments.study.plan import Job, Study
 from himac_envs import registry
@@ -292,7 +292,7 @@ def test_methods_are_compared_by_task_and_seed_whatever_their_names() -> None:
     assert "| theirs, seed 0 |" in text and "| **ours, all seeds** |" in text
     # The seeds stand in the order of their numbers, in the table and as dots in the figure.
     shown = " · ".join(f"{100 * unpack(text, 16).mean():.1f}" for text in other)
-    assert shown in text and shown in readme.table([(Study.load("small"), {"c": cell})])
+    assert shown in text and shown in overview.table([(Study.load("small"), {"c": cell})])
     assert page.draw(cell).count('class="hc-seed') == 2 * 2 * 3
     # Where outcomes were not kept, what was recorded of each seed is used instead.
     old = {**cell, "runs": [run("ours", s, base[s], bare=True) for s in range(3)] + runs[3:]}
@@ -318,7 +318,7 @@ def test_records_of_the_registry_are_as_they_would_be_written() -> None:
     assert "no KL" in note and "0.28" in note
 
 
-def test_readme_holds_the_table_that_the_results_give(tmp_path: Path) -> None:
+def test_the_overview_holds_the_table_that_the_results_give(tmp_path: Path) -> None:
     def score(success: float) -> dict[str, Any]:
         return {"success": success, "ci95": [0.0, 1.0], "greedy": 1 - success}
 
@@ -332,7 +332,7 @@ def test_readme_holds_the_table_that_the_results_give(tmp_path: Path) -> None:
     ]}  # fmt: skip
     study = dataclasses.replace(Study.load("small"), seeds=(0, 1))
     fewer = {**cell, "runs": cell["runs"][:1]}
-    found = readme.table([(study, {"b": fewer, "a": fewer}), (study, {"b": cell})])
+    found = overview.table([(study, {"b": fewer, "a": fewer}), (study, {"b": cell})])
     one = "25.0 → **{}** [{}, {}]<br>one seed, over tasks<br>greedy 75.0 → {}"
     alone = one.format("50.0", 22, 78, "50.0")
     assert found.splitlines() == [
@@ -345,23 +345,23 @@ def test_readme_holds_the_table_that_the_results_give(tmp_path: Path) -> None:
         f"| HiMAC, no `<sub_done>` |  | {alone} |",
         f"| flat GRPO |  | {one.format('25.0', 7, 59, '75.0')} |",
     ]  # fmt: skip
-    path = tmp_path / "README.md"
+    path = tmp_path / "learning.md"
     path.write_text("# Ours\n", encoding="utf-8")
-    assert not readme.update(path, [(study, {"b": cell})])
-    path.write_text(f"# Ours\n\n{readme.BEGIN}\nold\n{readme.END}\nmore\n", encoding="utf-8")
-    assert readme.update(path, [(study, {"b": cell})])
+    assert not overview.update(path, [(study, {"b": cell})])
+    path.write_text(f"# Ours\n\n{overview.BEGIN}\nold\n{overview.END}\nmore\n", encoding="utf-8")
+    assert overview.update(path, [(study, {"b": cell})])
     text = path.read_text(encoding="utf-8")
-    assert text.startswith("# Ours\n") and text.endswith(f"\n{readme.END}\nmore\n")
-    assert readme.table([(study, {"b": cell})]) in text and "old" not in text
+    assert text.startswith("# Ours\n") and text.endswith(f"\n{overview.END}\nmore\n")
+    assert overview.table([(study, {"b": cell})]) in text and "old" not in text
 
 
-def test_our_own_readme_shows_what_is_recorded() -> None:
+def test_our_own_overview_shows_what_is_recorded() -> None:
     root = Path(__file__).resolve().parents[2]
     recorded = [
         (Study.load(name), results.read_all(root / "registry" / "results", name))
         for name in ("small", "full")
     ]
-    assert readme.table(recorded) in (root / "README.md").read_text(encoding="utf-8")
+    assert overview.table(recorded) in (root / "docs" / "learning.md").read_text(encoding="utf-8")
 
 
 def test_results_of_a_checkout_are_written_into_it() -> None:

@@ -22,6 +22,10 @@ def test_our_side_alone(
     told = capsys.readouterr().out
     assert "make reference" in told
     assert "1,000" in told
+    # A promise is told with its direction and its unit, whichever it has.
+    for bar in bench.BARS.values():
+        assert f"at least {bar:,}x" in told
+    assert "at least" in told and "at most 100 MB" in told
 
 
 def test_an_interpreter_without_the_original_is_an_error() -> None:

@@ -71,6 +71,8 @@ def test_doctor_names_the_command_that_mends(
     monkeypatch.setenv("HIMAC_DATA", "/no/such/folder")
     findings = {f.name: f for f in doctor.examine()}
     assert not findings["HIMAC_DATA"].ok and findings["HIMAC_DATA"].mend
+    # Whoever installed with pip has no Makefile.
+    assert not [f.name for f in doctor.examine() if f.mend.startswith("make ")]
 
 
 @pytest.mark.parametrize(

@@ -66,24 +66,6 @@ def test_own_agent_is_short_and_independent() -> None:
     assert "import himac_agents" not in source and "from himac_agents" not in source
 
 
-def test_the_readme_example_runs(tmp_path: Path) -> None:
-    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    code = readme.split("```python\n", 1)[1].split("```", 1)[0]
-    assert len(code.strip().splitlines()) <= 12
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    shown = done.stdout.splitlines()
-    assert shown[0] == "find and take a mug"
-    assert shown[1].startswith("put the mug in/on the shelf {'index': 0")
-
-
 @pytest.mark.parametrize("name", sorted(SAYS))
 def test_examples_use_public_names_only(name: str) -> None:
     tree = ast.parse((EXAMPLES / name).read_text(encoding="utf-8"))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import io
 import threading
+from functools import partial
+from pathlib import Path
+from types import ModuleType
 
+import pytest
 from rich.console import Console
 
+from himac_agents.cli import demos, evaluation, main
 from himac_agents.training.progress import EVERY, Display
 
 
@@ -111,6 +116,35 @@ def test_work_that_never_ticks_is_told_of_by_a_thread_that_ends_with_it() -> Non
         heart = display._heart
         assert file.enough.wait(30), file.getvalue()
     assert not heart.is_alive() and display._heart is None
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "said"),
+    [
+        (["eval", "HiMAC-ALFWorld-Flat-v0", "--episodes", "3"], evaluation, "playing  3/3"),
+        (["demos", "HiMAC-ALFWorld-v0", "--episodes", "3"], demos, "demonstrations  3/3"),
+    ],
+)
+def test_commands_that_play_tell_how_far_they_are_where_no_terminal_is(
+    command: list[str],
+    module: ModuleType,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "Display", partial(Display, every=0.0, pulse=0))
+    assert main([*command, "--data", "generated", "--max-steps", "3"]) == 0
+    assert said in capsys.readouterr().err
+
+
+def test_whole_numbers_are_told_as_such() -> None:
+    display, file = _display(Clock())
+    display.every = 0.0
+    with display.stage("playing", 9) as tick:
+        tick({"answers": 12, "dollars": 0.5}, 4)
+        assert _new(file) == ["playing  4/9  answers 12  dollars 0.500  0 s"]
 
 
 def test_a_terminal_has_bars_one_within_another() -> None:

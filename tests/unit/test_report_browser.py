@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_pages import write_run
 
 from himac_agents.reports.page import write_report
 from himac_envs.webshop.browser import Browser, find_browser
@@ -27,9 +28,18 @@ def _turn(action: str, **more: Any) -> dict[str, Any]:
     return {"action": action, "reward": 0.0, "invalid": False, **more}
 
 
+#: A prompt whose every character counts.
+MESSAGES = [
+    {"role": "system", "content": 'Rules:\u202e\x07 "push" </pre> 100%\n'},
+    {"role": "user", "content": "You see a room."},
+    {"role": "assistant", "content": "<think>hm</think> look"},
+    {"role": "user", "content": "A box."},
+    {"role": "assistant", "content": "right"},
+]
 EPISODES: list[dict[str, Any]] = [
     {
         "phase": "train", "step": 1, "task_id": "t/1", "goal": HOSTILE, "success": False,
+        "task_type": "hostile_tasks",
         "return": 0.0, "env_steps": 1, "blueprint": [HOSTILE], "options": [], "first": HOSTILE,
         "segments": [{"role": "executor", "subgoal": HOSTILE, "index": 0, "turns": [
             _turn(HOSTILE, text=HOSTILE + "!", observation=HOSTILE, frame="javascript:1")]}],
@@ -37,6 +47,7 @@ EPISODES: list[dict[str, Any]] = [
     },
     {
         "phase": "train", "step": 2, "task_id": "t/2", "goal": "push the box", "success": True,
+        "task_type": "pushes",
         "return": 10.9, "env_steps": 1, "first": "You see a room.", "frame": ROOM,
         "blueprint": ["push the box right", "rest"],
         "options": [{"index": 0, "subgoal": "push the box right", "steps": 1, "reward": 10.9,
@@ -46,7 +57,8 @@ EPISODES: list[dict[str, Any]] = [
              "return": 10.9, "advantage": 1.0, "chosen": True},
             {"text": "b", "subgoals": ["rest"], "valid": False, "return": -1.0,
              "advantage": -1.0, "chosen": False}],
-        "segments": [{"role": "executor", "subgoal": "push the box right", "index": 0, "turns": [
+        "segments": [{"role": "executor", "subgoal": "push the box right", "index": 0,
+                      "messages": MESSAGES, "turns": [
             _turn("look", text="<think>hm</think> look", observation="A box.", frame=ROOM),
             _turn("right", reward=10.9, advantage=0.75, logprob=-0.25, observation="Solved.",
                   frame=DONE)]}],
@@ -68,6 +80,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     (folder / "episodes.jsonl").write_text("".join(json.dumps(e) + "\n" for e in EPISODES))
     path, *_ = write_report([folder], Path(folder) / "report.html")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A report of fifteen runs that differ in more than their seed."""
+    folder = tmp_path_factory.mktemp("many")
+    for k in range(15):
+        long_name = f"a-rather-long-name-of-a-model-{k}"
+        write_run(folder / f"run-{k}", method="himac", tasks=k + 1, model=long_name)
+    path, *_ = write_report([folder], folder / "report.html")
     return path.as_uri()
 
 
@@ -165,11 +188,92 @@ def test_episodes_are_found_by_outcome_and_words(driver: Any) -> None:
     assert driver.execute_script(rows) == 2
 
 
+def test_episodes_are_found_by_kind_failures_first(driver: Any) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    _show_viewer(driver)
+    marks = "return [...document.querySelectorAll('#list .mark')].map(m => m.className)"
+    assert driver.execute_script(marks) == ["mark no", "mark yes"]
+    kind = Select(driver.find_element("id", "f-kind"))
+    assert [o.text for o in kind.options] == ["all", "hostile tasks", "pushes"]
+    kind.select_by_value("pushes")
+    assert driver.execute_script(marks) == ["mark yes"]
+    kind.select_by_value("")
+    assert len(driver.execute_script(marks)) == 2
+
+
+def test_a_step_is_a_link_and_its_prompt_is_copied_to_the_letter(driver: Any, report: str) -> None:
+    copied = "return window.copied"
+    stub = (
+        "Object.defineProperty(navigator, 'clipboard', {configurable: true, value: "
+        "{writeText: async (text) => { window.copied = text; }}})"
+    )
+    driver.execute_script(stub)
+    _show_viewer(driver)
+    driver.find_elements("css selector", "#list .row")[1].click()
+    _press(driver, "END")
+    driver.execute_script("document.querySelector('details.prompt').open = true")
+    driver.execute_script("document.querySelector('details.prompt .copy').click()")
+    assert json.loads(driver.execute_script(copied)) == MESSAGES[:4]
+    driver.execute_script("document.getElementById('p-link').click()")
+    link = driver.execute_script(copied)
+    assert link == f"{report}#episode=1&step=2"
+    driver.get("about:blank")
+    driver.get(link)
+    assert "step 3 of 3" in _text(driver, "#step") and "push the box" in _text(driver, "#goal")
+
+
+def test_the_copy_button_works_where_the_clipboard_is_refused(driver: Any) -> None:
+    driver.execute_script(
+        "Object.defineProperty(navigator, 'clipboard', {configurable: true, value: "
+        "{writeText: async () => { throw new Error('refused'); }}});"
+        "document.execCommand = (what) => { window.copied = "
+        "document.activeElement.value; return what === 'copy'; };"
+        "document.getElementById('p-link').click()"
+    )
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    said = WebDriverWait(driver, 10).until(
+        lambda d: d.execute_script("return window.copied")  # it asks the clipboard first
+    )
+    assert said.startswith("file:") and "#episode=" in said
+
+
+@pytest.mark.parametrize("width", [380, 1280])
+def test_nothing_is_wider_than_the_window(driver: Any, many: str, report: str, width: int) -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        for page in (report, many):
+            driver.get(page)
+            assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+            # Nor is anything of the filters or of the switch cut off.
+            beyond = driver.execute_script(
+                "return [...document.querySelectorAll('.filters select, .filters input, "
+                ".switch label, .icon, .key, .copy')].filter(e => e.offsetParent && "
+                "(e.getBoundingClientRect().right > innerWidth + 0.5 || "
+                "e.getBoundingClientRect().left < -0.5)).map(e => e.outerHTML.slice(0, 90))"
+            )
+            assert beyond == []
+            tables = driver.execute_script(
+                "return [...document.querySelectorAll(arguments[0])].map(t => "
+                "t.getBoundingClientRect().width - t.parentNode.clientWidth)",
+                "table.settings" if width < 1280 else "table.settings, table.results",
+            )
+            assert all(more <= 1 for more in tables)
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        driver.get(report)
+
+
 def test_axis_theme_and_tooltips_answer(driver: Any) -> None:
     seen = "return getComputedStyle(document.querySelector('.plot[data-by=%s]')).display"
     driver.execute_script("document.getElementById('by-tokens').click()")
     assert driver.execute_script(seen % "env_steps") == "none"
     assert driver.execute_script(seen % "tokens") != "none"
+    driver.execute_script("document.getElementById('by-seconds').click()")
+    assert driver.execute_script(seen % "tokens") == "none"
+    assert driver.execute_script(seen % "seconds") != "none"
     driver.execute_script("document.getElementById('by-env_steps').click()")
     assert driver.execute_script(seen % "tokens") == "none"
     paper = "return getComputedStyle(document.body).backgroundColor"

@@ -182,7 +182,7 @@ def test_constant_metrics_are_a_line_and_not_a_chart(tmp_path: Path) -> None:
     assert constant == [("Clipped tokens", "0%")]
     assert ("Entropy", "0.5") in sections["Executor"][1]
     assert [c.title for c in sections["Options"][0]] == ["Why options ended"]
-    assert set(cards[0].by) == {"env_steps", "tokens"}
+    assert set(cards[0].by) == {"env_steps", "tokens", "seconds"}
 
 
 def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:

@@ -321,10 +321,10 @@ def _print(figures: dict[str, Any]) -> None:
             name = f"{work}, {part}"
             shown = shown or [f"{found[side][part]:.3f} s" for side in ("ours", "trl")]
             bar = figures["bars"].get(name)
-            told = "" if bar is None else f"{bar:g}"
-            table.add_row(name, *shown, f"{figures['ratios'][name]:.2f}", told)
+            told = "" if bar is None else f"at least {bar:g}x"
+            table.add_row(name, *shown, f"{figures['ratios'][name]:.2f}x", told)
         gap = f"{found['logprob_gap']:.1e}"
-        table.add_row(f"{work}, log-probability gap", gap, "", "", f"{GAP:g}")
+        table.add_row(f"{work}, log-probability gap", gap, "", "", f"at most {GAP:g}")
     console = Console()
     console.print(table)
     console.print(figures["machine"])

@@ -133,15 +133,22 @@
   const phases = [...new Set(all.map((e) => e.episode.phase))];
   $("f-phase").append(option("", "all"), ...phases.map((p) => option(p, p.replace("evaluation/", "evaluation: ").replace(/_/g, " "))));
 
+  const kinds = [...new Set(all.map((e) => e.episode.task_type).filter(Boolean))].sort();
+  $("f-kind").append(option("", "all"), ...kinds.map((kind) => option(kind, kind.replace(/_/g, " "))));
+  $("l-kind").hidden = kinds.length < 2;
+  const solvedLast = (a, b) => Number(Boolean(a.episode.success)) - Number(Boolean(b.episode.success)) || a.index - b.index;
+
   const filter = () => {
-    const run = $("f-run").value, phase = $("f-phase").value;
+    const run = $("f-run").value, phase = $("f-phase").value, kind = $("f-kind").value;
     const outcome = document.querySelector("input[name=outcome]:checked").value;
     const words = $("f-text").value.toLowerCase().split(/\s+/).filter(Boolean);
     state.shown = all.filter((entry) =>
       (run === "" || entry.run === Number(run)) &&
       (phase === "" || entry.episode.phase === phase) &&
+      (kind === "" || entry.episode.task_type === kind) &&
       (outcome === "all" || Boolean(entry.episode.success) === (outcome === "solved")) &&
       words.every((word) => entry.text.includes(word)));
+    if ($("f-order").value === "failed") state.shown.sort(solvedLast);
     const hidden = runs.reduce((sum, r, i) => sum + (run === "" || Number(run) === i ? r.hidden : 0), 0);
     $("f-count").textContent = `${state.shown.length} of ${all.length} episodes` + (hidden ? `; ${hidden} more in the files` : "");
     const list = $("list");
@@ -295,6 +302,27 @@
     if (episode.error && index === state.steps.length - 1) section(box, "What broke", el("pre", "text", episode.error));
   };
 
+  // A button that puts a text on the clipboard, and says so.
+  const copier = (label, text, node = el("button", "copy", label)) => {
+    node.type = "button";
+    node.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(text());
+      } catch { // a page that may not use it: the old way
+        const area = el("textarea");
+        area.value = text();
+        document.body.append(area);
+        area.select();
+        document.execCommand("copy");
+        area.remove();
+      }
+      node.textContent = "Copied";
+      setTimeout(() => { node.textContent = label; }, 1500);
+    });
+    return node;
+  };
+  copier("Copy link", () => location.href, $("p-link"));
+
   const drawTurn = (box, { kind, segment, turn, seen, frame }, index, episode) => {
     const chips = el("div", "chips");
     chips.append(el("span", "chip", `step ${index + 1} of ${state.steps.length}`), el("span", "chip", kind === "planner" ? "planner" : (episode.blueprint ? "executor" : "agent")));
@@ -316,6 +344,9 @@
     if (read.length) {
       const whole = el("details", "prompt");
       whole.append(el("summary", "", `The whole prompt, ${read.length} message${read.length > 1 ? "s" : ""}`));
+      // To the letter, in the form that an endpoint takes; nothing of it is replaced for showing.
+      const exact = read.map(({ role, content }) => ({ role, content }));
+      whole.append(copier("Copy as JSON", () => JSON.stringify(exact, null, 2)));
       for (const message of read) {
         whole.append(el("h6", "", message.role + (message.images ? `, ${message.images} pictures` : "")), el("pre", "text", message.content));
       }
@@ -470,7 +501,7 @@
     };
     if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
   });
-  for (const id of ["f-run", "f-phase"]) $(id).addEventListener("change", filter);
+  for (const id of ["f-run", "f-phase", "f-kind", "f-order"]) $(id).addEventListener("change", filter);
   for (const radio of document.querySelectorAll("input[name=outcome]")) radio.addEventListener("change", filter);
   $("f-text").addEventListener("input", filter);
   $("filters").addEventListener("submit", (event) => event.preventDefault());

@@ -1,4 +1,4 @@
-"""README's table of what was learned: written from the recorded results, like the page."""
+"""The table of what was learned, in one look: written from the recorded results, like the page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def update(path: Path, studies: Sequence[Recorded]) -> bool:
     """Writes the table anew where a file has the two lines; tells whether it has.
 
     Args:
-        path: `README.md`.
+        path: The Markdown file, e.g. `docs/learning.md`.
         studies: Each study with its recorded cells. A cell that several have recorded is taken
             from the one with the most runs. Studies that are not for README are left out.
     """
