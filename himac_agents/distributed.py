@@ -11,8 +11,8 @@ Whole models in every process have their gradients added up here, in one message
 processes without rows compute nothing, and any policy that has parameters takes part. Models that
 are spread over the processes (`himac_agents.policies.sharding`) bring theirs added up already.
 
-Start with ``torchrun ... -m himac_agents train ...`` (or accelerate launch): whatever sets RANK,
-WORLD_SIZE, MASTER_ADDR and MASTER_PORT. A process by itself has the null team: nothing is sent,
+Start with ``himac train --processes N``, or by a launcher that sets RANK, WORLD_SIZE, MASTER_ADDR
+and MASTER_PORT (``torchrun ... -m himac_agents train ...``). A process by itself has the null team: nothing is sent,
 nothing is computed differently.
 """
 

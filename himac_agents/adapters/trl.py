@@ -6,7 +6,9 @@ Install: ``pip install 'himac[hf]' 'trl>=1.16'``
     from himac_agents.adapters.trl import HiMACTrainer
     from trl import GRPOConfig
 
-    settings = TrainConfig(method="himac-option", env="HiMAC-ALFWorld-v0", prompt="compact")
+    settings = TrainConfig(
+        method="himac", env="HiMAC-ALFWorld-v0", policy="hf", constrained=False
+    )
     args = GRPOConfig("out", max_steps=100, learning_rate=1e-6, num_generations=2)
     trainer = HiMACTrainer("Qwen/Qwen2.5-1.5B-Instruct", settings, args)
     trainer.train()

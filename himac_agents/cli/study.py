@@ -100,9 +100,7 @@ def run(options: Options) -> int:
                 publish(job)
                 tick()
 
-            driver = Driver(
-                jobs, out, options.jobs, display.say, ended, minutes=options.minutes
-            )
+            driver = Driver(jobs, out, options.jobs, display.say, ended, minutes=options.minutes)
             failed = driver.run()
         publish()
         if driver.out_of_time:

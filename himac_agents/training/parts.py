@@ -138,8 +138,7 @@ def check_shard(config: TrainConfig, method: Method, processes: int, *, resume: 
     if not resume:
         raise ValueError(
             "shard: this is one process, and there is nothing to spread the model over. Start "
-            "several (`torchrun --nproc-per-node 4 -m himac_agents train ... --shard`), or leave "
-            "it out"
+            "several (`himac train ... --processes 4 --shard`), or leave it out"
         )
     return "note: the run goes on in one process, which holds the whole model"
 
