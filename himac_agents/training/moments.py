@@ -6,6 +6,7 @@ fewer than those who wrote, and may hold whole models.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -64,7 +65,10 @@ def read(folder: Path, parameters: Sequence[torch.Tensor]) -> dict[str, torch.Te
             )
         found[key] = torch.zeros_like(like, requires_grad=False).detach()
     try:
-        load(found, checkpoint_id=folder)
+        with warnings.catch_warnings():
+            # One process reads alone: torch says so, and here it is meant.
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")
+            load(found, checkpoint_id=folder)
     except CheckpointException as error:  # no Exception to torch
         raise OSError(_told(error)) from error
     return found

@@ -16,6 +16,7 @@ from tinymodels import save_text_model, save_vision_model
 from himac_agents import distributed
 from himac_agents.algorithms.learner import Learner
 from himac_agents.algorithms.methods import method_of
+from himac_agents.cli import train
 from himac_agents.files import CheckpointError
 from himac_agents.policies.loading import load_policies, load_policy
 from himac_agents.policies.memory import need, shape_of
@@ -143,7 +144,7 @@ def test_a_part_that_is_missing_is_named(model: Path, learned: Path, tmp_path: P
     config = sharded_runs.config_of(str(model), "whole", 1)
     policy = load_policies(saved, config, True)["policy"]
     optimizer = Learner(policy, config).optimizer
-    other = torch.optim.AdamW([torch.nn.Parameter(p.T.clone()) for p in policy.parameters()])
+    other = torch.optim.AdamW([torch.nn.Parameter(p.flatten()) for p in policy.parameters()])
     with pytest.raises(CheckpointError, match="it was saved for another model"):
         checkpoint.restore_optimizer(saved, "policy", other)
     part = next((saved / "policy.optimizer").glob("__1_*.distcp"))
@@ -172,6 +173,16 @@ def test_what_cannot_be_spread_is_refused(model: Path, tmp_path: Path) -> None:
     sees = load_policy(save_vision_model(tmp_path / "sees", layers=1), "hf")
     with pytest.raises(ValueError, match="models that see"):
         sees.shard()
+
+
+def test_a_run_goes_on_spread_or_not_as_asked(model: Path, tmp_path: Path) -> None:
+    config = sharded_runs.config_of(str(model), "whole", 1)
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    asked = ["--resume", str(tmp_path)]
+    for words, shard in ([], False), (["--shard"], True), (["--no-shard"], False):
+        assert train._resumed([*asked, *words]).config == config.replace(shard=shard)
+    with pytest.raises(ValueError, match="beside it stand only"):
+        train._resumed([*asked, "--lora-rank", "4"])
 
 
 def test_a_server_in_each_of_several_processes_is_refused(

@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -97,7 +98,8 @@ class FileTransfer:
             self.folder.mkdir(parents=True, exist_ok=True)
             write(path, weights)
         except OSError as error:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             raise RolloutError(
                 f"the weights cannot be written into {self.folder}: {error} (sync_folder names "
                 "another)"
