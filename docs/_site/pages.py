@@ -24,6 +24,8 @@ from himac_envs import registry
 from himac_envs.registry import EnvCard
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Benchmarks of `himac bench` that have options of their own.
+STUDIES = ("methods", "credit")
 #: Where an id's benchmark is described.
 BENCHMARKS = {"alfworld": "alfworld.md", "webshop": "webshop/README.md", "sokoban": "sokoban.md"}
 
@@ -166,7 +168,7 @@ def commands() -> str:
     """Every command's help, as the terminal shows it."""
     lines = ["# Command line", "", f"`himac {' | '.join(app.COMMANDS)}`", ""]
     shown: list[tuple[str, list[str]]] = [(name, [name]) for name in app.COMMANDS]
-    shown += [("bench methods", ["bench", "methods"]), ("bench credit", ["bench", "credit"])]
+    shown += [(f"bench {name}", ["bench", name]) for name in STUDIES]
     for name, words in shown:
         option = "--help-all" if name == "train" else "--help"
         lines += [f"## himac {name}", "", "```text", _help([*words, option]), "```", ""]
