@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium as gym
 
 from himac_envs import Blueprint, HierarchicalEnv, OracleExecutor, Outcome, PlannerView, TaskEnv
-from himac_envs.task import UnknownSplitError, UnknownTaskError
+from himac_envs.errors import UnknownSplitError, UnknownTaskError
 from himac_envs.testing import check_task_env
 
 

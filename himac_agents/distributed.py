@@ -12,8 +12,8 @@ processes without rows compute nothing, and any policy that has parameters takes
 are spread over the processes (`himac_agents.policies.sharding`) bring theirs added up already.
 
 Start with ``himac train --processes N``, or by a launcher that sets RANK, WORLD_SIZE, MASTER_ADDR
-and MASTER_PORT (``torchrun ... -m himac_agents train ...``). A process by itself has the null team: nothing is sent,
-nothing is computed differently.
+and MASTER_PORT (``torchrun ... -m himac_agents train ...``). A process by itself has the null team:
+nothing is sent, nothing is computed differently.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 if TYPE_CHECKING:
     import torch

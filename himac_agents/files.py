@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 #: A checkpoint's folder.
 CHECKPOINT = re.compile(r"^step-(\d{8})$")

@@ -9,6 +9,7 @@ from typing import Any
 
 from himac_envs._version import __version__
 from himac_envs.blueprint import SUB_DONE, Blueprint, Subgoal
+from himac_envs.errors import HiMACError
 from himac_envs.hierarchy import (
     ExecutorView,
     HierarchicalEnv,
@@ -19,7 +20,7 @@ from himac_envs.hierarchy import (
 )
 from himac_envs.registry import register_all
 from himac_envs.spaces import FreeText
-from himac_envs.task import HiMACError, Outcome, TaskEnv, TextOnly
+from himac_envs.task import Outcome, TaskEnv, TextOnly
 
 __all__ = [
     "SUB_DONE",

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import gymnasium as gym
 
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 #: What ``info`` holds after each reset and step.
 INFO: dict[str, type] = {

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from himac_envs import registry
 from himac_envs.data import READY, home
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 _CHUNK = 1 << 18
 _TRIES = 5

@@ -11,9 +11,9 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from himac_envs import registry
+from himac_envs.errors import MissingDependencyError
 from himac_envs.hierarchy import PLAN, HierarchicalEnv, hierarchical
 from himac_envs.spaces import FreeText
-from himac_envs.task import MissingDependencyError
 
 try:
     from pettingzoo import AECEnv

@@ -30,7 +30,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec, VectorizeMode
 
 from himac_envs.contract import kind_of
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 #: The entry-point group of packages that bring environments of their own.
 GROUP = "himac.envs"

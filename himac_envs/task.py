@@ -23,10 +23,7 @@ from numpy.typing import NDArray
 from himac_envs._version import __version__
 from himac_envs.blueprint import MAX_SUBGOALS, Blueprint
 from himac_envs.digests import digest
-from himac_envs.errors import HiMACError as HiMACError
-from himac_envs.errors import MissingDependencyError as MissingDependencyError
-from himac_envs.errors import UnknownSplitError as UnknownSplitError
-from himac_envs.errors import UnknownTaskError as UnknownTaskError
+from himac_envs.errors import HiMACError
 from himac_envs.spaces import MAX_TEXT, FreeText
 
 Observation: TypeAlias = dict[str, Any]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from himac_envs import Blueprint, Outcome, TaskEnv
-from himac_envs.task import UnknownSplitError, UnknownTaskError
+from himac_envs.errors import UnknownSplitError, UnknownTaskError
 
 FRUIT = ("apple", "banana", "cherry", "plum")
 

@@ -25,7 +25,7 @@ from himac_envs.registry import EnvCard
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Benchmarks of `himac bench` that have options of their own.
-STUDIES = ("methods", "credit")
+STUDIES = ("methods", "credit", "gpu", "llm")
 #: Where an id's benchmark is described.
 BENCHMARKS = {"alfworld": "alfworld.md", "webshop": "webshop/README.md", "sokoban": "sokoban.md"}
 

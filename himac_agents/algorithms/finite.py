@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from himac_agents.distributed import is_spread, local, team
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 
 class NonFiniteError(HiMACError):

@@ -19,7 +19,7 @@ from himac_agents.cli.environment import AS_NAMED, EnvOptions, find_text_env
 from himac_agents.training.progress import Display
 from himac_envs import registry
 from himac_envs.contract import expert_of
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 if TYPE_CHECKING:
     from himac_agents.agents.agent import HiMACAgent

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from himac_agents.distributed import team
 from himac_agents.policies.sharding import Shards, gathered
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import MissingDependencyError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from himac_envs import data, registry
 from himac_envs.download import DataFile, DownloadError, fetch, sha256
-from himac_envs.task import HiMACError, MissingDependencyError
+from himac_envs.errors import HiMACError, MissingDependencyError
 
 _LINK = re.compile(r"Found link ((?:https?|file)://\S+?)(?:#\S*)? \(from ")
 

@@ -39,7 +39,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from himac_agents.policies.base import Completion, Message, Prompt, Sampling, fold_system
-from himac_envs.task import HiMACError, MissingDependencyError
+from himac_envs.errors import HiMACError, MissingDependencyError
 
 DEFAULT_URL = "https://api.openai.com/v1"
 #: How often a server that has never answered is called.

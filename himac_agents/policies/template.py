@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import Any
 
 from himac_agents.policies.base import Message, fold_system
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 #: Words that no template holds.
 _ASKED, _SAID, _HEARD, _SYSTEM = "himac0asked", "himac0said", "himac0heard", "himac0system"

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from himac_agents.policies.base import Image, Message, Prompt, TokenBatch
 from himac_agents.policies.chat import ChatPolicy
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import MissingDependencyError
 
 #: Pictures whose pixels are kept ready; games show the same ones again and again.
 _KEPT = 4096

@@ -14,7 +14,7 @@ from typing import Any
 
 from himac_agents.algorithms.methods import METHODS
 from himac_agents.evaluation.intervals import Over, wilson
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 #: How deep below a given folder runs are looked for, and where not: warm starts that a study's
 #: runs were forked from are no runs of their own.

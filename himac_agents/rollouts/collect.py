@@ -20,7 +20,7 @@ from himac_agents.policies.base import BatchPolicy, Codec, Completion, Sampling
 from himac_agents.rollouts.episode import Play, draft, play
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.types import Episode, EpisodeRequest
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import MissingDependencyError
 
 T = TypeVar("T")
 

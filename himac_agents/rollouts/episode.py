@@ -16,7 +16,7 @@ from himac_agents.policies import noise
 from himac_agents.policies.base import Codec, Sampling
 from himac_agents.rollouts.trace import picture
 from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment, Turn
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import MissingDependencyError
 
 T = TypeVar("T")
 Observation = dict[str, Any]

@@ -17,7 +17,7 @@ from himac_agents.rollouts.types import Episode
 from himac_agents.training.loggers import Guarded, JsonLogger, Logger, make_loggers
 from himac_agents.training.rows import Row
 from himac_agents.training.seal import check_unchanged, seal
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 
 class Run:

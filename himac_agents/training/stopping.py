@@ -15,7 +15,7 @@ import numpy as np
 from himac_agents.algorithms.finite import NonFiniteError
 from himac_agents.distributed import Team
 from himac_agents.policies.served.server import RolloutError
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 P = ParamSpec("P")
 R = TypeVar("R")

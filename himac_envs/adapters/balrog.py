@@ -40,8 +40,8 @@ from typing import Any
 
 from himac_envs.adapters.rows import instructions
 from himac_envs.adapters.session import Session
+from himac_envs.errors import UnknownSplitError
 from himac_envs.registry import benchmarks, find_env
-from himac_envs.task import UnknownSplitError
 
 HIERARCHICAL = "_hierarchical"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 
 class EpisodeOverError(HiMACError, RuntimeError):

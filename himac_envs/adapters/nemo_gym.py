@@ -45,8 +45,8 @@ from himac_envs.adapters.sessions import (
     Sessions,
     TooManySessionsError,
 )
+from himac_envs.errors import HiMACError, UnknownTaskError
 from himac_envs.registry import find_env, find_id
-from himac_envs.task import HiMACError, UnknownTaskError
 
 try:
     from fastapi import HTTPException, Request

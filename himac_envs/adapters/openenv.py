@@ -59,7 +59,7 @@ from himac_envs.adapters.sessions import (
     TooManySessionsError,
     UnknownIndexError,
 )
-from himac_envs.task import HiMACError, UnknownSplitError, UnknownTaskError
+from himac_envs.errors import HiMACError, UnknownSplitError, UnknownTaskError
 
 try:
     import fastapi

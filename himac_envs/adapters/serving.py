@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from himac_envs.adapters.errors import MissingStackError
 from himac_envs.adapters.sessions import Sessions
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 try:
     import uvicorn

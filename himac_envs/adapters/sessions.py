@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from himac_envs.adapters.session import Session
-from himac_envs.task import HiMACError, UnknownSplitError
+from himac_envs.errors import HiMACError, UnknownSplitError
 
 #: Sessions that are open at a time.
 LIMIT = 64

@@ -19,7 +19,8 @@ from himac_envs.alfworld.planner import solve
 from himac_envs.alfworld.records import SavedState
 from himac_envs.blueprint import Blueprint
 from himac_envs.data import installed
-from himac_envs.task import HiMACError, Outcome, RewardMode, TaskEnv
+from himac_envs.errors import HiMACError
+from himac_envs.task import Outcome, RewardMode, TaskEnv
 
 ExtraInfo = Literal["facts", "inventory", "task_type", "expert"]
 EXTRAS: Final = ("facts", "inventory", "task_type", "expert")

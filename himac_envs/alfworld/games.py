@@ -19,7 +19,7 @@ from himac_envs.alfworld.game import Game
 from himac_envs.alfworld.kept import KeptGames
 from himac_envs.alfworld.problem import parse_problem
 from himac_envs.alfworld.rules import read_rules
-from himac_envs.task import UnknownSplitError, UnknownTaskError
+from himac_envs.errors import UnknownSplitError, UnknownTaskError
 
 #: Other names of the splits: the suite's, and those of the original's configuration files.
 SPLIT_ALIASES: Final = {

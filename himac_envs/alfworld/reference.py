@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from himac_envs.alfworld.dialect import DIALECTS, Dialect
 from himac_envs.alfworld.engine import NOTHING_HAPPENS
 from himac_envs.alfworld.rules import GOAL_PREFIX, read_rules
-from himac_envs.task import HiMACError, MissingDependencyError
+from himac_envs.errors import HiMACError, MissingDependencyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import MissingDependencyError
 
 __all__ = ["Recorder", "save_film"]
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from himac_envs import data as installed_data
 from himac_envs import registry
+from himac_envs.errors import HiMACError, UnknownSplitError, UnknownTaskError
 from himac_envs.sokoban.generate import GeneratorName, RoomGenerator
 from himac_envs.sokoban.levels import LevelFolder, NumberedIds
 from himac_envs.sokoban.rules import Level
 from himac_envs.sokoban.splits import NUMBERS, NotHeldOutWarning
-from himac_envs.task import HiMACError, UnknownSplitError, UnknownTaskError
 
 __all__ = ["FileSource", "GeneratedSource", "Source", "make_source", "preset"]
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import MissingDependencyError
 
 __all__ = ["TINY", "drawn_tiles", "load_tiles", "tile_set"]
 

@@ -16,7 +16,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from himac_envs.task import MissingDependencyError, Outcome
+from himac_envs.errors import MissingDependencyError
+from himac_envs.task import Outcome
 from himac_envs.webshop.env import WebShopEnv
 from himac_envs.webshop.errors import BrowserError
 from himac_envs.webshop.goals import Goal

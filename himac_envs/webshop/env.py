@@ -14,7 +14,8 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 
 from himac_envs.blueprint import Blueprint
-from himac_envs.task import Info, Observation, Outcome, TaskEnv, UnknownTaskError
+from himac_envs.errors import UnknownTaskError
+from himac_envs.task import Info, Observation, Outcome, TaskEnv
 from himac_envs.webshop import nouns as titles
 from himac_envs.webshop.catalogue import Catalogue
 from himac_envs.webshop.data import catalogue_for
@@ -280,7 +281,7 @@ class WebShopEnv(TaskEnv):
             HiMACError: ``image_features`` was not given.
         """
         if self._features is None:
-            from himac_envs.task import HiMACError
+            from himac_envs.errors import HiMACError
 
             raise HiMACError("no image features: pass image_features=FOLDER to the environment")
         state = self._now().state

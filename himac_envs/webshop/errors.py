@@ -1,6 +1,6 @@
 """The shop's own errors."""
 
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 
 class CatalogueError(HiMACError, ValueError):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import MissingDependencyError
 from himac_envs.webshop.errors import CatalogueError
 
 SIZE = 512

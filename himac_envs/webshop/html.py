@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import MissingDependencyError
 from himac_envs.webshop import pages
 from himac_envs.webshop.goals import NO_LIMIT, Goal
 from himac_envs.webshop.pages import Kind, Node, nodes

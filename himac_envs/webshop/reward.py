@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import MissingDependencyError
 from himac_envs.webshop.goals import Goal
 from himac_envs.webshop.products import Product
 

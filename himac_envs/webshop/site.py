@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import MissingDependencyError
 from himac_envs.webshop import nouns as titles
 from himac_envs.webshop.catalogue import Catalogue
 from himac_envs.webshop.data import catalogue_for

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import overload
 
-from himac_envs.task import UnknownSplitError
+from himac_envs.errors import UnknownSplitError
 from himac_envs.webshop.goals import Goals, without_limit
 
 #: Scheme -> split -> (first, end); an end of None is the last goal.

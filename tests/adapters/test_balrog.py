@@ -9,8 +9,8 @@ import pytest
 
 from himac_envs.adapters import EpisodeOverError, Session
 from himac_envs.adapters.balrog import HiMACBalrogEnv, make_env
+from himac_envs.errors import UnknownTaskError
 from himac_envs.registry import benchmark_of
-from himac_envs.task import UnknownTaskError
 
 
 def made(env_id: str) -> dict[str, Any]:

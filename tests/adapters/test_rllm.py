@@ -15,7 +15,7 @@ from chat_server import ChatServer, Reply
 
 from himac_envs.adapters import EpisodeOverError, Session
 from himac_envs.adapters.rllm import HiMACEnv, play, rows, score
-from himac_envs.task import UnknownTaskError
+from himac_envs.errors import UnknownTaskError
 
 httpx = pytest.importorskip("httpx", reason="httpx is not installed: pip install httpx")
 SOKOBAN = "HiMAC-Sokoban-Flat-v0"

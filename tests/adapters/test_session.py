@@ -13,8 +13,8 @@ import pytest
 from himac_envs.adapters import EpisodeOverError, MissingStackError, Session
 from himac_envs.adapters.errors import NotTextError
 from himac_envs.adapters.rows import read_kwargs, task_rows
+from himac_envs.errors import UnknownTaskError
 from himac_envs.registry import UnknownEnvError
-from himac_envs.task import UnknownTaskError
 
 BENCHMARKS = ("ALFWorld", "WebShop", "Sokoban")
 FLAT = [f"HiMAC-{name}-Flat-v0" for name in BENCHMARKS]

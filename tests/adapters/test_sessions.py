@@ -18,7 +18,7 @@ from himac_envs.adapters.sessions import (
     TooManySessionsError,
     UnknownIndexError,
 )
-from himac_envs.task import UnknownSplitError, UnknownTaskError
+from himac_envs.errors import UnknownSplitError, UnknownTaskError
 
 ENV = "HiMAC-Sokoban-Flat-v0"
 

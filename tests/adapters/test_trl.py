@@ -12,7 +12,7 @@ from adapters.tiny import make_model, texts_of
 from himac_envs.adapters import EpisodeOverError
 from himac_envs.adapters.errors import NoTaskError, NotTextError
 from himac_envs.adapters.trl import dataset, environment
-from himac_envs.task import UnknownTaskError
+from himac_envs.errors import UnknownTaskError
 
 trl = pytest.importorskip("trl", reason="TRL is not installed: pip install 'trl>=1.16'")
 #: Each is a whole training; the long hierarchical conversations are left to --runslow.

@@ -32,7 +32,7 @@ from himac_envs.adapters.errors import NoTaskError
 from himac_envs.adapters.rows import read_kwargs
 from himac_envs.adapters.verl import rows
 from himac_envs.adapters.verl_tools import tool_rows
-from himac_envs.task import UnknownTaskError
+from himac_envs.errors import UnknownTaskError
 
 #: ChatML, with tools as Qwen2.5 writes them.
 TEMPLATE = (

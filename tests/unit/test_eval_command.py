@@ -15,8 +15,8 @@ from himac_agents.cli import main
 from himac_agents.evaluation.loading import Players
 from himac_agents.evaluation.protocols import Protocol, names
 from himac_agents.prompts import VerlAgentPrompts
+from himac_envs.errors import MissingDependencyError
 from himac_envs.registry import env_cards, find_env
-from himac_envs.task import MissingDependencyError
 
 
 def _eval(tmp_path: Path, *args: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from himac_agents.policies.served.policy import ServedPolicy
 from himac_agents.policies.served.rollouts import ServedRollouts, make_rollouts
 from himac_agents.policies.served.server import RolloutError
 from himac_agents.policies.served.weights import FileTransfer, Weights
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 COMMANDS = ("go to cabinet 1", "go to cabinet 12", "take mug 1 from cabinet 1", "look", "go")
 

@@ -41,8 +41,8 @@ from himac_agents.prompts import CompactPrompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.types import EpisodeRequest
+from himac_envs.errors import MissingDependencyError
 from himac_envs.machine import processor
-from himac_envs.task import MissingDependencyError
 
 __all__ = ["BARS", "SINGLE", "TURNS", "Ours", "run"]
 

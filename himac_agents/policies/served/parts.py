@@ -20,7 +20,7 @@ from himac_agents.distributed import team
 from himac_agents.policies.base import TokenBatch
 from himac_agents.policies.chat import ChatPolicy
 from himac_agents.policies.served.weights import Weights
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 
 class Parts:

@@ -29,7 +29,7 @@ from himac_agents.policies.served.policy import EnginePolicy, ServedPolicy, Serv
 from himac_agents.policies.served.server import Held, Receiver, RolloutError, Server
 from himac_agents.policies.served.weights import DeviceTransfer, FileTransfer
 from himac_agents.policies.vision import VisionPolicy
-from himac_envs.task import HiMACError
+from himac_envs.errors import HiMACError
 
 #: The greatest mean gap, where the settings name none: in single precision, and in others.
 _EXACT, _ROUNDED = 1e-3, 0.15

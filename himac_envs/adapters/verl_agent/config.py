@@ -9,8 +9,8 @@ from himac_envs.adapters.errors import MissingStackError
 from himac_envs.adapters.session import Session
 from himac_envs.adapters.verl_agent.manager import EnvironmentManager
 from himac_envs.adapters.verl_agent.prompt import family_templates
+from himac_envs.errors import UnknownSplitError
 from himac_envs.registry import benchmark_of, benchmarks, env_cards, partner_of
-from himac_envs.task import UnknownSplitError
 
 #: Splits that a validation may mean, the benchmark's own names first.
 _VALIDATION: dict[str, tuple[str, ...]] = {

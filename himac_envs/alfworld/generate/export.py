@@ -20,7 +20,7 @@ from himac_envs.alfworld.generate.controls import DEFAULT, Controls
 from himac_envs.alfworld.generate.games import generate_world, make_game, parse_id, solution
 from himac_envs.alfworld.generate.world import GeneratedWorld
 from himac_envs.alfworld.problem import Expression, Problem
-from himac_envs.task import HiMACError, MissingDependencyError
+from himac_envs.errors import HiMACError, MissingDependencyError
 
 DOMAIN_FILE, GRAMMAR_FILE = "alfred.pddl", "alfred.twl2"
 SPLIT_FOLDERS = {"train": "train", "valid": "valid_seen", "test": "valid_unseen"}

@@ -17,7 +17,7 @@ from himac_envs.alfworld.generate.games import (
 )
 from himac_envs.alfworld.generate.world import GeneratedWorld
 from himac_envs.alfworld.kept import KeptGames
-from himac_envs.task import UnknownSplitError, UnknownTaskError
+from himac_envs.errors import UnknownSplitError, UnknownTaskError
 
 # A game's tables take some 60 kB and a new one some 2 ms.
 _GAMES_KEPT = 512
