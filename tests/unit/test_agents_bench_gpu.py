@@ -46,20 +46,22 @@ def test_each_part_runs_alone(part: str, capsys: pytest.CaptureFixture[str]) -> 
     json.dumps(gpu.as_json(report))
 
 
-def test_the_whole_is_put_together_from_processes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_part_is_a_process_of_its_own() -> None:
+    report = gpu.Report("")
+    gpu._apart(SMALL, "update", 300.0, report)
+    assert not report.skipped and {row.part for row in report.rows} == {"update"}
+    assert all(row.figure > 0 for row in report.rows)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
+def test_what_was_not_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "figures.json"
-    words = ["--device", "cpu", "--small", "--lanes", "2", "--steps", "2", "--json", str(path)]
-    here = importlib.util.find_spec("vllm") is not None
-    parts = ["update", "local"] if here else ["update", "vllm"]
-    assert main(["bench", "gpu", *words, "--parts", *parts]) == 0
+    words = ["--device", "cpu", "--small", "--parts", "vllm", "--json", str(path)]
+    assert main(["bench", "gpu", *words]) == 0
     found = json.loads(path.read_text())
-    assert {row["part"] for row in found["rows"]} == {part for part in parts if part != "vllm"}
-    assert found["commands"]["update"].startswith("himac bench gpu --parts update --device cpu")
-    if not here:
-        assert "vLLM is not installed here" in found["skipped"]["vllm"]
-        assert "vllm: not run: vLLM is not installed here" in capsys.readouterr().out
+    assert found["rows"] == [] and "vLLM is not installed here" in found["skipped"]["vllm"]
+    assert found["commands"]["vllm"].startswith("himac bench gpu --parts vllm --device cpu --small")
+    assert "vllm: not run: vLLM is not installed here" in capsys.readouterr().out
 
 
 def test_what_fails_or_comes_too_late_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
