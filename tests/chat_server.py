@@ -11,9 +11,10 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from local_server import LocalServer
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def chat_reply(text: str | None, *, usage: dict[str, int] | None = None) -> Repl
     return Reply(body)
 
 
-class ChatServer:
+class ChatServer(LocalServer):
     """A server on this machine, in threads, for as long as the `with` block runs.
 
     Args:
@@ -67,7 +68,6 @@ class ChatServer:
     def __init__(self, answer: Callable[[dict[str, Any]], str | Reply]) -> None:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self._closing = threading.Event()
         self._lock = threading.Lock()
         server = self
 
@@ -86,14 +86,12 @@ class ChatServer:
             def log_message(self, format: str, *args: Any) -> None:
                 """Says nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        super().__init__(Handler)
+        self.url = f"{self.address}/v1"
 
     def _send(self, handler: BaseHTTPRequestHandler, reply: Reply) -> None:
         if reply.silent:
-            self._closing.wait()
+            self.closing.wait()
             handler.close_connection = True
             return
         text = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
@@ -106,18 +104,3 @@ class ChatServer:
         handler.wfile.write(content)
         if reply.cut:
             handler.close_connection = True
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from local_server import LocalServer
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Repository:
     commits: list[str] = field(default_factory=list)
 
 
-class FakeHub:
+class FakeHub(LocalServer):
     """A hub on this machine, in threads, for as long as the `with` block runs.
 
     Args:
@@ -83,10 +83,8 @@ class FakeHub:
             def log_message(self, format: str, *args: Any) -> None:
                 """Says nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        super().__init__(Handler)
+        self.url = self.address
 
     def _post(self, path: str, body: bytes) -> Any:
         if path == "/api/repos/create":
@@ -132,17 +130,3 @@ class FakeHub:
         if oid in self.large:
             return {**wanted}
         return {**wanted, "actions": {"upload": {"href": f"{self.url}/large/{oid}"}}}
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

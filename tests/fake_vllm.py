@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import torch
+from local_server import LocalServer
 from safetensors.torch import load_file
 
 from himac_agents.policies.base import Prompt, Sampling
@@ -47,7 +47,7 @@ class Faults:
     shift: float = 0.0
 
 
-class FakeVLLM:
+class FakeVLLM(LocalServer):
     """A server on this machine, in threads, for as long as the `with` block runs.
 
     Args:
@@ -83,7 +83,6 @@ class FakeVLLM:
         self.calls: list[tuple[str, str]] = []
         self.asked: list[dict[str, Any]] = []
         self.answered = 0
-        self.gone = threading.Event()
         self._lock = threading.Lock()
         fake = self
 
@@ -99,21 +98,10 @@ class FakeVLLM:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
-        self.gone.set()
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
+        self.url = self.address
+        #: Set when it has died, or is to.
+        self.gone = self.closing
 
     # -- routes ----------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,14 +85,39 @@ def measure(
     agent = HiMACAgent(None, Executor(policy))
     pool = EnvPool(make, 1)
     simulator = Simulator(make(), policy)
+
+    def played_tasks() -> Iterator[tuple[list[list[Episode]], list[Decision]]]:
+        for task_id in drawn_tasks(simulator.env, size.tasks, seed):
+            groups = played(agent, pool, task_id, size, seed)
+            key = noise.key(seed, "truth", task_id)
+            yield groups, truths_of(simulator, groups, size, key)
+            policy.forget()
+
+    return {"strength": asdict(strength), **compared(played_tasks(), size, seed, estimators)}
+
+
+def compared(
+    tasks: Iterable[tuple[list[list[Episode]], list[Decision]]],
+    size: Size,
+    seed: int,
+    estimators: Mapping[str, Estimator],
+) -> dict[str, Any]:
+    """What estimators make of tasks that were played and whose truths are known.
+
+    Args:
+        tasks: For each the groups of episodes, and its decisions.
+        size: How much.
+        seed: That of all of it.
+        estimators: What is compared.
+
+    Returns:
+        As `measure` does.
+    """
     found: dict[str, dict[str, list[list[float]]]] = {
         str(n): {name: [] for name in estimators} for n in size.episodes
     }
     successes, steps, truths = [], [], []
-    for task_id in drawn_tasks(simulator.env, size.tasks, seed):
-        groups = played(agent, pool, task_id, size, seed)
-        decisions = truths_of(simulator, groups, size, noise.key(seed, "truth", task_id))
-        policy.forget()
+    for groups, decisions in tasks:
         episodes = [e for group in groups for e in group]
         successes.append(float(np.mean([e.success for e in episodes])))
         steps.append(float(np.mean([e.steps for e in episodes])))
@@ -103,7 +128,6 @@ def measure(
                 estimator.credit([e for group in told for e in group])
                 found[str(n)][name].append(turn_sums(told, decisions))
     return {
-        "strength": asdict(strength),
         "size": asdict(size),
         "seed": seed,
         **told_of(successes, steps, truths),

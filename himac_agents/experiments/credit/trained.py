@@ -8,8 +8,8 @@ were written, and from there on it answers itself.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,11 +25,10 @@ from himac_agents.experiments.credit.estimators import ESTIMATORS, Estimator
 from himac_agents.experiments.credit.measure import (
     Decision,
     Size,
+    compared,
     drawn_decisions,
     drawn_tasks,
     played,
-    told_of,
-    turn_sums,
 )
 from himac_agents.policies import noise
 from himac_agents.policies.base import Completion, Role
@@ -142,29 +141,14 @@ def measure_trained(
         estimators: What is compared.
     """
     pool, env = EnvPool(make, lanes), make()
-    found: dict[str, dict[str, list[list[float]]]] = {
-        str(n): {name: [] for name in estimators} for n in size.episodes
-    }
-    successes, steps, truths = [], [], []
-    for task_id in drawn_tasks(env, size.tasks, seed):
-        groups = played(HiMACAgent(None, executor), pool, task_id, size, seed)
-        key = noise.key(seed, "truth", task_id)
-        decisions = trained_truths(executor, pool, groups, size, key)
-        episodes = [e for group in groups for e in group]
-        successes.append(float(np.mean([e.success for e in episodes])))
-        steps.append(float(np.mean([e.steps for e in episodes])))
-        truths += [d.truth for d in decisions]
-        for n in size.episodes:
-            told = [group[:n] for group in groups]
-            for name, estimator in estimators.items():
-                estimator.credit([e for group in told for e in group])
-                found[str(n)][name].append(turn_sums(told, decisions))
-    return {
-        "size": asdict(size),
-        "seed": seed,
-        **told_of(successes, steps, truths),
-        "sums": found,
-    }
+
+    def played_tasks() -> Iterator[tuple[list[list[Episode]], list[Decision]]]:
+        for task_id in drawn_tasks(env, size.tasks, seed):
+            groups = played(HiMACAgent(None, executor), pool, task_id, size, seed)
+            key = noise.key(seed, "truth", task_id)
+            yield groups, trained_truths(executor, pool, groups, size, key)
+
+    return compared(played_tasks(), size, seed, estimators)
 
 
 def trained_truths(
