@@ -76,10 +76,12 @@ def _args(folder: Path, **given: Any) -> GRPOConfig:
     return GRPOConfig(str(folder), **{**usual, **given})
 
 
-def _trainer(model: Path, args: GRPOConfig, settings: TrainConfig = SETTINGS) -> HiMACTrainer:
+def _trainer(
+    model: Path, args: GRPOConfig, settings: TrainConfig = SETTINGS, **further: Any
+) -> HiMACTrainer:
     make = _brief if settings.method == "grpo" else _brief_hierarchical
     envs = EnvPool(lambda: Whim(make()), 4)
-    return HiMACTrainer(str(model), settings, args, envs=envs)
+    return HiMACTrainer(str(model), settings, args, envs=envs, **further)
 
 
 @pytest.mark.parametrize("name", ["whims", "grpo"])
@@ -131,6 +133,20 @@ def test_phases_alternate_and_a_checkpoint_goes_on(model: Path, tmp_path: Path) 
     envs = EnvPool(_brief_hierarchical, 2)
     assert evaluate_tasks(agent, envs, envs.task_ids("test")[:2]).to_json()["episodes"] == 2
     assert not [t for t in threading.enumerate() if t.name == "himac"]
+
+
+def test_an_adapter_learns_alone(model: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    trainer = _trainer(model, _args(tmp_path, max_steps=1), peft_config=lora)
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    trainer.train()
+    moved = {n for n, p in trainer.model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved and all("lora_" in name for name in moved)
+    trainer.save_model(str(tmp_path / "saved"))
+    agent = load_agent(tmp_path / "saved", prompt="chat")
+    envs = EnvPool(_brief_hierarchical, 2)
+    assert evaluate_tasks(agent, envs, envs.task_ids("test")[:1]).to_json()["episodes"] == 1
 
 
 def test_several_steps_of_one_phase_clip_at_its_first_weights(model: Path, tmp_path: Path) -> None:
