@@ -159,7 +159,7 @@ def test_a_part_that_is_missing_is_named(model: Path, learned: Path, tmp_path: P
 
 def test_what_cannot_be_spread_is_refused(model: Path, tmp_path: Path) -> None:
     config = sharded_runs.config_of(str(model), "whole", 2).replace(env="fruit_runs:Brief-v0")
-    with pytest.raises(ValueError, match=r"^shard: this is one process.*torchrun"):
+    with pytest.raises(ValueError, match=r"^shard: this is one process.*--processes 4 --shard"):
         Trainer(config, tmp_path / "run", console=fruit_runs.QUIET)
     with pytest.raises(ValueError, match="shard needs policy='hf'"):
         config.replace(policy="tiny", model="")

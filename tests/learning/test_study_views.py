@@ -15,7 +15,7 @@ import pytest
 
 from himac_agents.cli import study as command
 from himac_agents.evaluation.intervals import unpack
-from himac_agents.experiments.study import page, readme
+from himac_agents.experiments.study import overview, page
 from himac_agents.experiments.study.driver import Driver
 from himac_agents.experiments.study.plan import Study
 from himac_agents.experiments.study.views import VIEWS
@@ -96,7 +96,7 @@ def test_a_cell_may_change_its_preset_and_a_study_shows_all_cells_together(
     assert line.endswith("| 75.0% | 2.5 | 0.125 |") and "||" not in line
     assert "|  |" in line, "nothing was measured with the oracle in the executor's place"
     assert drawn.startswith("<svg") and "short" in drawn
-    assert readme.table([(study, rows)]).count("\n") == 1, "it is not for README"
+    assert overview.table([(study, rows)]).count("\n") == 1, "it is not for README"
     strange = dataclasses.replace(study, view="pie", cells={})
     with pytest.raises(ValueError, match="view='pie': choose one of sweep, bottleneck"):
         page.write_page(tmp_path / "p.md", [(strange, rows)])
