@@ -12,8 +12,8 @@ gem = pytest.importorskip("gem", reason="GEM is not installed: pip install gem-l
 
 from himac_envs.adapters import EpisodeOverError  # noqa: E402
 from himac_envs.adapters.gem import HiMACGemEnv, register  # noqa: E402
+from himac_envs.errors import UnknownTaskError  # noqa: E402
 from himac_envs.registry import UnknownEnvError  # noqa: E402
-from himac_envs.task import UnknownTaskError  # noqa: E402
 
 
 def make(env_id: str, **kwargs: Any) -> Any:

@@ -16,8 +16,8 @@ from adapters.expert_model import ExpertModel  # noqa: E402
 from inspect_ai.model import ChatMessage, ModelOutput, ModelUsage, get_model  # noqa: E402
 
 from himac_envs.adapters import inspect_ai as himac  # noqa: E402
+from himac_envs.errors import UnknownSplitError  # noqa: E402
 from himac_envs.registry import UnknownEnvError, find_env  # noqa: E402
-from himac_envs.task import UnknownSplitError  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "adapters"
 BENCHMARKS = ("alfworld", "webshop", "sokoban")

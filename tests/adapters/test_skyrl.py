@@ -17,7 +17,7 @@ from skyrl_gym.envs.base_text_env import BaseTextEnv  # noqa: E402
 import himac_envs.adapters.skyrl as himac  # noqa: E402
 from himac_envs.adapters import EpisodeOverError  # noqa: E402
 from himac_envs.adapters.errors import NoTaskError  # noqa: E402
-from himac_envs.task import UnknownTaskError  # noqa: E402
+from himac_envs.errors import UnknownTaskError  # noqa: E402
 
 
 def make(row: dict[str, Any], **extras: Any) -> Any:

@@ -19,8 +19,8 @@ from adapters.expert_model import ExpertModel, completion  # noqa: E402
 from chat_server import ChatServer, Reply  # noqa: E402
 
 from himac_envs.adapters.verifiers import HiMACEnv, HiMACEnvConfig  # noqa: E402
+from himac_envs.errors import UnknownSplitError  # noqa: E402
 from himac_envs.registry import UnknownEnvError  # noqa: E402
-from himac_envs.task import UnknownSplitError  # noqa: E402
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "adapters"
 SOKOBAN = "HiMAC-Sokoban-Flat-v0"
