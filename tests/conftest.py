@@ -90,6 +90,8 @@ def _nothing_left_open() -> Iterator[None]:
         warnings.simplefilter("always", ResourceWarning)
         gc.collect()
     left = [str(one.message) for one in told if issubclass(one.category, ResourceWarning)]
+    # anyio's streams in memory hold nothing of the system's; other people's stacks leave some.
+    left = [message for message in left if "MemoryObject" not in message]
     assert not left, f"left open: {left}"
 
 
