@@ -34,7 +34,6 @@ _SHARD = {"--shard": True, "--no-shard": False}
 #: How a disk says that it is full (a quota is spent, a file may not grow).
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-
 #: What the short help says of the options that are no settings.
 _OWN_OPTIONS = {
     "PRESET": "a preset, or a TOML file of settings",
@@ -42,6 +41,7 @@ _OWN_OPTIONS = {
     "--resume RUN": "go on with a run; --iterations, --max-env-steps, --max-tokens take it further",
     "--data DATA": 'a folder of data, "generated", or an installed data set\'s name',
     "--max-steps N": "commands after which an episode ends",
+    "--processes N": "processes of this machine that train together (1)",
     "--help-all": "every option with its whole text",
 }
 

@@ -19,7 +19,7 @@ def test_it_fits_two_screens_and_names_every_setting(
     assert len(shown.splitlines()) <= 100
     for field in dataclasses.fields(TrainConfig):
         assert guide.option_of(field.name) in shown, field.name
-    for option in ("--resume", "--out", "--data", "--help-all"):
+    for option in ("--resume", "--out", "--data", "--processes", "--help-all"):
         assert option in shown
     assert "(60000)" in shown  # the preset's values are the defaults
 
