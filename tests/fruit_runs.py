@@ -26,6 +26,18 @@ CONFIG = TrainConfig(
 )  # fmt: skip
 
 
+#: Settings of runs of a small chat model in which both phases learn: fruit is taken or not within
+#: two steps.
+BRIEF: dict[str, Any] = {
+    "policy": "hf", "env": "fruit_runs:Brief-v0", "flat_env": "fruit_runs:Brief-Flat-v0",
+    "expert": "oracle", "demos": 2, "warm_tokens": 128, "blueprints": 3, "executions": 4,
+    "eval_episodes": 2, "lanes": 4, "lr": 1e-2, "constrained": True, "max_command_tokens": 6,
+    "dtype": "float32", "max_blueprint_tokens": 8, "threads": 1,
+    "executor_advantage": "trajectory", "greedy_execution": False, "least_minibatch": 1,
+    "prompt": "compact", "loggers": (),
+}  # fmt: skip
+
+
 def _flat(**kwargs: Any) -> FruitEnv:
     return FruitEnv(max_steps=12, **kwargs)
 

@@ -55,6 +55,7 @@ from himac_agents.agents.agent import assemble, forget
 from himac_agents.algorithms.batching import rows, token_batch
 from himac_agents.algorithms.iteration import Iteration, Setting
 from himac_agents.algorithms.methods import check, method_of
+from himac_agents.algorithms.passes import empty
 from himac_agents.config import TrainConfig
 from himac_agents.policies import noise
 from himac_agents.policies.base import TokenBatch
@@ -179,7 +180,7 @@ class HiMACTrainer(GRPOTrainer):
             live = 0 if batch is None else len(batch)
             phase.metrics["sequences"] = float(len(phase.segments))
             if distributed.team().add({"live": float(live)})["live"]:
-                return self._dummy() if batch is None else batch
+                return empty() if batch is None else batch
         raise ValueError(
             f"{_PATIENCE} phases gave no evidence: in each group all episodes went equally well, "
             "or equally badly. Begin with a model that wins sometimes (supervise it on `himac "
@@ -193,11 +194,6 @@ class HiMACTrainer(GRPOTrainer):
         live = np.flatnonzero((batch.advantages != 0).any(axis=1))
         return rows(batch, live) if len(live) else None
 
-    def _dummy(self) -> TokenBatch:
-        """A row that weighs nothing, for a process that has none of its own."""
-        ids, none = np.full((1, 2), self.policy.pad_id), np.zeros((1, 2), dtype=np.float32)
-        return TokenBatch(ids, none, none, none, np.asarray([2]))
-
     def _cut(self, batch: TokenBatch) -> Iterator[dict[str, Any]]:
         """A phase as TRL's batches: `gradient_accumulation_steps` of them an optimiser step."""
         parts = self.args.gradient_accumulation_steps
@@ -206,7 +202,7 @@ class HiMACTrainer(GRPOTrainer):
         share = self.args.steps_per_generation / parts
         order = np.argsort(-batch.lengths, kind="stable")
         cut = [rows(batch, order[n::parts]) for n in range(parts) if n < len(order)]
-        cut += [self._dummy()] * (parts - len(cut))
+        cut += [empty()] * (parts - len(cut))
         inputs = [self._inputs(part, tokens * share) for part in cut]
         if self.num_iterations > 1:
             for one in inputs:

@@ -67,13 +67,15 @@ def pieces(
         yield _NONE, empty(batch)
 
 
-def empty(batch: TokenBatch) -> TokenBatch:
-    """A row of two tokens, of which none carries loss."""
+def empty(beside: TokenBatch | None = None) -> TokenBatch:
+    """A row of two tokens, of which none carries loss; `beside` tells what else a row has."""
     ids = np.zeros((1, 2), dtype=np.int64)
     none = np.zeros((1, 2), dtype=np.float32)
-    extra = {name: none for name in batch.extra}
     lengths = np.full(1, 2, dtype=np.int64)
-    return TokenBatch(ids, none, none, none, lengths, [], batch.temperature, [], extra)
+    if beside is None:
+        return TokenBatch(ids, none, none, none, lengths)
+    extra = {name: none for name in beside.extra}
+    return TokenBatch(ids, none, none, none, lengths, [], beside.temperature, [], extra)
 
 
 def part(values: NDArray[np.float32], index: Index, micro: TokenBatch) -> NDArray[np.float32]:

@@ -54,8 +54,8 @@ def card(run: RunData, name: str, *, licence: str = "", base: str = "") -> str:
     """
     settings = run.settings
     model = str(settings.get("model", ""))
-    if not base and model and not Path(model).exists() and model.count("/") <= 1:
-        base = model if "/" in model else ""
+    if not base and model.count("/") == 1 and not Path(model).exists():
+        base = model
     lines = [
         "---",
         *_metadata(run, name, licence, base),

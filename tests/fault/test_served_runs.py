@@ -19,14 +19,8 @@ from himac_agents.policies.served.server import RolloutError
 from himac_agents.training.stopping import StoppedError
 from himac_agents.training.trainer import Trainer
 
-#: Both phases learn: fruit is taken or not within two steps.
 SETTINGS: dict[str, Any] = {
-    "policy": "hf", "env": "fruit_runs:Brief-v0", "flat_env": "fruit_runs:Brief-Flat-v0",
-    "expert": "oracle", "demos": 2, "warm_steps": 1, "warm_tokens": 128, "tasks": 2,
-    "blueprints": 3, "executions": 4, "iterations": 2, "eval_episodes": 2, "lanes": 4, "lr": 1e-2,
-    "checkpoint_every": 9, "constrained": True, "max_command_tokens": 6, "dtype": "float32",
-    "max_blueprint_tokens": 8, "threads": 1, "executor_advantage": "trajectory", "kl": 0.0,
-    "greedy_execution": False, "least_minibatch": 1, "prompt": "compact", "loggers": (),
+    **fruit_runs.BRIEF, "warm_steps": 1, "tasks": 2, "iterations": 2, "checkpoint_every": 9, "kl": 0.0,
 }  # fmt: skip
 
 

@@ -19,14 +19,9 @@ from himac_agents.config import TrainConfig
 from himac_agents.files import latest_checkpoint
 from himac_agents.training.trainer import Trainer
 
-#: Both phases learn: fruit is taken or not within two steps.
 SETTINGS: dict[str, Any] = {
-    "policy": "hf", "env": "fruit_runs:Brief-v0", "flat_env": "fruit_runs:Brief-Flat-v0",
-    "expert": "oracle", "demos": 2, "warm_steps": 2, "warm_tokens": 128, "tasks": 4, "seed": 1,
-    "blueprints": 3, "executions": 4, "iterations": 3, "eval_episodes": 2, "lanes": 4, "lr": 1e-2,
-    "checkpoint_every": 1, "constrained": True, "max_command_tokens": 6, "dtype": "float32",
-    "max_blueprint_tokens": 8, "threads": 1, "executor_advantage": "trajectory", "kl": 0.02,
-    "greedy_execution": False, "least_minibatch": 1, "prompt": "compact", "loggers": (),
+    **fruit_runs.BRIEF, "warm_steps": 2, "tasks": 4, "seed": 1, "iterations": 3, "checkpoint_every": 1,
+    "kl": 0.02,
 }  # fmt: skip
 
 
