@@ -20,7 +20,8 @@ from himac_agents.training.stopping import StoppedError
 from himac_agents.training.trainer import Trainer
 
 SETTINGS: dict[str, Any] = {
-    **fruit_runs.BRIEF, "warm_steps": 1, "tasks": 2, "iterations": 2, "checkpoint_every": 9, "kl": 0.0,
+    **fruit_runs.BRIEF, "warm_steps": 1, "tasks": 2, "iterations": 2, "checkpoint_every": 9,
+    "kl": 0.0,
 }  # fmt: skip
 
 

@@ -20,8 +20,8 @@ from himac_agents.files import latest_checkpoint
 from himac_agents.training.trainer import Trainer
 
 SETTINGS: dict[str, Any] = {
-    **fruit_runs.BRIEF, "warm_steps": 2, "tasks": 4, "seed": 1, "iterations": 3, "checkpoint_every": 1,
-    "kl": 0.02,
+    **fruit_runs.BRIEF, "warm_steps": 2, "tasks": 4, "seed": 1, "iterations": 3,
+    "checkpoint_every": 1, "kl": 0.02,
 }  # fmt: skip
 
 
