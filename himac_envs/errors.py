@@ -17,6 +17,7 @@ OPTIONAL: dict[str, tuple[str, str]] = {
     "accelerate": ("accelerate", "hf"),
     "gguf": ("gguf", "gguf"),
     "jinja2": ("jinja2", "report"),
+    "matplotlib": ("matplotlib", "report"),
     "httpx": ("httpx", "api"),
     "numba": ("numba", "sokoban"),
     "PIL": ("pillow", "sokoban"),

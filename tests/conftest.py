@@ -95,6 +95,19 @@ def _nothing_left_open() -> Iterator[None]:
     assert not left, f"left open: {left}"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_page_of_each_run(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Trainings of the tests draw no report, which takes seconds each; files that look at one say
+    `DRAWN = True`."""
+    training = sys.modules.get("himac_agents.training.run")
+    if training is None or getattr(request.module, "DRAWN", False):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Run, "report", lambda self: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests never see, and never write to, the user's own installed data."""

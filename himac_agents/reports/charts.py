@@ -1,25 +1,48 @@
-"""Charts as SVG text: lines with bands, intervals, and shares over time. Nothing but strings.
+"""Charts as SVG text, drawn by matplotlib: lines with bands, intervals, and shares over time.
 
-Every function returns one `<svg>` element. Inside a page its colours are the page's CSS variables,
-so that it follows the page's theme; with `standalone=True` it carries its own, light and dark by
-the reader's preference, and can be saved as a file and shown by any browser or Markdown viewer.
+Every function returns one `<svg>` element. Its texts are texts, its colours are CSS variables with
+the light theme's as what they fall back to, and what a pointer is told stands in `<title>`s, so
+that one element serves a page in both themes and needs no script. With `standalone=True` it carries
+the dark theme, its title and a legend along, and can be saved as a file and shown by any browser or
+Markdown viewer. The same data give the same text.
 """
 
 from __future__ import annotations
 
-import json
+import io
 import math
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
 
-from himac_agents.reports import scales
-from himac_agents.reports.drawing import Frame, Mark, Row, Series, clip, stroke
-from himac_agents.reports.scales import Format, Scale, write
-from himac_agents.reports.theme import PALETTE, text_width
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Mark", "Row", "Series", "interval_chart", "line_chart", "share_chart", "thinned"]
+from himac_agents.reports.marks import Format, Mark, Row, Series, told, write
+from himac_agents.reports.svg import GRID, INK, PALETTE, PAPER, SOFT, clean, tidied, variables
+from himac_envs.errors import explained
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Ends = tuple[float | None, float | None]
+
+#: How matplotlib draws here, whatever the machine's own settings are.
+_STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "himac", "text.parse_math": False,
+    "text.usetex": False, "font.family": "DejaVu Sans", "font.size": 12, "text.color": INK,
+    "axes.autolimit_mode": "round_numbers", "axes.xmargin": 0, "axes.ymargin": 0,
+    "axes.facecolor": "none", "axes.edgecolor": SOFT, "axes.linewidth": 1,
+    "axes.spines.left": False, "axes.spines.right": False, "axes.spines.top": False,
+    "axes.labelcolor": SOFT, "axes.labelsize": 12, "axes.axisbelow": True,
+    "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelsize": 12, "ytick.labelsize": 12,
+    "xtick.major.size": 0, "ytick.major.size": 0, "grid.color": GRID, "grid.linewidth": 1,
+    "legend.frameon": False, "legend.labelcolor": SOFT, "legend.fontsize": 12,
+    "lines.solid_joinstyle": "round", "lines.solid_capstyle": "round", "figure.facecolor": PAPER,
+}  # fmt: skip
 #: More points than this on one line are thinned out: nobody sees them.
 MAX_POINTS = 400
 
@@ -31,9 +54,8 @@ def line_chart(
     marks: Sequence[Mark] = (),
     x_label: str = "",
     y_label: str = "",
-    x_range: tuple[float | None, float | None] = (None, None),
-    y_range: tuple[float | None, float | None] = (None, None),
-    x_format: Format = "count",
+    x_range: Ends = (None, None),
+    y_range: Ends = (None, None),
     y_format: Format = "number",
     size: tuple[int, int] = (640, 320),
     standalone: bool = False,
@@ -46,9 +68,9 @@ def line_chart(
         marks: Points with intervals, on top.
         x_label: Name of the horizontal axis.
         y_label: Name of the vertical axis.
-        x_range: Fixed ends of the horizontal axis; None is found from the data.
-        y_range: Fixed ends of the vertical axis.
-        x_format: How its numbers are written.
+        x_range: Where the horizontal axis begins and ends at the latest; None is found from the
+            data, and so is what lies beyond.
+        y_range: The same of the vertical axis.
         y_format: How its numbers are written.
         size: Width and height in pixels.
         standalone: Carry colours, title and legend along.
@@ -58,28 +80,21 @@ def line_chart(
 
     Raises:
         ValueError: The lengths within a series differ.
+        MissingDependencyError: matplotlib is not installed.
     """
     for one in series:
         _check(one)
-    # A point every other pixel: more is not seen.
-    series = [thinned(one, max(2, min(MAX_POINTS, size[0] // 2))) for one in series]
-    xs = [x for s in series for x in s.x] + [m.x for m in marks]
-    xs += [x for s in series for line in s.thin for x in line[0]]
-    ys = [y for s in series for ys in (s.y, s.low, s.high) for y in ys]
-    ys += [y for s in series for line in s.thin for y in line[1]]
-    ys += [v for m in marks for v in (m.y, m.low, m.high)]
-    names = list(dict.fromkeys((s.label, s.colour, s.dashed) for s in series))
-    frame = Frame(size, title, standalone, [] if not standalone else names)
-    if not scales.finite(xs) or not scales.finite(ys):
-        return frame.empty()
-    x_low, x_high = scales.bounds(xs, x_range)
-    y_low, y_high = scales.widen(*scales.bounds(ys, y_range), y_range)
-    frame.axes((x_low, x_high), (y_low, y_high), x_format, y_format, x_label, y_label)
-    for one in series:
-        frame.series(one)
-    for mark in marks:
-        frame.mark(mark)
-    return frame.svg(_hits(frame, series, marks, x_format, y_format))
+    with _chart(size, title, standalone, "y") as chart:
+        axes = chart.axes
+        for one in series:
+            chart.line(one)
+        for mark in marks:
+            chart.mark(mark, mark.x, y_format)
+        chart.limit("x", x_range, "count", size[0] // 70)
+        chart.limit("y", y_range, y_format, size[1] // 44)
+        axes.set(xlabel=clean(x_label), ylabel=clean(y_label))
+        chart.place((32 if y_label else 12) + _wide(write(v, y_format) for v in axes.get_yticks()))
+        return chart.svg(series, y_format)
 
 
 def interval_chart(
@@ -87,7 +102,7 @@ def interval_chart(
     *,
     title: str,
     x_label: str = "",
-    x_range: tuple[float | None, float | None] = (0.0, 1.0),
+    x_range: Ends = (0.0, 1.0),
     x_format: Format = "percent",
     width: int = 640,
     row_height: int = 30,
@@ -99,7 +114,7 @@ def interval_chart(
         rows: From top to bottom.
         title: What the chart shows.
         x_label: Name of the axis.
-        x_range: Fixed ends of the axis; None is found from the data.
+        x_range: Where the axis begins and ends at the latest.
         x_format: How its numbers are written.
         width: In pixels; the height follows from the rows.
         row_height: In pixels.
@@ -107,40 +122,32 @@ def interval_chart(
 
     Returns:
         An `<svg>` element. With nothing to draw it says so.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
     """
-    top = 40 if standalone else 8
-    height = top + row_height * max(1, len(rows)) + 44
-    frame = Frame((width, height), title, standalone, [])
-    points = [p for row in rows for p in row.points]
-    values = scales.finite(v for p in points for v in (p.y, p.low, p.high))
-    if not values:
-        return frame.empty()
-    space = 24 + max(
-        text_width(" / ".join(write(p.y, x_format) for p in row.points)) for row in rows
-    )
-    left = min(0.45 * width, 24 + max(text_width(row.label) for row in rows))
-    low, high = scales.bounds(values, x_range)
-    low, high = scales.widen(low, high, x_range)
-    scale = Scale(low, high, left, width - space)
-    bottom = top + row_height * len(rows)
-    for value in scales.ticks(low, high):
-        at = scale(value)
-        frame.parts.append(stroke(at, top, at, bottom, "grid"))
-        frame.text(at, bottom + 16, write(value, x_format), anchor="middle")
-    frame.text((left + width - space) / 2, bottom + 36, x_label, anchor="middle")
-    for number, row in enumerate(rows):
-        y = top + row_height * (number + 0.5)
-        if row.heading:
-            frame.text(4, y + 4, clip(row.label, width), "ink", bold=True)
-            continue
-        frame.text(left - 12, y + 4, clip(row.label, left - 16), "ink", anchor="end")
-        drawn = [p for p in row.points if scales.finite([p.y])]
-        for place, point in enumerate(drawn):
-            frame.interval(point, scale, y + 7 * (place - (len(drawn) - 1) / 2), x_format)
-        if drawn:
-            said = " / ".join(write(p.y, x_format) for p in drawn)
-            frame.text(width - 4, y + 4, said, "ink", anchor="end")
-    return frame.svg()
+    height = row_height * max(1, len(rows)) + (82 if standalone else 58)
+    with _chart((width, height), title, standalone, "x") as chart:
+        axes = chart.axes
+        names, values = {}, [""]
+        for number, row in enumerate(rows):
+            if row.heading:
+                chart.over(number, _short(row.label, width - 8))
+                continue
+            names[number] = _short(row.label, 0.45 * width)
+            drawn = [point for point in row.points if math.isfinite(point.y)]
+            for place, point in enumerate(drawn):
+                apart = 7 * (place - (len(drawn) - 1) / 2) / row_height
+                chart.mark(point, number + apart, x_format, across=True)
+            values.append(" / ".join(write(point.y, x_format) for point in drawn))
+            beside = axes.get_yaxis_transform()
+            axes.text(1.02, number, values[-1], transform=beside, va="center")
+        chart.limit("x", x_range, x_format, width // 110)
+        axes.set_yticks(list(names), list(names.values()), color=INK)
+        axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
+        axes.set_xlabel(clean(x_label))
+        chart.place(16 + _wide(names.values()), 22 + _wide(values))
+        return chart.svg()
 
 
 def share_chart(
@@ -149,7 +156,6 @@ def share_chart(
     *,
     title: str,
     x_label: str = "",
-    x_format: Format = "count",
     size: tuple[int, int] = (640, 320),
     standalone: bool = False,
 ) -> str:
@@ -161,56 +167,260 @@ def share_chart(
             divided by their sum; a point whose values sum to 0 is left out.
         title: What the chart shows.
         x_label: Name of the horizontal axis.
-        x_format: How its numbers are written.
         size: Width and height in pixels.
         standalone: Carry colours, title and legend along.
 
     Returns:
         An `<svg>` element. With nothing to draw it says so.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
     """
-    columns = [[v if v is not None and math.isfinite(v) else 0.0 for v in p[1]] for p in parts]
-    kept = [i for i in range(len(x)) if math.isfinite(x[i]) and sum(c[i] for c in columns) > 0]
-    named = [(name, colour, False) for name, _, colour in parts]
-    frame = Frame(size, title, standalone, named if standalone else [])
-    if not kept:
-        return frame.empty()
-    at = [float(x[i]) for i in kept]
-    low, high = scales.bounds(at)
-    if len(at) == 1:  # a lone point is drawn as a column as wide as the chart
-        at, kept = [low, high], kept * 2
-    frame.axes((low, high), (0.0, 1.0), x_format, "percent", x_label, "")
-    floor = [0.0] * len(kept)
-    shown: list[Series] = []
-    for (name, _, colour), column in zip(parts, columns, strict=True):
-        share = [column[i] / sum(c[i] for c in columns) for i in kept]
-        roof = [a + b for a, b in zip(floor, share, strict=True)]
-        frame.area(at, floor, roof, colour, "stack")
-        shown.append(Series(name, at, share, colour=colour))
-        floor = roof
-    return frame.svg(_hits(frame, shown, (), x_format, "percent"))
+    at = _numbers(x)
+    table = np.nan_to_num(np.array([_numbers(values) for _, values, _ in parts]))
+    kept = np.isfinite(at) & (table.sum(axis=0) > 0)
+    at, table = at[kept], table[:, kept]
+    with _chart(size, title, standalone) as chart:
+        if not len(at):
+            return chart.svg()
+        table = table / table.sum(axis=0)
+        shown = [
+            Series(name, at.tolist(), row.tolist(), colour=colour)
+            for (name, _, colour), row in zip(parts, table, strict=True)
+        ]
+        if len(at) == 1:  # a lone point is drawn as a column as wide as the chart
+            at, table = np.array([at[0], at[0] + 1]), np.repeat(table, 2, axis=1)
+        colours = [_colour(one.colour) for one in shown]
+        for area, one in zip(
+            chart.axes.stackplot(at, table, colors=colours, alpha=0.85), shown, strict=True
+        ):
+            area.set(edgecolor=PAPER, gid=chart.named(one.colour))
+            chart.keys.append(area)
+        chart.limit("x", (None, None), "count", size[0] // 70)
+        chart.limit("y", (0.0, 1.0), "percent", size[1] // 44)
+        chart.axes.set_xlabel(clean(x_label))
+        chart.place(12 + _wide(["100%"]))
+        return chart.svg(shown, "percent")
 
 
-def thinned(series: Series, most: int = MAX_POINTS) -> Series:
-    """A series of at most `most` points, evenly chosen, ends kept; its thin lines likewise."""
+@contextmanager
+def _chart(
+    size: tuple[int, int], title: str, standalone: bool, grid: Literal["x", "y", ""] = ""
+) -> Iterator[_Chart]:
+    """A chart in the making, under our style; matplotlib's settings are as before afterwards."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise explained(error, "a chart") from error
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        # The reader's fonts draw the texts; that matplotlib's own lacks a letter is of no account.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        chart = _Chart(size, title, standalone, grid)
+        try:
+            yield chart
+        finally:
+            chart.clear()
 
-    def some(values: Sequence[Any]) -> Sequence[Any]:
-        return [values[i] for i in _even(len(values), most)]
 
-    return replace(
-        series,
-        x=some(series.x),
-        y=some(series.y),
-        low=some(series.low),
-        high=some(series.high),
-        thin=[(some(x), some(y)) for x, y in series.thin],
-    )
+@lru_cache(maxsize=8)
+def _axes(size: tuple[int, int], standalone: bool, grid: Literal["x", "y", ""]) -> Axes:
+    """Empty axes. Making them takes as long as drawing: charts of one kind take turns on them."""
+    from matplotlib.figure import Figure
+
+    # 72 dots an inch: a point is a pixel.
+    figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72)
+    figure.patch.set_visible(standalone)
+    axes = figure.add_subplot()
+    if grid:
+        axes.grid(axis=grid)
+    return axes
 
 
-def _even(count: int, most: int) -> Sequence[int]:
+class _Chart:
+    """matplotlib's axes, and what a pointer is told of what is drawn on them."""
+
+    def __init__(
+        self, size: tuple[int, int], title: str, standalone: bool, grid: Literal["x", "y", ""]
+    ) -> None:
+        self.width, self.height = size
+        self.title, self.standalone = title, standalone
+        self.axes = _axes(size, standalone, grid)
+        self.figure: Any = self.axes.figure
+        self.titles: list[str] = []
+        #: What a legend shows of each series.
+        self.keys: list[Any] = []
+
+    def clear(self) -> None:
+        """Takes away what was drawn."""
+        drawn = (self.axes.lines, self.axes.collections, self.axes.texts)
+        for artist in [
+            a for some in (*drawn, self.figure.texts, self.figure.legends) for a in some
+        ]:
+            artist.remove()
+        self.axes.relim()
+        self.axes.set_visible(True)
+
+    def named(self, colour: int, title: str = "") -> str:
+        """The id of what belongs to one series, by which `svg` finds it again."""
+        self.titles.append(title)
+        return f"hc{colour % len(PALETTE)}.{len(self.titles) - 1}"
+
+    def line(self, one: Series) -> None:
+        """Adds a line: band, faint seeds, then the line itself."""
+        name, most = self.named(one.colour), max(2, min(MAX_POINTS, self.width // 2))
+        how: dict[str, Any] = {"color": _colour(one.colour), "gid": name}
+        if one.low:
+            x, low, high = (_thinned(values, most) for values in (one.x, one.low, one.high))
+            self.axes.fill_between(x, low, high, alpha=0.16, lw=0, **how)
+        for xs, ys in one.thin:
+            thin = _thinned(ys, most)
+            self.axes.plot(_thinned(xs, most), thin, lw=1, alpha=0.32, **how, **_lone(thin))
+        y = _thinned(one.y, most)
+        self.keys += self.axes.plot(_thinned(one.x, most), y, lw=2.2, **how, **_lone(y))
+
+    def mark(self, mark: Mark, at: float, form: Format, *, across: bool = False) -> None:
+        """Adds a point with its interval, upright at `at` or across it."""
+        if not (math.isfinite(at) and math.isfinite(mark.y)):
+            return
+        colour, name = _colour(mark.colour), self.named(mark.colour, told(mark, form))
+
+        def draw(values: Sequence[float], **how: Any) -> None:
+            ends = (values, [at] * len(values)) if across else ([at] * len(values), values)
+            self.axes.plot(*ends, gid=name, color=colour, **how)
+
+        if mark.low is not None and mark.high is not None:
+            draw([mark.low, mark.high], lw=1.6, marker="|" if across else "_", ms=7, mew=1.6)
+        inside = {"mfc": PAPER, "mew": 2.2} if mark.hollow else {"mec": PAPER, "mew": 1.5}
+        if mark.parts:
+            draw(mark.parts, ls="", marker="o", ms=5, mec=PAPER, mew=0.8, alpha=0.75)
+        draw([mark.y], ls="", marker="o", ms=9, **inside)
+
+    def over(self, row: int, text: str) -> None:
+        """Adds a heading over the whole width."""
+        from matplotlib.transforms import blended_transform_factory
+
+        where = blended_transform_factory(self.figure.transFigure, self.axes.transData)
+        self.axes.text(0.01, row, text, transform=where, va="center", weight=700)
+
+    def place(self, left: float, right: float = 14) -> None:
+        """Gives the axes the room that is left beside so many pixels."""
+        top = 12 + (24 if self.standalone else 0) + (20 if self.standalone and self.keys else 0)
+        bottom = 46 if self.axes.get_xlabel() else 26
+        self.figure.subplots_adjust(
+            left=left / self.width,
+            right=1 - right / self.width,
+            top=1 - top / self.height,
+            bottom=bottom / self.height,
+        )
+
+    def limit(self, which: Literal["x", "y"], ends: Ends, form: Format, most: int) -> None:
+        """Sets an axis's ends, and how its at most so many numbers are written."""
+        from matplotlib.ticker import MaxNLocator
+
+        level, box = which == "x", self.axes.dataLim
+        axis = self.axes.xaxis if level else self.axes.yaxis
+        low, high = box.intervalx if level else box.intervaly
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return
+        axis.set_major_locator(MaxNLocator(max(2, most), steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_formatter(lambda value, _: write(value, form))
+        given = [low if ends[0] is None else min(low, ends[0]),
+                 high if ends[1] is None else max(high, ends[1])]  # fmt: skip
+        if given[0] == given[1]:  # room around a lone value
+            given[1] += abs(given[1]) * 0.5 or 1.0
+        if level:
+            # A little air, so that what stands at the ends is not cut in half.
+            air = 0.012 * (given[1] - given[0])
+            self.axes.set_xlim(given[0] - air, given[1] + air)
+        else:
+            self.axes.set_ylim(*axis.get_major_locator().view_limits(*given))
+
+    def svg(self, series: Sequence[Series] = (), form: Format = "number") -> str:
+        """The finished element; with strips over the width that tell what the series are there."""
+        if not np.isfinite(self.axes.dataLim.get_points()).all():
+            self.axes.set_visible(False)
+            self.figure.text(0.5, 0.5, "no data", color=SOFT, ha="center", va="center")
+            series = ()
+        if self.standalone:
+            at = (14 / self.width, 1 - 8 / self.height)
+            self.figure.text(*at, clean(self.title), va="top", size=14, weight=700)
+            if series:
+                names = [clean(one.label) for one in series]
+                where = {
+                    "loc": "upper left",
+                    "bbox_to_anchor": (8 / self.width, 1 - 24 / self.height),
+                }
+                self.figure.legend(self.keys, names, ncols=len(names), borderpad=0, **where)
+        file = io.StringIO()
+        plain = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        self.figure.savefig(file, format="svg", metadata=plain)
+        text = file.getvalue()
+        body = tidied(text[text.index('<g id="figure_1">') : text.rindex("</svg>")], self.titles)
+        title, space, carried = escape(clean(self.title)), "", ""
+        if self.standalone:
+            space = ' xmlns="http://www.w3.org/2000/svg" font-family="system-ui,sans-serif"'
+            dark = f".hc{{{variables(dark=True)}}}"
+            carried = f"<style>@media(prefers-color-scheme:dark){{{dark}}}</style>"
+        return (
+            f'<svg class="hc"{space} viewBox="0 0 {self.width} {self.height}" role="img" '
+            f'aria-label="{title}"><title>{title}</title>{carried}'
+            f'{"".join(self._strips(series, form))}<g pointer-events="none">{body}</g></svg>'
+        )
+
+    def _strips(self, series: Sequence[Series], form: Format) -> Iterator[str]:
+        """Upright strips, each with what every series is at its place."""
+        known = []
+        for one in series:
+            x, y = _numbers(one.x), _numbers(one.y)
+            if (there := np.flatnonzero(np.isfinite(x) & np.isfinite(y))).size:
+                known.append((one, x[there], there))
+        if not known:
+            return
+        places = np.unique(np.concatenate([x for _, x, _ in known]))
+        places = places[_even(len(places), self.width // 24)]
+        box = self.axes.bbox
+        at = self.axes.transData.transform(np.stack([places, np.zeros_like(places)], 1))[:, 0]
+        edges = [box.x0, *((at[1:] + at[:-1]) / 2), box.x1]
+        for place, left, right in zip(places, edges[:-1], edges[1:], strict=True):
+            lines = [write(place, "count")]
+            for one, x, there in known:
+                k = int(there[np.abs(x - place).argmin()])
+                line = f"{one.label}: {write(one.y[k], form)}"
+                if one.low:
+                    line += f" ({write(one.low[k], form)} – {write(one.high[k], form)})"
+                lines.append(clean(line))
+            yield (
+                f'<rect class="hc-at" fill="none" pointer-events="all" x="{left:.1f}" '
+                f'y="{self.height - box.y1:.1f}" width="{right - left:.1f}" '
+                f'height="{box.height:.1f}"><title>{escape(chr(10).join(lines))}</title></rect>'
+            )
+
+
+def _colour(index: int) -> str:
+    return PALETTE[index % len(PALETTE)][0]
+
+
+def _numbers(values: Sequence[float | None] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values as an array; what cannot be drawn is NaN."""
+    found = np.asarray(values, dtype=np.float64)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def _thinned(values: Sequence[float | None], most: int) -> NDArray[np.float64]:
+    """At most so many of a line's values, evenly chosen, ends kept."""
+    return _numbers(values)[_even(len(values), most)]
+
+
+def _even(count: int, most: int) -> NDArray[np.int64]:
     """At most `most` of the numbers below `count`, the first and the last among them."""
-    if count <= most:
-        return range(count)
-    return sorted({round(k * (count - 1) / (most - 1)) for k in range(most)})
+    return np.unique(np.linspace(0, max(0, count - 1), min(count, most)).round().astype(np.int64))
+
+
+def _lone(y: NDArray[np.float64]) -> dict[str, Any]:
+    """How a line's points are drawn that have no neighbour: as dots, or nobody would see them."""
+    there = np.concatenate([[False], np.isfinite(y), [False]])
+    lone = there[1:-1] & ~there[:-2] & ~there[2:]
+    return {"marker": "o", "ms": 5, "markevery": np.flatnonzero(lone).tolist()} if any(lone) else {}
 
 
 def _check(series: Series) -> None:
@@ -219,31 +429,12 @@ def _check(series: Series) -> None:
         raise ValueError(f"series {series.label!r}: x, y, low and high differ in length")
 
 
-def _hits(
-    frame: Frame,
-    series: Sequence[Series],
-    marks: Sequence[Mark],
-    x_format: Format,
-    y_format: Format,
-) -> str:
-    """What a pointer can read off the chart, as JSON: pixels and the texts that belong to them."""
-    found = []
-    for one in series:
-        points = []
-        for i, (x, y) in enumerate(zip(one.x, one.y, strict=True)):
-            if y is None or not math.isfinite(x) or not math.isfinite(y):
-                continue
-            text = write(y, y_format)
-            if one.low and scales.finite([one.low[i], one.high[i]]):
-                text += f" ({write(one.low[i], y_format)} – {write(one.high[i], y_format)})"
-            points.append([round(frame.x(x), 1), round(frame.y(y), 1), write(x, x_format), text])
-        if points:
-            found.append({"name": one.label, "colour": one.colour % len(PALETTE), "at": points})
-    for mark in marks:
-        text = write(mark.y, y_format)
-        if mark.low is not None and mark.high is not None:
-            text += f" [{write(mark.low, y_format)}, {write(mark.high, y_format)}]"
-        at = [round(frame.x(mark.x), 1), round(frame.y(mark.y), 1), write(mark.x, x_format), text]
-        found.append({"name": mark.label, "colour": mark.colour % len(PALETTE), "at": [at]})
-    box = [frame.box[0], frame.box[1], frame.box[2], frame.box[3]]
-    return json.dumps({"box": [round(v, 1) for v in box], "series": found}, ensure_ascii=False)
+def _wide(texts: Iterable[str]) -> float:
+    """About how many pixels the longest of some texts takes."""
+    return 6.8 * max(map(len, texts), default=0)
+
+
+def _short(text: str, width: float) -> str:
+    """The text, cut to about so many pixels."""
+    most = int(width / 6.8)
+    return clean(text if len(text) <= most else text[: most - 1] + "…")

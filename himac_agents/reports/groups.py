@@ -19,8 +19,8 @@ from himac_agents.evaluation.intervals import (
     success_over_seeds,
     wilson,
 )
-from himac_agents.reports.charts import Series
 from himac_agents.reports.copies import without_copies
+from himac_agents.reports.marks import Series
 from himac_agents.reports.runs import Evaluation, RunData
 
 #: Curves of more points than this are drawn as running means.
@@ -198,8 +198,6 @@ def mean_line(
     curves: Sequence[tuple[Sequence[float], Sequence[float]]],
     label: str,
     colour: int,
-    *,
-    dashed: bool = False,
 ) -> Series | None:
     """Several seeds' curves as one line: their mean, with a band from the lowest to the highest.
 
@@ -210,7 +208,6 @@ def mean_line(
         curves: One (x, y) a seed, x ascending. Empty ones are passed over.
         label: The line's name.
         colour: Index into the palette.
-        dashed: Draw it dashed.
 
     Returns:
         None where there is nothing to draw.
@@ -220,14 +217,14 @@ def mean_line(
         return None
     if len(kept) == 1:
         x, y = kept[0]
-        return Series(label, x.tolist(), y.tolist(), colour=colour, dashed=dashed)
+        return Series(label, x.tolist(), y.tolist(), colour=colour)
     begin = max(x[0] for x, _ in kept)
     end = min(x[-1] for x, _ in kept)
     places = np.unique(np.concatenate([x for x, _ in kept]))
     places = places[(places >= begin) & (places <= end)]
     thin = [(x.tolist(), y.tolist()) for x, y in kept]
     if len(places) == 0:  # the seeds' stretches do not meet: a run has only begun
-        return Series(label, [], [], colour=colour, dashed=dashed, thin=thin)
+        return Series(label, [], [], colour=colour, thin=thin)
     values = np.stack([np.interp(places, x, y) for x, y in kept])
     return Series(
         label,
@@ -236,7 +233,6 @@ def mean_line(
         values.min(axis=0).tolist(),
         values.max(axis=0).tolist(),
         colour,
-        dashed,
         thin,
     )
 

@@ -15,14 +15,14 @@ import jinja2
 from markupsafe import Markup
 
 from himac_agents.files import write_atomically
-from himac_agents.reports import theme
 from himac_agents.reports.compared import differences
 from himac_agents.reports.copies import twins
 from himac_agents.reports.evaluations import EvaluationData, find_all, read_evaluation
 from himac_agents.reports.groups import SMOOTH_FROM, Family, Group, differing, families
+from himac_agents.reports.marks import write
 from himac_agents.reports.panels import SHORT, panel
 from himac_agents.reports.runs import RunData, read_run
-from himac_agents.reports.scales import write
+from himac_agents.reports.svg import variables
 from himac_envs import __version__
 
 _PARTS = Path(__file__).parent / "page"
@@ -103,9 +103,7 @@ def render(
         evaluations=evaluations,
         version=__version__,
         css=Markup((_PARTS / "report.css").read_text(encoding="utf-8")),
-        chart_css=Markup(theme.stylesheet()),
-        light=Markup(theme.variables()),
-        dark=Markup(theme.variables(dark=True)),
+        colours=Markup(variables()),
         script=Markup(script),
         script_hash=digest,
         axes=SHORT,

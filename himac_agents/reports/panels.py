@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from himac_agents.reports.charts import Mark, Row, Series, interval_chart, line_chart, share_chart
+from himac_agents.reports.charts import interval_chart, line_chart, share_chart
 from himac_agents.reports.groups import SMOOTH_FROM, Family, Group, mean_line, pool, smoothed
+from himac_agents.reports.marks import Mark, Row, Series, write
 from himac_agents.reports.measures import SECTIONS, Measure
 from himac_agents.reports.runs import Evaluation
-from himac_agents.reports.scales import write
 
 Axis = Literal["env_steps", "tokens", "seconds"]
 AXES: dict[Axis, str] = {
@@ -31,6 +31,8 @@ NAMES = {
     "oracle-executor": "carried out by the oracle",
     "temperature-0.4": "at temperature 0.4",
 }
+#: Sizes in pixels: of a small chart, and of a large one on a phone.
+SMALL, PHONE = (380, 220), (340, 280)
 REASONS = (("done", 2), ("budget", 4), ("terminated", 0), ("truncated", 6))
 
 
@@ -42,12 +44,14 @@ class Card:
         title: Its heading.
         hint: How to read it.
         by: The SVG for each axis; a chart without a choice of axis has the same one key "".
+        narrow: The same drawn for a phone, where the chart is too wide for one.
         legend: Names and colours of its own, where they are not the family's groups.
     """
 
     title: str
     hint: str
     by: dict[str, str]
+    narrow: dict[str, str] = field(default_factory=dict)
     legend: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -73,7 +77,7 @@ class Panel:
 def panel(family: Family) -> Panel:
     """Draws everything of a family."""
     sections = []
-    for heading, measures in SECTIONS:
+    for heading, measures in SECTIONS.items():
         cards: list[Card] = []
         constant: list[tuple[str, str]] = []
         for measure in measures:
@@ -98,7 +102,8 @@ def panel(family: Family) -> Panel:
 
 def learning_curve(family: Family) -> Card:
     """Success while learning, with the evaluations on top."""
-    drawn: dict[str, str] = {}
+    wide: dict[str, str] = {}
+    narrow: dict[str, str] = {}
     for axis, name in AXES.items():
         lines = [
             line
@@ -106,24 +111,25 @@ def learning_curve(family: Family) -> Card:
             for phase in _phases(group, "executor")
             if (line := _line(group, phase, "success", axis)) is not None
         ]
-        drawn[axis] = line_chart(
-            lines,
-            title=f"Success on {family.title} by {name}",
-            marks=[m for group in family.groups for m in _marks(group, axis)],
-            x_label=name,
-            y_label="success",
-            x_range=(0, None),
-            y_range=(0, 1),
-            y_format="percent",
-            size=(820, 400),
-        )
+        for drawn, size in ((wide, (700, 350)), (narrow, PHONE)):
+            drawn[axis] = line_chart(
+                lines,
+                title=f"Success on {family.title} by {name}",
+                marks=[m for group in family.groups for m in _marks(group, axis)],
+                x_label=name,
+                y_label="success",
+                x_range=(0, None),
+                y_range=(0, 1),
+                y_format="percent",
+                size=size,
+            )
     hint = (
         "Lines: success of the episodes that were learned from (mean of the seeds; the band runs "
         "from the lowest to the highest). Points: held-out tasks with 95% intervals, over seeds "
         "and tasks where there are several seeds (small dots), else over tasks; filled at "
         "temperature 1, rings greedy."
     )
-    return Card("Success", hint, drawn)
+    return Card("Success", hint, wide, narrow)
 
 
 def evaluations(family: Family) -> Card:
@@ -140,19 +146,22 @@ def evaluations(family: Family) -> Card:
         for name in dict.fromkeys(e.name for e in beside):
             pooled = pool([e for e in beside if e.name == name])
             rows.append(Row(_counted(name, pooled, group), _points(pooled, 7)))
-    svg = interval_chart(
-        rows,
-        title=f"Held-out success on {family.title}",
-        x_label="success on held-out tasks",
-        width=560,
-        row_height=27,
+    wide, narrow = (
+        interval_chart(
+            rows,
+            title=f"Held-out success on {family.title}",
+            x_label="success on held-out tasks",
+            width=width,
+            row_height=27,
+        )
+        for width in (520, PHONE[0])
     )
     hint = (
         "Success on tasks that were never learned on; small dots are seeds, whiskers 95% intervals "
         "over seeds and tasks, of one seed over tasks. Filled: temperature 1; rings: greedy. Grey: "
         "measured beside the run."
     )
-    return Card("Evaluation", hint, {"": svg})
+    return Card("Evaluation", hint, {"": wide}, {"": narrow})
 
 
 def small_chart(family: Family, measure: Measure) -> Card | None:
@@ -175,7 +184,7 @@ def small_chart(family: Family, measure: Measure) -> Card | None:
             x_range=(0, None),
             y_range=(measure.low, measure.high),
             y_format=measure.form,
-            size=(420, 232),
+            size=SMALL,
         )
     return Card(measure.title, measure.hint, drawn)
 
@@ -200,14 +209,14 @@ def reasons(family: Family) -> list[Card]:
             parts = [(r, known[r].y, colour) for r, colour in REASONS if r in known]
             used = [(r, c) for r, y, c in parts if any(v for v in y)]
             drawn[axis] = share_chart(
-                x, parts, title=f"Why options ended by {name}", x_label=name, size=(420, 232)
+                x, parts, title=f"Why options ended by {name}", x_label=name, size=SMALL
             )
         if drawn:
             title = "Why options ended"
             hint = "by <sub_done>, by a bound, or with the episode"
             if len(family.groups) > 1:
                 hint = group.label
-            cards.append(Card(title, hint, drawn, used))
+            cards.append(Card(title, hint, drawn, legend=used))
     return cards
 
 
@@ -225,7 +234,7 @@ def warm_start_loss(family: Family) -> Card | None:
         title="Warm start: loss by supervised step",
         x_label="supervised steps",
         y_range=(0, None),
-        size=(420, 232),
+        size=SMALL,
     )
     return Card("Warm start", "cross-entropy on demonstrations, nats a token", {"": svg})
 

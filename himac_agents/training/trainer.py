@@ -429,5 +429,7 @@ class Trainer:
         self.console.print(f"run: {self.run_folder.folder}   result: {path}")
         if (page := self.run_folder.report()) is not None:
             self.console.print(f"report: {page}")
+        else:
+            self.console.print(f"no report: `himac report {self.run_folder.folder}` tells why")
         self.run_folder.close()
         return found

@@ -247,6 +247,13 @@ def test_nothing_is_wider_than_the_window(driver: Any, many: str, report: str, w
         for page in (report, many):
             driver.get(page)
             assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+            # What charts say is read without a glass: every text is at least 9 pixels high.
+            small = driver.execute_script(
+                "return [...document.querySelectorAll('svg.hc')].filter(s => "
+                "s.getBoundingClientRect().width > 0).map(s => 12 * "
+                "s.getBoundingClientRect().width / s.viewBox.baseVal.width)"
+            )
+            assert small and min(small) >= 9
             # Nor is anything of the filters or of the switch cut off.
             beyond = driver.execute_script(
                 "return [...document.querySelectorAll('.filters select, .filters input, "
@@ -266,7 +273,7 @@ def test_nothing_is_wider_than_the_window(driver: Any, many: str, report: str, w
         driver.get(report)
 
 
-def test_axis_theme_and_tooltips_answer(driver: Any) -> None:
+def test_axis_theme_and_what_charts_tell_answer(driver: Any) -> None:
     seen = "return getComputedStyle(document.querySelector('.plot[data-by=%s]')).display"
     driver.execute_script("document.getElementById('by-tokens').click()")
     assert driver.execute_script(seen % "env_steps") == "none"
@@ -280,13 +287,27 @@ def test_axis_theme_and_tooltips_answer(driver: Any) -> None:
     before = driver.execute_script(paper)
     driver.execute_script("document.getElementById('theme').click()")
     assert driver.execute_script(paper) != before
-    tip = driver.execute_script(
+    # The charts change with the page.
+    ink = "return getComputedStyle(document.querySelector('svg.hc text')).fill"
+    dark = driver.execute_script(ink)
+    driver.execute_script("document.getElementById('theme').click()")
+    assert driver.execute_script(paper) == before and driver.execute_script(ink) != dark
+    # What a pointer over the right end of the curve is told, without a script.
+    told = driver.execute_script(
         "const svg = document.querySelector('.wide [data-by=env_steps] svg');"
         "svg.scrollIntoView({behavior: 'instant', block: 'center'});"
         "const box = svg.getBoundingClientRect();"
-        "svg.dispatchEvent(new PointerEvent('pointermove', {clientX: box.right - 22, "
-        "clientY: box.top + 80, bubbles: true}));"
-        "return document.getElementById('tip').textContent"
+        "return document.elementFromPoint(box.right - 30, box.top + 40).textContent"
     )
-    assert tip.startswith("500") and "50%" in tip
+    assert told == "500\nHiMAC: 50%"
+    # A press on a name hides what is drawn of it.
+    line = (
+        "return getComputedStyle(document.querySelector('.wide [data-by=env_steps] .hc-series'))"
+        ".display"
+    )
+    assert driver.execute_script(line) != "none"
+    driver.execute_script("document.querySelector('.key').click()")
+    assert driver.execute_script(line) == "none"
+    driver.execute_script("document.querySelector('.key').click()")
+    assert driver.execute_script(line) != "none"
     assert [x for x in driver.get_log("browser") if x["level"] == "SEVERE"] == []

@@ -2,73 +2,68 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
+import subprocess
+import sys
+import warnings
 import xml.etree.ElementTree as ET
 from typing import Any
 
+import matplotlib
+import numpy as np
 import pytest
 
-from himac_agents.reports import scales
-from himac_agents.reports.charts import (
-    MAX_POINTS,
-    Mark,
-    Row,
-    Series,
-    interval_chart,
-    line_chart,
-    share_chart,
-    thinned,
-)
-from himac_agents.reports.scales import Scale, write
+from himac_agents.reports import charts
+from himac_agents.reports.charts import MAX_POINTS, interval_chart, line_chart, share_chart
+from himac_agents.reports.marks import Mark, Row, Series, write
+from himac_agents.reports.svg import PALETTE, PAPER, variables
 
 NAN = math.nan
+NUMBER = r"-?\d+(?:\.\d+)?"
 
 
 def _tree(svg: str) -> ET.Element:
+    # A page's elements have no name space: it is HTML.
     root = ET.fromstring(svg)
     assert root.tag.endswith("svg")
     for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
         for value in element.attrib.values():
-            assert "nan" not in value.split(), value
-            assert not re.search(r"[MLH,]-?(nan|inf)", value), value
+            assert not re.search(r"\b(nan|inf)\b", value), value
     return root
 
 
-def _hits(root: ET.Element) -> Any:
-    return json.loads(root.attrib["data-hits"])
+def _drawn(root: ET.Element, colour: int) -> list[ET.Element]:
+    groups = [g for g in root.iter("g") if g.get("data-colour") == str(colour)]
+    return [e for group in groups for e in group.iter()]
 
 
-def test_scale_maps_ends_to_ends() -> None:
-    scale = Scale(0.0, 10.0, 100.0, 200.0)
-    assert (scale(0), scale(5), scale(10)) == (100, 150, 200)
-    upside_down = Scale(0.0, 1.0, 90.0, 10.0)
-    assert upside_down(0.25) == 70
+def _lines(root: ET.Element, colour: int) -> list[list[tuple[float, float]]]:
+    """The lines of a colour, each as points."""
+    found = []
+    for element in _drawn(root, colour):
+        if element.tag == "path" and "id" not in element.attrib:
+            numbers = [float(n) for n in re.findall(NUMBER, element.attrib["d"])]
+            found.append(list(zip(numbers[::2], numbers[1::2], strict=True)))
+    return found
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
-        (0, 85_530, [0, 20_000, 40_000, 60_000, 80_000]),
-        (-0.003, 0.003, [-0.002, 0.0, 0.002]),
-        (3, 3, [3]),
-    ],
-)
-def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
-    assert scales.ticks(low, high) == pytest.approx(expected)
+def _points(root: ET.Element, colour: int) -> list[tuple[float, float]]:
+    uses = [e for e in _drawn(root, colour) if e.tag == "use" and e.get("x") and e.get("y")]
+    return [(float(e.attrib["x"]), float(e.attrib["y"])) for e in uses]
 
 
-def test_bounds_are_never_empty_and_keep_given_ends() -> None:
-    assert scales.bounds([]) == (0.0, 1.0)
-    assert scales.bounds([2.0, 2.0]) == (2.0, 3.0)
-    assert scales.bounds([0.0]) == (0.0, 1.0)
-    assert scales.bounds([NAN, None, 0.3, math.inf], (0.0, None)) == (0.0, 0.3)
-    low, high = scales.bounds([5.0], (None, 1.0))
-    assert low < high == 1.0
-    assert scales.widen(0.013, 0.087) == pytest.approx([0.0, 0.1])
-    assert scales.widen(0.013, 0.087, (0.0, 1.0)) == [0.0, 1.0]
+def _ticks(root: ET.Element, *names: str) -> list[tuple[float, float]]:
+    """Where some texts stand."""
+    at = {e.text: (float(e.attrib["x"]), float(e.attrib["y"])) for e in root.iter("text")}
+    return [at[name] for name in names]
+
+
+def _told(root: ET.Element) -> list[str]:
+    """What a pointer is told over the width of a chart, from left to right."""
+    strips = [e for e in root.iter("rect") if e.get("class") == "hc-at"]
+    return [strip.findtext("title", "") for strip in strips]
 
 
 @pytest.mark.parametrize(
@@ -91,45 +86,65 @@ def test_numbers_read_well(value: float | None, form: Any, expected: str) -> Non
 
 
 def test_a_line_lies_where_its_numbers_are() -> None:
-    series = Series("a", [0, 50, 100], [0.0, 0.5, 1.0], [0.0, 0.4, 0.9], [0.1, 0.6, 1.0])
-    mark = Mark("end", 100, 0.8, 0.7, 0.9)
-    root = _tree(line_chart([series], title="t", marks=[mark], y_range=(0, 1), x_label="steps"))
-    hits = _hits(root)
-    left, top, right, bottom = hits["box"]
-    points = hits["series"][0]["at"]
-    assert [p[0] for p in points] == pytest.approx(
-        [left + 6, (left + right) / 2, right - 6], abs=0.2
+    series = Series("a", [0, 60, 100], [0.0, 0.75, 1.0], [0.0, 0.5, 0.9], [0.1, 0.8, 1.0])
+    mark = Mark("end", 100, 0.8, 0.6, 1.0, colour=1)
+    svg = line_chart([series], title="t", marks=[mark], y_range=(0, 1), y_format="percent")
+    root = _tree(svg)
+    left, middle, right = _ticks(root, "0", "60", "100")
+    floor, roof = (y for _, y in _ticks(root, "0%", "100%"))
+    (line,) = [one for one in _lines(root, 0) if len(one) == 3]
+    assert [x for x, _ in line] == pytest.approx([left[0], middle[0], right[0]], abs=0.3)
+    # A text's baseline lies as far below every tick.
+    height = floor - roof
+    assert [y - line[2][1] for _, y in line] == pytest.approx([height, height / 4, 0], abs=0.3)
+    (point,) = [p for p in _points(root, 1) if abs(p[1] - line[2][1] - height * 0.2) < 0.3]
+    assert point[0] == pytest.approx(right[0], abs=0.3)
+    whisker = _lines(root, 1)[0]
+    assert [y for _, y in whisker] == pytest.approx(
+        [line[2][1] + 0.4 * height, line[2][1]], abs=0.3
     )
-    assert [p[1] for p in points] == pytest.approx([bottom, (top + bottom) / 2, top], abs=0.1)
-    assert points[1][2:] == ["50", "0.5 (0.4 – 0.6)"]
-    assert hits["series"][1]["at"][0][3] == "0.8 [0.7, 0.9]"
-    kinds = [e.attrib.get("class", "") for e in root.iter()]
-    assert "hc-band hc-f0" in kinds and "hc-line hc-s0" in kinds and "hc-disc hc-f0" in kinds
+    assert _told(root)[1:] == ["60\na: 75% (50% – 80%)", "100\na: 100% (90% – 100%)"]
+    assert "end: 80% [60%, 100%]" in [e.text for e in root.iter("title")]
 
 
 def test_gaps_stay_gaps_and_lone_points_are_seen() -> None:
     root = _tree(line_chart([Series("a", [0, 1, 2, 3], [1.0, NAN, 2.0, 3.0])], title="t"))
-    assert len([e for e in root.iter() if e.attrib.get("class") == "hc-line hc-s0"]) == 1
-    assert len([e for e in root.iter() if "hc-dot" in e.attrib.get("class", "")]) == 1
-    lone = _tree(line_chart([Series("a", [7], [0.5])], title="t"))
-    assert [e for e in lone.iter() if "hc-dot" in e.attrib.get("class", "")]
-    flat = _tree(line_chart([Series("a", [1, 2], [0.0, 0.0])], title="t"))
-    assert _hits(flat)["series"][0]["at"][0][1] == _hits(flat)["box"][3]
+    (path,) = [e.attrib["d"] for e in _drawn(root, 0) if e.tag == "path" and "id" not in e.attrib]
+    assert path.count("M") == 2 and path.count("L") == 1
+    dot, *others = _points(root, 0)
+    assert not others
+    assert dot[0] == pytest.approx(_ticks(root, "0")[0][0], abs=0.3)
+    assert len(_points(_tree(line_chart([Series("a", [7], [0.5])], title="t")), 0)) == 1
+    assert not _points(_tree(line_chart([Series("a", [1, 2], [0.0, 0.0])], title="t")), 0)
+
+
+def test_axes_take_what_lies_beyond_the_ends_that_are_asked_for() -> None:
+    series = Series("a", [1, 2], [-0.5, 1.5])
+    root = _tree(line_chart([series], title="t", y_range=(0, 1)))
+    texts = [e.text for e in root.iter("text")]
+    assert "-0.5" in texts and "1.5" in texts
 
 
 @pytest.mark.parametrize(
-    "svg",
+    "draw",
     [
-        line_chart([], title="t"),
-        line_chart([Series("a", [], [])], title="t"),
-        line_chart([Series("a", [1, 2], [NAN, None])], title="t"),
-        interval_chart([], title="t"),
-        interval_chart([Row("a", [Mark("a", 0, NAN)])], title="t"),
-        share_chart([1, 2], [("a", [0, NAN], 0)], title="t"),
+        lambda: line_chart([], title="t"),
+        lambda: line_chart([Series("a", [], [])], title="t"),
+        lambda: line_chart([Series("a", [1, 2], [NAN, None])], title="t", standalone=True),
+        lambda: interval_chart([], title="t"),
+        lambda: interval_chart([Row("a", [Mark("a", 0, NAN)])], title="t"),
+        lambda: share_chart([1, 2], [("a", [0, NAN], 0)], title="t"),
     ],
 )
-def test_nothing_to_draw_is_said(svg: str) -> None:
-    assert "no data" in "".join(_tree(svg).itertext())
+def test_nothing_to_draw_is_said_and_leaves_nothing_behind(draw: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        root = _tree(draw())
+        # The next chart of the kind is drawn on the same axes.
+        after = _tree(line_chart([Series("a", [0, 1], [0.0, 1.0])], title="t"))
+    texts = [e.text for e in root.iter("text")]
+    assert "no data" in texts and len(texts) <= 2
+    assert "no data" not in [e.text for e in after.iter("text")] and _lines(after, 0)
 
 
 def test_broken_lengths_are_refused() -> None:
@@ -142,34 +157,36 @@ def test_broken_lengths_are_refused() -> None:
 def test_intervals_stand_in_their_rows() -> None:
     rows = [
         Row("HiMAC", heading=True),
-        Row("warm start", [Mark("warm", 0, 0.37, 0.33, 0.41)]),
-        Row("end", [Mark("T = 1", 0, 0.6, 0.5, 0.7), Mark("greedy", 0, 0.7, 0.6, 0.8)]),
+        Row("warm start", [Mark("warm", 0, 0.37, 0.33, 0.41, parts=(0.35, 0.39))]),
+        Row("end", [Mark("T = 1", 0, 0.6, 0.5, 0.7, 1), Mark("greedy", 0, 0.7, 0.6, 0.8, 2, True)]),
     ]
     root = _tree(interval_chart(rows, title="t"))
-    circles = [e.attrib for e in root.iter() if e.tag == "circle"]
-    assert len(circles) == 3
-    xs = [float(c["cx"]) for c in circles]
-    assert xs[0] < xs[1] < xs[2]
-    assert float(circles[0]["cy"]) < float(circles[1]["cy"]) < float(circles[2]["cy"])
-    text = "".join(root.itertext())
-    assert "warm: 37% [33%, 41%]" in text and "HiMAC" in text
+    warm, end, greedy = (_points(root, colour)[-1] for colour in (0, 1, 2))
+    none, half = (x for x, _ in _ticks(root, "0%", "50%"))
+    for point, value in ((warm, 0.37), (end, 0.6), (greedy, 0.7)):
+        assert point[0] == pytest.approx(none + 2 * value * (half - none), abs=0.4)
+    assert warm[1] < end[1] < greedy[1] < end[1] + 10
+    ends = [x for x, _ in _lines(root, 0)[0]]
+    assert ends == pytest.approx([none + 2 * v * (half - none) for v in (0.33, 0.41)], abs=0.4)
+    text = [e.text for e in root.iter() if e.text]
+    assert "warm: 37% [33%, 41%]; seeds 35%, 39%" in text
+    assert "HiMAC" in text and "60% / 70%" in text
 
 
 def test_shares_sum_to_one() -> None:
     parts = [("done", [3.0, 1.0, 0.0], 0), ("truncated", [1.0, 1.0, 0.0], 1)]
     root = _tree(share_chart([0, 10, 20], parts, title="t"))
-    series = _hits(root)["series"]
-    assert [p[3] for p in series[0]["at"]] == ["75%", "50%"]  # the third has no options
-    assert [p[3] for p in series[1]["at"]] == ["25%", "50%"]
+    # The third has no options.
+    assert _told(root) == ["0\ndone: 75%\ntruncated: 25%", "10\ndone: 50%\ntruncated: 50%"]
     _tree(share_chart([5], [("done", [1.0], 0)], title="t"))
 
 
 def test_text_is_escaped_and_xml_stays_well_formed() -> None:
-    nasty = '<script>alert("1")</script>&\x00\x1b]]>\ud800'
+    nasty = '<script>alert("1")</script>&\x00\x1b]]>\ud800 $x^2$ <g id="hc0.0"> d="1.2345" 木'
     for standalone in (False, True):
         svg = line_chart([Series(nasty, [0, 1], [0.0, 1.0])], title=nasty, x_label=nasty,
                          marks=[Mark(nasty, 0, 0.5)], standalone=standalone)  # fmt: skip
-        _tree(svg)
+        assert "$x^2$" in "".join(_tree(svg).itertext())
         assert "<script" not in svg
         svg = interval_chart([Row(nasty, [Mark(nasty, 0, 0.5)])], title=nasty)
         _tree(svg)
@@ -177,18 +194,73 @@ def test_text_is_escaped_and_xml_stays_well_formed() -> None:
 
 
 def test_standalone_carries_colours_title_and_legend() -> None:
-    svg = line_chart([Series("HiMAC", [0, 1], [0.0, 1.0])], title="Success", standalone=True)
+    series = [Series(name, [0, 1], [0.0, 1.0], colour=k) for k, name in enumerate(("HiMAC", "_b"))]
+    svg = line_chart(series, title="Success", standalone=True)
     root = _tree(svg)
     assert "prefers-color-scheme:dark" in svg and 'xmlns="http://www.w3.org/2000/svg"' in svg
-    assert "HiMAC" in "".join(root.itertext())
+    texts = [e.text for e in root.iter("text")]
+    assert {"Success", "HiMAC", "_b"} <= set(texts)
     assert "http" not in svg.replace("http://www.w3.org/2000/svg", "")
+    inside = _tree(line_chart(series, title="Success"))
+    assert "HiMAC" not in [e.text for e in inside.iter("text")]
+
+
+def test_colours_follow_the_theme() -> None:
+    svg = interval_chart([Row("a", [Mark("a", 0, 0.5, 0.4, 0.6, 3, True)])], title="t")
+    light, dark = PALETTE[3]
+    assert f"stroke:var(--hc-3,{light})" in svg and f"var(--hc-paper,{PAPER})" in svg
+    # Every colour that is drawn is a variable of both themes.
+    assert not re.findall(r":#[0-9a-f]{6}", svg)
+    assert f"--hc-3:light-dark({light},{dark})" in variables()
+    assert f"--hc-3:{dark}" in variables(dark=True)
+
+
+def test_charts_on_one_page_do_not_share_ids_and_load_nothing() -> None:
+    one = interval_chart([Row("a", [Mark("a", 0, 0.5, 0.4, 0.6)])], title="one")
+    two = interval_chart([Row("a", [Mark("a", 0, 0.5, 0.4, 0.6)])], title="one", width=500)
+    ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in (one, two)]
+    assert ids[0] and not ids[0] & ids[1]
+    for svg, own in zip((one, two), ids, strict=True):
+        assert set(re.findall(r' href="#([^"]+)"', svg)) == own
+        assert "url(" not in svg and "http" not in svg and "metadata" not in svg
+
+
+def test_the_same_data_give_the_same_text_whatever_was_drawn_before() -> None:
+    series = [Series("a", [0, 1, 2], [0.0, 0.5, 1.0], [0, 0.4, 0.9], [0.1, 0.6, 1.0])]
+
+    def draw() -> str:
+        return line_chart(series, title="t", marks=[Mark("m", 1, 0.5, 0.4, 0.6)])
+
+    before = dict(matplotlib.rcParams)
+    charts._axes.cache_clear()
+    first = draw()
+    line_chart([Series("b", list(range(90)), list(range(90)), colour=4)], title="u", x_label="x")
+    line_chart([], title="none")
+    assert draw() == first
+    with matplotlib.rc_context({"font.size": 30, "lines.linewidth": 9, "svg.fonttype": "path"}):
+        charts._axes.cache_clear()
+        assert draw() == first
+    assert dict(matplotlib.rcParams) == before
 
 
 def test_long_lines_are_thinned_but_keep_their_ends() -> None:
     n = 5000
-    series = Series("a", list(range(n)), [float(k) for k in range(n)])
-    short = thinned(series)
-    assert len(short.x) == len(short.y) == MAX_POINTS
-    assert (short.x[0], short.x[-1]) == (0, n - 1)
-    assert list(short.x) == sorted(set(short.x))
-    assert len(line_chart([series], title="t")) < 100_000
+    values = np.random.default_rng(0).random(n).tolist()
+    series = Series("a", list(range(n)), values, values, values, thin=[(list(range(n)), values)])
+    svg = line_chart([series], title="t")
+    root = _tree(svg)
+    lines = [line for line in _lines(root, 0) if len(line) > 2]
+    assert len(lines) == 2 and all(len(line) <= MAX_POINTS for line in lines)
+    assert _told(root)[0].startswith("0\n") and _told(root)[-1].startswith("5k\n")
+    assert len(svg) < 60_000
+
+
+def test_without_matplotlib_the_error_names_its_extra() -> None:
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from himac_agents.reports.charts import Series, line_chart\n"
+        "try: line_chart([Series('a', [0, 1], [0, 1])], title='t')\n"
+        "except ImportError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "a chart needs matplotlib: pip install 'himac[report]'"

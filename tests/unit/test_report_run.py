@@ -5,17 +5,21 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import fruit_runs
 import gymnasium as gym
 import numpy as np
+import pytest
 from PIL import Image
+from rich.console import Console
 from toy import FruitEnv
 
 from himac_agents.agents.agent import HiMACAgent
 from himac_agents.agents.expert import Expert
+from himac_agents.cli import main
 from himac_agents.config import TrainConfig
 from himac_agents.reports.page import render
 from himac_agents.reports.runs import read_run
@@ -26,6 +30,9 @@ from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment, Turn
 from himac_agents.training import result
 from himac_agents.training.run import Run
 from himac_envs.hierarchy import HierarchicalEnv
+
+#: The reports of trainings are looked at here (see `conftest`).
+DRAWN = True
 
 
 def _episode(observations: list[str], frames: list[Any] | None = None) -> Episode:
@@ -199,3 +206,21 @@ def test_one_iteration_of_learning_and_its_report(tmp_path: Path) -> None:
     assert written == text
     assert config.env in text and "Why options ended" in text
     assert len(text) < 2_000_000
+
+
+def test_a_run_without_the_means_to_draw_ends_without_its_page_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from himac_agents.training.trainer import Trainer
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said = io.StringIO()
+    config = fruit_runs.CONFIG.replace(
+        warm_steps=1, layers=1, feedforward=32, executions=2, iterations=1, eval_episodes=2
+    )
+    folder = tmp_path / "run"
+    Trainer(config, folder, console=Console(file=said, width=999)).run()
+    assert (folder / "result.json").is_file() and not (folder / "report.html").exists()
+    assert f"no report: `himac report {folder}` tells why" in said.getvalue()
+    assert main(["report", str(folder)]) == 1
+    assert "a chart needs matplotlib: pip install 'himac[report]'" in capsys.readouterr().err

@@ -18,7 +18,8 @@ from himac_agents.experiments.credit.planner import measure_lines
 from himac_agents.experiments.credit.policy import Strength
 from himac_agents.experiments.credit.trained import Trained, measure_trained
 from himac_agents.files import write_atomically
-from himac_agents.reports.charts import Mark, Row, interval_chart
+from himac_agents.reports.charts import interval_chart
+from himac_agents.reports.marks import Mark, Row
 from himac_envs.hierarchy import HierarchicalEnv
 
 #: Id and arguments of each environment; the official games are added where a folder is given.

@@ -13,7 +13,8 @@ from himac_agents.experiments.study import page, summary
 from himac_agents.experiments.study.plan import Job
 from himac_agents.experiments.study.summary import by_method, percent, titled
 from himac_agents.files import write_atomically
-from himac_agents.reports.charts import Series, line_chart
+from himac_agents.reports.charts import line_chart
+from himac_agents.reports.marks import Series
 
 
 def write(

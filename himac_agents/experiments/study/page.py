@@ -21,7 +21,8 @@ from himac_agents.experiments.study.summary import (
 )
 from himac_agents.experiments.study.views import VIEWS
 from himac_agents.files import write_atomically
-from himac_agents.reports.charts import Mark, Row, interval_chart
+from himac_agents.reports.charts import interval_chart
+from himac_agents.reports.marks import Mark, Row
 
 #: A study with its recorded cells.
 Recorded = tuple[Study, Mapping[str, Mapping[str, Any]]]

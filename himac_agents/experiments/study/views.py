@@ -9,7 +9,8 @@ from typing import Any
 from himac_agents.experiments.study import summary
 from himac_agents.experiments.study.plan import Study
 from himac_agents.experiments.study.summary import Run, by_method, percent, points, title, titled
-from himac_agents.reports.charts import Mark, Row, Series, interval_chart, line_chart
+from himac_agents.reports.charts import interval_chart, line_chart
+from himac_agents.reports.marks import Mark, Row, Series
 
 Cells = Mapping[str, Mapping[str, Any]]
 #: A study with its recorded cells -> Markdown and an SVG.

@@ -31,51 +31,7 @@
     store("himac-theme", root.dataset.theme);
   });
 
-  // ---- charts: what a pointer reads off ------------------------------------------------------
-  const tip = $("tip");
-  const svgNode = (tag, attributes) => {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const key in attributes) node.setAttribute(key, attributes[key]);
-    return node;
-  };
-  for (const svg of document.querySelectorAll("svg[data-hits]")) {
-    const hits = JSON.parse(svg.dataset.hits);
-    const layer = svgNode("g", {});
-    svg.append(layer);
-    const family = svg.closest(".family");
-    const hide = () => { layer.replaceChildren(); tip.hidden = true; };
-    svg.addEventListener("pointerleave", hide);
-    svg.addEventListener("pointermove", (event) => {
-      const box = svg.getBoundingClientRect();
-      const x = ((event.clientX - box.left) / box.width) * svg.viewBox.baseVal.width;
-      layer.replaceChildren();
-      if (x < hits.box[0] - 8 || x > hits.box[2] + 8) return hide();
-      const found = [];
-      for (const series of hits.series) {
-        const key = family && family.querySelector(`.key[data-colour="${series.colour}"]`);
-        if (key && key.getAttribute("aria-pressed") === "false") continue;
-        let best = series.at[0];
-        for (const point of series.at) if (Math.abs(point[0] - x) < Math.abs(best[0] - x)) best = point;
-        if (series.at.length > 1 || Math.abs(best[0] - x) < 14) found.push([series, best]);
-      }
-      if (!found.length) return hide();
-      const nearest = found.reduce((a, b) => (Math.abs(b[1][0] - x) < Math.abs(a[1][0] - x) ? b : a));
-      layer.append(svgNode("path", { class: "cross", d: `M${nearest[1][0]},${hits.box[1]}V${hits.box[3]}` }));
-      tip.replaceChildren(el("b", "", nearest[1][2]));
-      for (const [series, point] of found) {
-        layer.append(svgNode("circle", { class: `spot hc-f${series.colour}`, cx: point[0], cy: point[1], r: 4 }));
-        const line = el("div");
-        const dot = el("i", "dot");
-        dot.style.setProperty("--c", `var(--hc-${series.colour})`);
-        line.append(dot, document.createTextNode(visible(series.name)), el("span", "", point[3]));
-        tip.append(line);
-      }
-      tip.hidden = false;
-      const wide = tip.offsetWidth, high = tip.offsetHeight;
-      tip.style.left = `${Math.max(6, event.clientX + 16 + wide > innerWidth ? event.clientX - wide - 16 : event.clientX + 16)}px`;
-      tip.style.top = `${Math.max(6, Math.min(event.clientY + 14, innerHeight - high - 8))}px`;
-    });
-  }
+  // ---- charts: which lines are shown ---------------------------------------------------------
   for (const key of document.querySelectorAll(".key")) {
     key.addEventListener("click", () => {
       const on = key.getAttribute("aria-pressed") !== "true";
@@ -432,6 +388,11 @@
     } else figure.append(board(frame, caption));
     figure.append(el("figcaption", "", caption));
     return figure;
+  };
+  const svgNode = (tag, attributes) => {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const key in attributes) node.setAttribute(key, attributes[key]);
+    return node;
   };
   const board = (xsb, caption) => {
     const rows = xsb.split("\n").slice(0, 60);
