@@ -92,8 +92,9 @@ def line_chart(
             chart.mark(mark, mark.x, y_format)
         chart.limit("x", x_range, "count", size[0] // 70)
         chart.limit("y", y_range, y_format, size[1] // 44)
-        axes.set(xlabel=clean(x_label), ylabel=clean(y_label))
-        chart.place((32 if y_label else 12) + _wide(write(v, y_format) for v in axes.get_yticks()))
+        axes.set_ylabel(clean(y_label))
+        beside = (32 if y_label else 12) + _wide(write(v, y_format) for v in axes.get_yticks())
+        chart.place(x_label, beside)
         return chart.svg(series, y_format)
 
 
@@ -145,8 +146,7 @@ def interval_chart(
         chart.limit("x", x_range, x_format, width // 110)
         axes.set_yticks(list(names), list(names.values()), color=INK)
         axes.set_ylim(max(1, len(rows)) - 0.5, -0.5)
-        axes.set_xlabel(clean(x_label))
-        chart.place(16 + _wide(names.values()), 22 + _wide(values))
+        chart.place(x_label, 16 + _wide(names.values()), 22 + _wide(values))
         return chart.svg()
 
 
@@ -198,8 +198,7 @@ def share_chart(
             chart.keys.append(area)
         chart.limit("x", (None, None), "count", size[0] // 70)
         chart.limit("y", (0.0, 1.0), "percent", size[1] // 44)
-        chart.axes.set_xlabel(clean(x_label))
-        chart.place(12 + _wide(["100%"]))
+        chart.place(x_label, 12 + _wide(["100%"]))
         return chart.svg(shown, "percent")
 
 
@@ -302,15 +301,21 @@ class _Chart:
         where = blended_transform_factory(self.figure.transFigure, self.axes.transData)
         self.axes.text(0.01, row, text, transform=where, va="center", weight=700)
 
-    def place(self, left: float, right: float = 14) -> None:
-        """Gives the axes the room that is left beside so many pixels."""
+    def place(self, label: str, left: float, right: float = 14) -> None:
+        """Names the horizontal axis, and gives the axes what is left beside so many pixels."""
         top = 12 + (24 if self.standalone else 0) + (20 if self.standalone and self.keys else 0)
-        bottom = 46 if self.axes.get_xlabel() else 26
+        bottom = 42 if label else 26
         self.figure.subplots_adjust(
             left=left / self.width,
             right=1 - right / self.width,
             top=1 - top / self.height,
             bottom=bottom / self.height,
+        )
+        # Below the middle of the axes, unless it would then be cut.
+        half = _wide([label]) / 2 + 8
+        middle = min(max((left + self.width - right) / 2, half), max(half, self.width - half))
+        self.figure.text(
+            middle / self.width, 7 / self.height, clean(label), color=SOFT, ha="center"
         )
 
     def limit(self, which: Literal["x", "y"], ends: Ends, form: Format, most: int) -> None:
