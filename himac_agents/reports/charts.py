@@ -299,7 +299,7 @@ class _Chart:
         from matplotlib.transforms import blended_transform_factory
 
         where = blended_transform_factory(self.figure.transFigure, self.axes.transData)
-        self.axes.text(0.01, row, text, transform=where, va="center", weight=700)
+        self.axes.text(0.01, row, text, transform=where, va="center", weight="bold")
 
     def place(self, label: str, left: float, right: float = 14) -> None:
         """Names the horizontal axis, and gives the axes what is left beside so many pixels."""
@@ -348,7 +348,7 @@ class _Chart:
             series = ()
         if self.standalone:
             at = (14 / self.width, 1 - 8 / self.height)
-            self.figure.text(*at, clean(self.title), va="top", size=14, weight=700)
+            self.figure.text(*at, clean(self.title), va="top", size=14, weight="bold")
             if series:
                 names = [clean(one.label) for one in series]
                 where = {
