@@ -155,7 +155,7 @@ class Reader:
 
     def logits(self, states: Tensor, among: Tensor | None = None) -> Tensor:
         """Logits [n, vocabulary] of states [n, width], or [n, ids] of the ids `among` which."""
-        return linear(states, self._head if among is None else self._head[among])
+        return linear(states, self._head if among is None else self._head.index_select(0, among))
 
     def _attended(
         self, asked: Tensor, spans: Sequence[_Span], layer: int, cache: SlotCache
