@@ -183,7 +183,7 @@ class SlotCache:
         rows, buffer = self._seen[block], self._buffers[layer_idx][:, : self._widths[block]]
         found = buffer[rows] if isinstance(rows, slice) else self._pick(buffer, rows)
         (heads, dim), others = self._shapes[layer_idx]
-        keys, values = found.split((heads * dim, math.prod(others)), dim=-1)
+        keys, values = found[..., : heads * dim], found[..., heads * dim :]
         shape = found.shape[:2]
         return keys.view(*shape, heads, dim), values.view(*shape, *others)
 

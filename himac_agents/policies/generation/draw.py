@@ -99,7 +99,8 @@ def inverse(logp: Tensor, drawn: Tensor) -> Tensor:
         logp: [rows, places] log-probabilities.
         drawn: [rows] numbers in [0, 1).
     """
-    return _first_above(logp.exp().double().cumsum(-1), drawn)
+    places: Tensor = _first_above(logp.exp().double().cumsum(-1), drawn)
+    return places
 
 
 def _first_above(sums: Any, drawn: Any) -> Any:

@@ -18,6 +18,7 @@ Training uses transformers' own forward pass; the log-probabilities of both agre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -177,13 +178,16 @@ class Reader:
         """Queries [rows, time, heads, dim] as [rows, shared heads, heads of each x time, dim]."""
         if self._heads == self._shared:
             return query.transpose(1, 2)
-        return query.unflatten(2, (self._shared, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        rows, time, _, dim = query.shape
+        query = query.view(rows, time, self._shared, -1, dim).permute(0, 2, 3, 1, 4)
+        return query.reshape(rows, self._shared, -1, dim)
 
     def _apart(self, seen: Tensor, time: int) -> Tensor:
         """What these found, with [rows, time] in front again."""
         if self._heads == self._shared:
             return seen.transpose(1, 2)
-        return seen.unflatten(2, (-1, time)).permute(0, 3, 1, 2, 4)
+        rows, shared, _, dim = seen.shape
+        return seen.view(rows, shared, -1, time, dim).permute(0, 3, 1, 2, 4)
 
     def _spans(self, blocks: Sequence[Block], positions: Tensor, cache: SlotCache) -> list[_Span]:
         """Where each block's tokens are, and what they may see."""
@@ -293,7 +297,7 @@ class _Layer:
 def _weights(norm: Any) -> Tensor:
     """A norm's weights, for a vector over its length in place of its root mean square."""
     weight: Tensor = norm.weight.float()
-    return weight * len(weight) ** 0.5
+    return weight * math.sqrt(len(weight))
 
 
 def _joined(norm: Any, modules: Sequence[Any], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
