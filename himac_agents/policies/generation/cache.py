@@ -24,8 +24,8 @@ class SlotCache:
 
     It stands where transformers expects a `past_key_values`: attention layers call `update`.
     Row r holds the keys of its tokens at positions 0 .. length-1; what lies behind is never
-    attended to, so that padding may be written there freely. Buffers are [rows, positions, heads,
-    dim]: a row's used part is one stretch of memory, so that picking rows is a few large copies.
+    attended to, so that padding may be written there freely. A row's used part is one stretch of
+    memory, keys and values of a position beside each other: rows are picked in one large copy.
     """
 
     is_compileable = False
@@ -33,9 +33,10 @@ class SlotCache:
     def __init__(self) -> None:
         self.tokens: dict[int, list[int]] = {}
         self.row_of: dict[int, int] = {}
-        self._keys: list[Tensor] = []
-        self._values: list[Tensor] = []
-        self._picked: dict[str, Tensor] = {}
+        # A layer's buffer [rows, positions, width]: a position's keys, then its values.
+        self._buffers: list[Tensor] = []
+        self._shapes: list[tuple[tuple[int, int], tuple[int, int]]] = []
+        self._picked = torch.empty(0)
         self._capacity = 0
         self._positions: Tensor | None = None
         self._places = self._at = torch.empty(0)
@@ -73,8 +74,7 @@ class SlotCache:
         if len(slots) * 2 < len(self.row_of):
             keep = [slot for slot in slots if slot in self.row_of]
             index = torch.tensor([self.row_of[slot] for slot in keep], dtype=torch.long)
-            self._keys = [k[index.to(k.device)] for k in self._keys]
-            self._values = [v[index.to(v.device)] for v in self._values]
+            self._buffers = [buffer[index.to(buffer.device)] for buffer in self._buffers]
             self.row_of = {slot: row for row, slot in enumerate(keep)}
             self.tokens = {slot: self.tokens[slot] for slot in keep}
         for slot in slots:
@@ -142,23 +142,30 @@ class SlotCache:
         self, key: Tensor, value: Tensor, layer_idx: int, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
         """Stores new keys and values [batch, heads, time, dim]; returns all that are to be seen."""
-        self.store(key.transpose(1, 2), value.transpose(1, 2), layer_idx)
+        pair = key.transpose(1, 2), value.transpose(1, 2)
+        shapes = [(int(part.shape[2]), int(part.shape[3])) for part in pair]
+        both = torch.cat([part.flatten(0, 1).flatten(1) for part in pair], dim=-1)
+        self.store(both, (shapes[0], shapes[1]), layer_idx)
         keys, values = self.seen(0, layer_idx)
         return keys.transpose(1, 2), values.transpose(1, 2)
 
-    def store(self, key: Tensor, value: Tensor, layer_idx: int) -> None:
-        """Stores keys and values [tokens, heads, dim] or [batch, time, heads, dim]."""
+    def store(
+        self, both: Tensor, shapes: tuple[tuple[int, int], tuple[int, int]], layer_idx: int
+    ) -> None:
+        """Stores new keys and values.
+
+        Args:
+            both: [tokens, width], the keys of all heads, then the values.
+            shapes: (heads, dim) of keys and of values.
+            layer_idx: The layer.
+        """
         assert self._positions is not None, "aim() must be called before a forward pass"
-        if layer_idx == len(self._keys):
-            shape = (self.rows, self._capacity, *key.shape[-2:])
-            self._keys.append(key.new_zeros(shape))
-            self._values.append(value.new_zeros(shape))
-        keys = self._keys[layer_idx] = self._fit(self._keys[layer_idx])
-        values = self._values[layer_idx] = self._fit(self._values[layer_idx])
-        at = self._flat(keys)
-        for buffer, new in ((keys, key), (values, value)):
-            # Whole rows of memory, copied one by one: an index of two axes is ten times as slow.
-            buffer.flatten(0, 1).flatten(1).index_copy_(0, at, new.reshape(len(at), -1))
+        if layer_idx == len(self._buffers):
+            self._buffers.append(both.new_zeros((self.rows, self._capacity, both.shape[-1])))
+            self._shapes.append(shapes)
+        buffer = self._buffers[layer_idx] = self._fit(self._buffers[layer_idx])
+        # Whole rows of memory, copied one by one: an index of two axes is ten times as slow.
+        buffer.flatten(0, 1).index_copy_(0, self._flat(buffer), both)
 
     def _flat(self, buffer: Tensor) -> Tensor:
         """Where the pass under way writes, among all positions of all rows."""
@@ -173,22 +180,23 @@ class SlotCache:
 
         Rows beside each other are a view. Others are a copy, which holds until the next call.
         """
-        rows, width = self._seen[block], self._widths[block]
-        found = self._keys[layer_idx][:, :width], self._values[layer_idx][:, :width]
-        if isinstance(rows, slice):
-            return found[0][rows], found[1][rows]
-        return self._pick(found[0], rows, "keys"), self._pick(found[1], rows, "values")
+        rows, buffer = self._seen[block], self._buffers[layer_idx][:, : self._widths[block]]
+        found = buffer[rows] if isinstance(rows, slice) else self._pick(buffer, rows)
+        (heads, dim), others = self._shapes[layer_idx]
+        keys, values = found[..., : heads * dim], found[..., heads * dim :]
+        shape = found.shape[:2]
+        return keys.view(*shape, heads, dim), values.view(*shape, *others)
 
-    def _pick(self, seen: Tensor, rows: Tensor, name: str) -> Tensor:
+    def _pick(self, seen: Tensor, rows: Tensor) -> Tensor:
         """Rows copied into memory that all layers and passes share.
 
         Fresh memory for each copy would cost more than the copy.
         """
         shape = (len(rows), *seen.shape[1:])
         size = math.prod(shape)
-        held = self._picked.get(name)
-        if held is None or held.numel() < size or held.dtype != seen.dtype:
-            held = self._picked[name] = seen.new_empty(size * 5 // 4)
+        held = self._picked
+        if held.numel() < size or held.dtype != seen.dtype or held.device != seen.device:
+            held = self._picked = seen.new_empty(size * 5 // 4)
         return torch.index_select(seen, 0, rows, out=held[:size].view(shape))
 
     def lend(self, loans: Sequence[tuple[int, int, int, int]]) -> None:
@@ -198,9 +206,9 @@ class SlotCache:
             loans: (from row, to row, first position, the position behind the last); all are made
                 at once, so that a row may give what it is about to lose.
         """
-        if not loans or not self._keys:
+        if not loans or not self._buffers:
             return
-        device = self._keys[0].device
+        device = self._buffers[0].device
         givers, takers, places = (
             torch.cat(parts).to(device)
             for parts in zip(
@@ -211,11 +219,10 @@ class SlotCache:
                 strict=True,
             )
         )
-        for buffers in (self._keys, self._values):
-            for number, buffer in enumerate(buffers):
-                buffers[number] = buffer = self._fit(buffer)
-                flat, wide = buffer.flatten(0, 1).flatten(1), buffer.shape[1]
-                flat.index_copy_(0, takers * wide + places, flat[givers * wide + places])
+        for number, buffer in enumerate(self._buffers):
+            buffer = self._buffers[number] = self._fit(buffer)
+            flat, wide = buffer.flatten(0, 1), buffer.shape[1]
+            flat.index_copy_(0, takers * wide + places, flat[givers * wide + places])
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Part of transformers' cache interface; positions are always given, so 0 is never used."""

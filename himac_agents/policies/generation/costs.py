@@ -160,31 +160,48 @@ def cheapest(
     key = np.lexsort((np.asarray(rows), np.asarray(widths) // _STEP, np.asarray(lengths)))
     length, width, row = (np.asarray(values)[key] for values in (lengths, widths, rows))
     bounds = _bounds(length, width, costs)
-    best, begins = np.zeros(len(bounds)), np.zeros(len(bounds), dtype=np.int64)
-    starts = np.asarray(bounds[:-1])
-    for b in range(1, len(bounds)):
-        stop = bounds[b]
-        # What a block from each earlier bound up to this one would be.
-        part = slice(0, b)
-        widest = np.maximum.accumulate(width[:stop][::-1])[::-1][starts[part]]
-        first = np.minimum.accumulate(row[:stop][::-1])[::-1][starts[part]]
-        last = np.maximum.accumulate(row[:stop][::-1])[::-1][starts[part]]
-        longest = int(length[stop - 1])
-        count, span = stop - starts[part], last - first + 1
-        each = costs.work(longest, widest)
-        picked = count * (each + widest * costs.copied)
-        free = span * each if between else np.where(span == count, count * each, np.inf)
-        cost = best[part] + costs.block + np.minimum(picked, free)
-        cost[(count * longest > costs.most) & (np.arange(b) < b - 1)] = np.inf
-        begins[b] = int(cost.argmin())
-        best[b] = cost[begins[b]]
+    starts, stops = np.asarray(bounds[:-1])[:, None], np.asarray(bounds[1:])
+    # What a block from each bound up to each later one would be, [starts, stops].
+    widest = _running(np.maximum, width, starts, 0)[:, stops - 1]
+    first = _running(np.minimum, row, starts, int(row.max()))[:, stops - 1]
+    last = _running(np.maximum, row, starts, 0)[:, stops - 1]
+    longest, count = length[stops - 1], stops - starts
+    each = costs.work(longest, widest)
+    span = last - first + 1
+    picked = count * (each + widest * costs.copied)
+    free = span * each if between else np.where(span == count, count * each, np.inf)
+    cost = np.minimum(picked, free)
+    many = count * longest > costs.most
+    cost[np.triu(many, 1)] = np.inf
+    # For each bound the least cost up to it, and where its last block begins.
+    best, begins = [0.0], [0]
+    for column in cost.T.tolist():
+        total = [before + costs.block + own for before, own in zip(best, column, strict=False)]
+        best.append(min(total))
+        begins.append(total.index(best[-1]))
     found: list[Block] = []
     b = len(bounds) - 1
     while b > 0:
-        a = int(begins[b])
+        a = begins[b]
         found.append(_block(key[bounds[a] : bounds[b]], lengths, widths, rows, costs, between))
         b = a
     return found[::-1]
+
+
+def _running(
+    function: np.ufunc, values: NDArray[np.int64], starts: NDArray[np.int64], nothing: int
+) -> NDArray[np.int64]:
+    """A function of the values from each start [starts, 1] up to each place, [starts, values].
+
+    Args:
+        function: Of two numbers.
+        values: [values].
+        starts: Where each row begins.
+        nothing: What changes no result.
+    """
+    held = np.where(np.arange(len(values)) >= starts, values, nothing)
+    found: NDArray[np.int64] = function.accumulate(held, axis=1)
+    return found
 
 
 def _bounds(length: NDArray[np.int64], width: NDArray[np.int64], costs: Costs) -> list[int]:

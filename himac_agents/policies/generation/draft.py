@@ -1,8 +1,8 @@
 """Guesses of what is written next, so that one forward pass can read several tokens.
 
 A pass costs a small model far more than the tokens in it. An agent's answers repeat themselves
-("go to", a name, a number, the end), so what followed the same two or three tokens before is a good
-guess of what follows now. The guessed tokens are fed together with those that are known; then every
+("go to", a name, a number, the end), so what followed the same few tokens before is a good guess
+of what follows now. The guessed tokens are fed together with those that are known; then every
 one of them is drawn as it would have been without, with its own random number, and the first that
 differs ends what the pass was good for (speculative decoding with an n-gram draft: Leviathan et
 al., 2023, arXiv 2211.17192; here the drawn token itself is compared, so that the answer is the same
@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: Tokens that a guess looks back on, at most and at least.
-LONGEST, _SHORTEST = 3, 2
+#: How many tokens a guess looks back on: the more, the surer; the fewer, the more often known.
+_BACK = (5, 3, 2)
+LONGEST = max(_BACK)
 #: Beginnings that are remembered, and the most that a guess is long.
 _MEMORY, MOST = 50_000, 4
 
@@ -36,9 +37,10 @@ class Draft:
             self._after = {}
         before = [*context[-LONGEST:], *answer]
         for end in range(len(before) - len(answer), len(before)):
-            for back in range(_SHORTEST, min(LONGEST, end) + 1):
-                counts = self._after.setdefault(tuple(before[end - back : end]), {})
-                counts[before[end]] = counts.get(before[end], 0) + 1
+            for back in _BACK:
+                if back <= end:
+                    counts = self._after.setdefault(tuple(before[end - back : end]), {})
+                    counts[before[end]] = counts.get(before[end], 0) + 1
 
     def guess(
         self,
@@ -83,8 +85,8 @@ class Draft:
 
         What was seen once is no more certain than what was seen twice in three cases.
         """
-        for back in range(min(LONGEST, len(seen)), _SHORTEST - 1, -1):
-            counts = self._after.get(tuple(seen[-back:]), {})
+        for back in _BACK:
+            counts = self._after.get(tuple(seen[-back:]), {}) if back <= len(seen) else {}
             if options is not None:
                 counts = {token: n for token, n in counts.items() if token in options}
             if counts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,21 +54,23 @@ def draw_among(
         barred: See `draw`.
         drawn: See `draw`.
     """
-    known = np.unique(np.concatenate([np.asarray(ids, dtype=np.int64) for ids in options]))
-    # Rows with fewer ids than others are filled up with what has no probability.
-    shape = (len(options), max(map(len, options)))
-    places = np.zeros(shape, dtype=np.int64)
-    closed = np.ones(shape, dtype=bool)
-    for row, ids in enumerate(options):
-        places[row, : len(ids)] = np.searchsorted(known, ids)
-        closed[row, : len(ids)] = False
+    counts = np.asarray([len(ids) for ids in options])
+    flat = np.asarray([token for ids in options for token in ids], dtype=np.int64)
+    known, place = np.unique(flat, return_inverse=True)
+    row, begins = np.arange(len(counts)).repeat(counts), counts.cumsum() - counts
+    found = _tempered(among(known), sampling).cpu().numpy()[row, place]
     if barred:
-        closed |= np.asarray([token in barred for token in known.tolist()])[places]
-    logits = _tempered(among(known), sampling)
-    logits = logits.gather(-1, torch.as_tensor(places, device=logits.device))
-    logits = logits.masked_fill_(torch.as_tensor(closed, device=logits.device), -math.inf)
-    found, logps = _drawn(logits, drawn)
-    return known[places[np.arange(len(options)), found.cpu().numpy()]].tolist(), logps.tolist()
+        found[np.isin(flat, list(barred))] = -np.inf
+    # Rows with fewer ids than others are filled up with what has no probability. A few numbers
+    # on their own: to start an operation of torch takes longer than to work them out.
+    logits = np.full((len(counts), int(counts.max())), -np.inf)
+    logits[row, np.arange(len(flat)) - begins[row]] = found
+    logits -= logits.max(-1, keepdims=True)
+    likely = np.exp(logits)
+    sums = likely.cumsum(-1)
+    places = logits.argmax(-1) if drawn is None else _first_above(sums, drawn)
+    logps = logits[np.arange(len(counts)), places] - np.log(sums[:, -1])
+    return flat[begins + places].tolist(), logps.tolist()
 
 
 def _tempered(logits: Tensor, sampling: Sampling) -> Tensor:
@@ -96,9 +99,13 @@ def inverse(logp: Tensor, drawn: Tensor) -> Tensor:
         logp: [rows, places] log-probabilities.
         drawn: [rows] numbers in [0, 1).
     """
-    sums = logp.exp().double().cumsum(-1)
-    total = sums[:, -1:].contiguous()
-    ids = torch.searchsorted(sums, drawn[:, None] * total, right=True)
+    places: Tensor = _first_above(logp.exp().double().cumsum(-1), drawn)
+    return places
+
+
+def _first_above(sums: Any, drawn: Any) -> Any:
+    """The same for sums [rows, places], as tensors or as arrays."""
+    total = sums[:, -1:]
+    places = (sums <= drawn[:, None] * total).sum(-1)
     # Rounding may put a number drawn near 1 behind the last token that has any probability.
-    last = torch.searchsorted(sums, total)
-    return torch.minimum(ids, last)[:, 0]
+    return places.clip(None, (sums < total).sum(-1))

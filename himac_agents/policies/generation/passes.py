@@ -132,16 +132,16 @@ class Passes:
         states: list[Tensor] = []
         count = 0
         for part in self._parts(blocks) if reader is not None else [[block] for block in blocks]:
-            laid = [_lay(block, feeds, self.lengths, behind, self._pad) for block in part]
+            layout = _lay(part, feeds, self.lengths, behind, self._pad)
             if reader is not None:
-                states.append(self._ours(reader, part, laid, behind + 1))
+                states.append(self._ours(reader, part, layout, behind + 1))
             else:
-                states.append(self._theirs(part[0], laid[0], feeds, behind + 1))
-            for block, layout in zip(part, laid, strict=True):
+                states.append(self._theirs(part[0], layout, feeds, behind + 1))
+            for block, each in zip(part, layout.wanted_each, strict=True):
                 for member in block.members:
                     if member is not None:
                         first[member] = count
-                    count += layout.wanted.shape[1]
+                    count += each
         whole = states[0] if len(states) == 1 else torch.cat(states)
         return Read(whole, first, _picked if reader is None else reader.logits)
 
@@ -158,32 +158,28 @@ class Passes:
             tokens += size
         yield part
 
-    def _ours(self, reader: Reader, blocks: list[Block], laid: list[_Layout], reach: int) -> Tensor:
-        ids, rows, positions = (
-            torch.from_numpy(np.concatenate([part.ravel() for part in parts])).to(
-                self.policy.device
-            )
-            for parts in (
-                [layout.tokens for layout in laid],
-                [np.repeat(np.asarray(block.rows), block.time) for block in blocks],
-                [layout.positions for layout in laid],
-            )
+    def _ours(self, reader: Reader, blocks: list[Block], layout: _Layout, reach: int) -> Tensor:
+        ids, rows, positions, wanted = (
+            torch.from_numpy(part).to(self.policy.device)
+            for part in (layout.tokens, layout.rows, layout.positions, layout.wanted)
         )
-        wanted = [layout.wanted for layout in laid]
         self.cache.aim(blocks, rows, positions, reach)
-        return reader.read(ids, positions, blocks, wanted, self.cache)
+        return reader.read(ids, positions, blocks, wanted, layout.wanted_each, self.cache)
 
     def _theirs(self, block: Block, layout: _Layout, feeds: Sequence[Feed], reach: int) -> Tensor:
         policy, device = self.policy, self.policy.device
-        at = torch.as_tensor(layout.positions, device=device)
+        shape = (len(block.rows), -1)
+        tokens, positions = layout.tokens.reshape(shape), layout.positions.reshape(shape)
+        at = torch.as_tensor(positions, device=device)
         rows = torch.tensor(block.rows, device=device)[:, None]
         self.cache.aim([block], rows, at, reach)
         asked = [feeds[i].prompt for i in block.members if i is not None]
         prompts = [prompt for prompt in asked if prompt is not None]
         # Of a long prompt only a few columns' logits are wanted.
-        columns, spots = np.unique(layout.wanted, return_inverse=True)
+        wanted = layout.wanted.reshape(shape) % tokens.shape[1]
+        columns, spots = np.unique(wanted, return_inverse=True)
         inputs = policy.reading_inputs(
-            layout.tokens, layout.positions, prompts or None, self.shifts[list(block.rows)]
+            tokens, positions, prompts or None, self.shifts[list(block.rows)]
         )
         logits: Tensor = policy.model(
             **inputs,
@@ -192,7 +188,7 @@ class Passes:
             use_cache=True,
             logits_to_keep=torch.as_tensor(columns, device=device),
         ).logits
-        index = torch.as_tensor(spots.reshape(layout.wanted.shape), device=device)
+        index = torch.as_tensor(spots.reshape(shape), device=device)
         row = torch.arange(len(block.rows), device=device)[:, None]
         return logits[row, index].flatten(0, 1)
 
@@ -204,11 +200,21 @@ def _picked(states: Tensor, among: Tensor | None = None) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """A block as arrays: ids and places [rows, time], and which are wanted [rows, n]."""
+    """The tokens of some blocks, row behind row.
+
+    Attributes:
+        tokens: [tokens] ids.
+        rows: [tokens] rows of the cache.
+        positions: [tokens] places in the conversations.
+        wanted: Which of these tokens something is predicted from, row behind row.
+        wanted_each: For each block how many that are of each row.
+    """
 
     tokens: NDArray[np.int64]
+    rows: NDArray[np.int64]
     positions: NDArray[np.int64]
     wanted: NDArray[np.int64]
+    wanted_each: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,34 +231,55 @@ class _Padding:
 
 
 def _lay(
-    block: Block, feeds: Sequence[Feed], lengths: NDArray[np.int64], behind: int, pad: _Padding
+    blocks: Sequence[Block],
+    feeds: Sequence[Feed],
+    lengths: NDArray[np.int64],
+    behind: int,
+    pad: _Padding,
 ) -> _Layout:
-    """Lays a block's feeds out as arrays.
+    """Lays the feeds of some blocks out as arrays.
 
     What stands for nothing is written behind the end of its row, where nothing looks; in rows that
     are not fed here, which another block may feed, behind the end of all.
 
     Args:
-        block: Whose they are.
+        blocks: Whose they are.
         feeds: All feeds.
         lengths: What each row of the cache holds.
         behind: The end of all rows.
         pad: How they are made equally long.
     """
-    here = [(place, feeds[i]) for place, i in enumerate(block.members) if i is not None]
-    most = max(len(feed.guessed) for _, feed in here)
-    longest = max(len(feed.known) for _, feed in here)
-    time = longest + most if pad.apart else block.time
-    tokens = np.full((len(block.rows), time), pad.token, dtype=np.int64)
-    positions = np.full((len(block.rows), time), behind, dtype=np.int64)
-    wanted = np.zeros((len(block.rows), 1 + most), dtype=np.int64)
-    for place, feed in here:
-        n, k = len(feed.known), len(feed.guessed)
-        start, split = int(lengths[feed.row]), longest if pad.apart else n
-        tokens[place, :n], tokens[place, split : split + k] = feed.known, feed.guessed
-        positions[place] = start + n + k
-        positions[place, :n] = start + np.arange(n)
-        positions[place, split : split + k] = start + n + np.arange(k)
-        wanted[place] = n - 1
-        wanted[place, 1 : 1 + k] = split + np.arange(k)
-    return _Layout(tokens, positions, wanted)
+    table: list[tuple[int, ...]] = []
+    text: list[int] = []
+    each: list[int] = []
+    for block in blocks:
+        fed = [None if i is None else feeds[i] for i in block.members]
+        longest = max(len(feed.known) for feed in fed if feed is not None)
+        most = max(len(feed.guessed) for feed in fed if feed is not None)
+        time = longest + most if pad.apart else block.time
+        each.append(1 + most)
+        for row, feed in zip(block.rows, fed, strict=True):
+            if feed is None:
+                table.append((row, behind, 0, 0, 0, time, 1 + most))
+                continue
+            n, k = len(feed.known), len(feed.guessed)
+            text += feed.known
+            text += feed.guessed
+            start, split = int(lengths[row]), longest if pad.apart else n
+            table.append((row, start, n, k, split, time, 1 + most))
+    # By row: what is known begins at column 0, what is guessed at `split`.
+    row, start, n, k, split, time, count = np.asarray(table, dtype=np.int64).T
+    first = time.cumsum() - time
+    of = np.arange(len(row)).repeat(time)
+    column = np.arange(len(of)) - first[of]
+    own, guess = column - n[of], column - split[of]
+    known, guessed = own < 0, (guess >= 0) & (guess < k[of])
+    tokens = np.full(len(of), pad.token, dtype=np.int64)
+    tokens[known | guessed] = text
+    positions = (start + n)[of] + np.where(known, own, np.where(guessed, guess, k[of]))
+    # The last that is known, and the guesses.
+    of_wanted = np.arange(len(row)).repeat(count)
+    number = np.arange(len(of_wanted)) - (count.cumsum() - count)[of_wanted]
+    follows = (number > 0) & (number <= k[of_wanted])
+    places = np.where(follows, (split - 1)[of_wanted] + number, np.maximum(n - 1, 0)[of_wanted])
+    return _Layout(tokens, row[of], positions, first[of_wanted] + places, each)

@@ -18,13 +18,12 @@ Training uses transformers' own forward pass; the log-probabilities of both agre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 
@@ -50,7 +49,7 @@ class Reader:
         self._parameters: list[Tensor] = list(model.parameters())
         self._versions: list[int] = []
         self._layers: list[_Layer] = []
-        self._head = torch.empty(0)
+        self._norm = self._head = torch.empty(0)
         config = model.config
         self.dtype = dtype or self._parameters[0].dtype
         self._eps = float(config.rms_norm_eps)
@@ -59,9 +58,9 @@ class Reader:
         rotary = model.model.rotary_emb
         inverse = rotary.inv_freq.float()
         self._scale = float(rotary.attention_scaling)
-        self._angles = torch.cat([inverse, inverse]).to(self._parameters[0].device)
-        self._dim = len(self._angles)
-        self._cos = self._sin = torch.empty(0)
+        self._angles = inverse.to(self._parameters[0].device)
+        self._dim = 2 * len(inverse)
+        self._turns = torch.empty(0)
 
     @staticmethod
     def fits(model: Any) -> bool:
@@ -94,7 +93,8 @@ class Reader:
 
     def forget(self) -> None:
         """Drops the weights that are kept beside the model's."""
-        self._versions, self._layers, self._head = [], [], torch.empty(0)
+        self._versions, self._layers = [], []
+        self._norm = self._head = torch.empty(0)
 
     def refresh(self) -> None:
         """Joins the weights again where they have changed; to be called before reading."""
@@ -104,6 +104,7 @@ class Reader:
         self.forget()
         self._versions = versions
         self._layers = [_Layer(layer, self.dtype) for layer in self._model.model.layers]
+        self._norm = _weights(self._model.model.norm)
         self._head = self._model.get_output_embeddings().weight.to(self.dtype)
 
     # -- one forward pass ------------------------------------------------------------------------
@@ -113,7 +114,8 @@ class Reader:
         ids: Tensor,
         positions: Tensor,
         blocks: Sequence[Block],
-        wanted: Sequence[NDArray[np.int64]],
+        wanted: Tensor,
+        each: Sequence[int],
         cache: SlotCache,
     ) -> Tensor:
         """Reads the tokens of some blocks, one behind the other.
@@ -122,39 +124,39 @@ class Reader:
             ids: [tokens] of all blocks; a block's rows stand one behind the other.
             positions: [tokens] their places in the conversations.
             blocks: What they are.
-            wanted: For each block [rows, n] which of its rows' tokens something is predicted from.
+            wanted: Which of the tokens something is predicted from, row behind row.
+            each: For each block how many that are of each of its rows.
             cache: Where keys and values are kept; `aim` has been called.
 
         Returns:
-            What predicts the next tokens, [wanted of all blocks, width]: see `logits`.
+            What predicts the next tokens, [wanted, width]: see `logits`.
         """
-        cos, sin = self._rotation(positions, cache.reach)
+        turns = self._turned(positions, cache.reach)
         spans = self._spans(blocks, positions, cache)
         # In the last layer only what predicts something asks.
-        asks = self._asks(spans, wanted)
+        asks = self._asks(blocks, each, positions[wanted], spans, cache)
         heads, shared = self._heads, self._shared
+        shape = (shared, self._dim)
         x = embedding(ids, self._model.model.embed_tokens.weight).float()
         for number, layer in enumerate(self._layers):
             parts = linear(self._scaled(x), layer.qkv, layer.qkv_bias)
             parts = parts.view(len(x), -1, self._dim)
-            turned = parts[:, : heads + shared]
-            if layer.norms is not None:
-                turned = self._normed(turned, layer.norms)
-            turned = self._rotated(turned, cos, sin)
-            cache.store(turned[:, heads:], parts[:, heads + shared :], number)
-            asked = turned[:, :heads]
+            # Queries and keys, in place.
+            self._turn(parts[:, : heads + shared], layer.norms, turns)
+            cache.store(parts[:, heads:].flatten(1), (shape, shape), number)
+            asked = parts[:, :heads]
             if number == len(self._layers) - 1:
-                spans, asked, x = asks.spans, asked[asks.tokens], x[asks.tokens]
+                spans, asked, x = asks, asked[wanted], x[wanted]
             seen = self._attended(asked, spans, number, cache)
-            x = x + linear(seen, layer.out, layer.out_bias)
+            x.add_(linear(seen, layer.out, layer.out_bias))
             both = linear(self._scaled(x), layer.gate_up, layer.gate_up_bias)
             gate, up = both.chunk(2, dim=-1)
-            x = x + linear(silu(gate).mul_(up), layer.down, layer.down_bias)
-        return self._scaled(x, self._model.model.norm.weight)
+            x.add_(linear(silu(gate).mul_(up), layer.down, layer.down_bias))
+        return self._scaled(x, self._norm)
 
     def logits(self, states: Tensor, among: Tensor | None = None) -> Tensor:
         """Logits [n, vocabulary] of states [n, width], or [n, ids] of the ids `among` which."""
-        return linear(states, self._head if among is None else self._head[among])
+        return linear(states, self._head if among is None else self._head.index_select(0, among))
 
     def _attended(
         self, asked: Tensor, spans: Sequence[_Span], layer: int, cache: SlotCache
@@ -163,17 +165,29 @@ class Reader:
         found = []
         for number, span in enumerate(spans):
             keys, values = cache.seen(number, layer)
-            shape = (span.rows, span.time, self._shared, -1, self._dim)
-            # [rows, shared heads, heads of each times time, dim]
-            query = asked[span.at].view(shape).permute(0, 2, 3, 1, 4)
-            each = query.shape[2]
-            query = query.reshape(span.rows, self._shared, -1, self._dim)
+            query = asked[span.at].view(span.rows, span.time, self._heads, self._dim)
+            query = self._beside(query)
             seen = scaled_dot_product_attention(
                 query, keys.transpose(1, 2), values.transpose(1, 2), attn_mask=span.mask
             )
-            seen = seen.view(span.rows, self._shared, each, span.time, self._dim)
-            found.append(seen.permute(0, 3, 1, 2, 4).reshape(span.rows * span.time, -1))
+            seen = self._apart(seen, span.time)
+            found.append(seen.reshape(span.rows * span.time, -1))
         return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _beside(self, query: Tensor) -> Tensor:
+        """Queries [rows, time, heads, dim] as [rows, shared heads, heads of each x time, dim]."""
+        if self._heads == self._shared:
+            return query.transpose(1, 2)
+        rows, time, _, dim = query.shape
+        query = query.view(rows, time, self._shared, -1, dim).permute(0, 2, 3, 1, 4)
+        return query.reshape(rows, self._shared, -1, dim)
+
+    def _apart(self, seen: Tensor, time: int) -> Tensor:
+        """What these found, with [rows, time] in front again."""
+        if self._heads == self._shared:
+            return seen.transpose(1, 2)
+        rows, shared, _, dim = seen.shape
+        return seen.view(rows, shared, -1, time, dim).permute(0, 3, 1, 2, 4)
 
     def _spans(self, blocks: Sequence[Block], positions: Tensor, cache: SlotCache) -> list[_Span]:
         """Where each block's tokens are, and what they may see."""
@@ -184,59 +198,57 @@ class Reader:
             # One token alone sees all that its row holds.
             if rows * block.time > 1:
                 at = positions[start:stop].view(rows, block.time)
-                mask = cache.mask(at, block.width, self.dtype)
-            found.append(_Span(slice(start, stop), rows, block.time, self._for_heads(mask)))
+                mask = self._for_heads(cache.mask(at, block.width, self.dtype))
+            found.append(_Span(slice(start, stop), rows, block.time, mask))
             start = stop
         return found
 
-    def _asks(self, spans: Sequence[_Span], wanted: Sequence[NDArray[np.int64]]) -> _Asks:
-        """The same for the tokens that something is predicted from."""
-        found, tokens, start = [], [], 0
-        for span, places in zip(spans, wanted, strict=True):
-            rows, count = places.shape
-            own = np.arange(rows)[:, None] * span.time
-            tokens.append((span.at.start + own + places).ravel())
-            mask = span.mask
+    def _asks(
+        self,
+        blocks: Sequence[Block],
+        each: Sequence[int],
+        positions: Tensor,
+        spans: Sequence[_Span],
+        cache: SlotCache,
+    ) -> list[_Span]:
+        """The same for the tokens that something is predicted from, at these positions."""
+        found, start = [], 0
+        for block, span, count in zip(blocks, spans, each, strict=True):
+            stop, mask = start + span.rows * count, span.mask
             if mask is not None:
-                each = mask.shape[2] // span.time
-                row = torch.arange(rows, device=mask.device)[:, None]
-                column = torch.as_tensor(places, device=mask.device)
-                mask = mask[row, :, column].transpose(1, 2).repeat(1, 1, each, 1)
-            stop = start + rows * count
-            found.append(_Span(slice(start, stop), rows, count, mask))
+                at = positions[start:stop].view(span.rows, count)
+                mask = self._for_heads(cache.mask(at, block.width, self.dtype))
+            found.append(_Span(slice(start, stop), span.rows, count, mask))
             start = stop
-        device = self._angles.device
-        return _Asks(found, torch.as_tensor(np.concatenate(tokens), device=device))
+        return found
 
-    def _for_heads(self, mask: Tensor | None) -> Tensor | None:
+    def _for_heads(self, mask: Tensor) -> Tensor:
         """A mask [rows, 1, time, width] for heads that stand beside each other as tokens do."""
         each = self._heads // self._shared
-        return mask if mask is None or each == 1 else mask.repeat(1, 1, each, 1)
+        return mask if each == 1 else mask.repeat(1, 1, each, 1)
 
     def _scaled(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        """`x` over its root mean square; a norm's weights are part of what reads it."""
-        found = x * (x * x).mean(-1, keepdim=True).add_(self._eps).rsqrt_()
+        """`x` over its length; a norm's weights (`_weights`) are part of what reads it."""
+        square = (x * x).sum(-1, keepdim=True)
+        found = x * square.add_(x.shape[-1] * self._eps).rsqrt_()
         return (found if weight is None else found * weight).to(self.dtype)
 
-    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Queries and keys [tokens, heads, dim], each over its root mean square."""
-        x = x.float()
-        return x * (x * x).mean(-1, keepdim=True).add_(self._eps).rsqrt_() * weight
+    def _turn(self, parts: Tensor, norms: Tensor | None, turns: Tensor) -> None:
+        """Norms queries and keys [tokens, heads, dim] and turns them to their places."""
+        whole = parts if norms is None else self._scaled(parts.float(), norms)
+        pairs = torch.view_as_complex(whole.float().view(*parts.shape[:2], -1, 2))
+        if whole is parts and parts.dtype == torch.float32:
+            pairs.mul_(turns)
+        else:
+            parts.copy_(torch.view_as_real(pairs * turns).flatten(-2))
 
-    def _rotated(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x, half = x.float(), self._dim // 2
-        swapped = torch.cat([x[..., half:], x[..., :half]], dim=-1)
-        return (x * cos).addcmul_(swapped, sin).to(self.dtype)
-
-    def _rotation(self, positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        if len(self._cos) < width:
-            places = torch.arange(max(512, 2 * width), device=self._angles.device).float()
+    def _turned(self, positions: Tensor, reach: int) -> Tensor:
+        """The turns [tokens, 1, dim / 2] of places, as complex numbers."""
+        if len(self._turns) < reach:
+            places = torch.arange(max(512, 2 * reach), device=self._angles.device).float()
             angles = torch.outer(places, self._angles)
-            # Of the two halves that a rotation exchanges, the first changes its sign.
-            sign = torch.full_like(self._angles, self._scale)
-            sign[: self._dim // 2] = -self._scale
-            self._cos, self._sin = angles.cos() * self._scale, angles.sin() * sign
-        return self._cos[positions][:, None], self._sin[positions][:, None]
+            self._turns = torch.polar(torch.full_like(angles, self._scale), angles)
+        return self._turns[positions][:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,14 +259,6 @@ class _Span:
     rows: int
     time: int
     mask: Tensor | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Asks:
-    """The tokens that something is predicted from, by block."""
-
-    spans: list[_Span]
-    tokens: Tensor
 
 
 class _Layer:
@@ -269,20 +273,31 @@ class _Layer:
         attention, feed = layer.self_attn, layer.mlp
         first = (attention.q_proj, attention.k_proj, attention.v_proj)
         self.qkv, self.qkv_bias = _joined(layer.input_layernorm, first, dtype)
+        # What a rotation turns as a pair stands beside each other.
+        dim, turned = int(attention.head_dim), sum(m.out_features for m in first[:2])
+        order = torch.arange(len(self.qkv), device=self.qkv.device)
+        order[:turned] = order[:turned].view(-1, 2, dim // 2).transpose(1, 2).reshape(-1)
+        self.qkv = self.qkv[order]
+        self.qkv_bias = None if self.qkv_bias is None else self.qkv_bias[order]
         self.out, self.out_bias = _joined(None, (attention.o_proj,), dtype)
         then = (feed.gate_proj, feed.up_proj)
         self.gate_up, self.gate_up_bias = _joined(layer.post_attention_layernorm, then, dtype)
         self.down, self.down_bias = _joined(None, (feed.down_proj,), dtype)
         self.norms: Tensor | None = None
         if hasattr(attention, "q_norm"):
-            dim = len(attention.q_norm.weight)
             count = [attention.q_proj.out_features // dim, attention.k_proj.out_features // dim]
             self.norms = torch.cat(
                 [
-                    norm.weight.float().expand(heads, dim)
+                    _weights(norm).view(2, -1).t().flatten().expand(heads, dim)
                     for norm, heads in zip((attention.q_norm, attention.k_norm), count, strict=True)
                 ]
             )
+
+
+def _weights(norm: Any) -> Tensor:
+    """A norm's weights, for a vector over its length in place of its root mean square."""
+    weight: Tensor = norm.weight.float()
+    return weight * math.sqrt(len(weight))
 
 
 def _joined(norm: Any, modules: Sequence[Any], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
@@ -291,7 +306,7 @@ def _joined(norm: Any, modules: Sequence[Any], dtype: torch.dtype) -> tuple[Tens
     if len(modules) > 1:
         weight = torch.cat([module.weight for module in modules])
     if norm is not None:
-        weight = norm.weight * weight
+        weight = _weights(norm) * weight
     biases = [module.bias for module in modules]
     if biases[0] is None:
         return weight.to(dtype), None
