@@ -96,13 +96,13 @@ def resting(decoder: torch.nn.Module, said: Any) -> Iterator[None]:
         said: What it gave in the pass before.
     """
     own = decoder.__dict__.get("forward")
-    decoder.forward = lambda *_, **__: said  # type: ignore[method-assign]
+    decoder.forward = lambda *_, **__: said
     try:
         yield
     finally:
         del decoder.forward
         if own is not None:
-            decoder.forward = own  # type: ignore[method-assign]
+            decoder.forward = own
 
 
 def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
