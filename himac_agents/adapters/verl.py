@@ -17,7 +17,7 @@ Use: write the settings and a data set, then start verl with both modules named:
     export VERL_USE_EXTERNAL_MODULES=himac_agents.adapters.verl,himac_agents.adapters.verl_trainer
     python -m verl.trainer.main_ppo +himac.settings=$PWD/himac.toml \
         trainer.v1.trainer_mode=himac data.train_files=train.parquet \
-        data.train_batch_size=16 actor_rollout_ref.rollout.n=1 ...
+        data.train_batch_size=16 actor_rollout_ref.rollout.n=1 algorithm.adv_estimator=grpo ...
 
 What is whose:
 

@@ -97,10 +97,21 @@ class HiMACTrainer(PPOTrainerSync):  # type: ignore[misc]
                 "algorithm.use_kl_in_reward=True: HiMAC's advantages are those of its episodes; "
                 "actor_rollout_ref.actor.use_kl_loss=True adds the penalty to the loss"
             )
+        correction = config.algorithm.get("rollout_correction") or {}
+        if correction.get("rollout_is") or correction.get("rollout_rs"):
+            raise ValueError(
+                "algorithm.rollout_correction: rollout_is and rollout_rs are made where verl makes "
+                "its advantages, which are the method's here: leave both null"
+            )
         with open_dict(config):
             # Workers may be on machines that do not have the file.
             config.himac.text = settings_to_text(self.himac)
         super().__init__(config)
+        if self.use_critic:
+            raise ValueError(
+                "verl would train a critic that nothing reads: algorithm.adv_estimator=grpo goes "
+                "without one"
+            )
         self._method = method_of(self.himac)
         prompts = make_prompts(self.himac, sub_done=self._method.sub_done)
         hierarchical = self._method.hierarchical

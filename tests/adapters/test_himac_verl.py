@@ -310,6 +310,8 @@ def test_a_loop_that_fails_is_an_episode_that_crashed(
         ({"kl": 0.1}, {}, r"kl=0\.1: verl computes a penalty of its own: .*use_kl_loss"),
         ({"temperature": 0.5}, {}, "temperature=1.0 in verl's arguments, 0.5"),
         ({}, {"algorithm.use_kl_in_reward": True}, "use_kl_in_reward=True"),
+        ({}, {"algorithm.adv_estimator": "gae"}, "algorithm.adv_estimator=grpo"),
+        ({}, {"algorithm.rollout_correction.rollout_is": "token"}, "leave both null"),
         ({}, {"+himac.settings": "nowhere.toml"}, r"\+himac.settings=FILE.toml"),
     ],
 )
