@@ -216,12 +216,14 @@ def rows(
         count: The first so many; None: all.
     """
     method = method_of(settings)
-    pool = make_pool(settings, flat=not method.hierarchical, sub_done=method.sub_done)
+    flat = not method.hierarchical
+    pool = make_pool(settings, flat=flat, sub_done=method.sub_done)
+    env_id = settings.env_id(flat=flat)
     return [
         {
             # The loop writes the conversation; verl's data set wants these all the same.
             "prompt": [{"role": "user", "content": task_id}],
-            "data_source": settings.env,
+            "data_source": env_id,
             "reward_model": {"style": "rule", "ground_truth": ""},
             "extra_info": {"index": index, "split": split},
             "agent_name": NAME,

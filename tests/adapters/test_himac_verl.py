@@ -359,4 +359,6 @@ def test_rows_of_a_data_set(tmp_path: Path) -> None:
     found = loops.rows(SETTINGS.replace(method="himac"), count=3)
     assert [row["task_id"] for row in found] == ["train:00", "train:01", "train:02"]
     assert {row["agent_name"] for row in found} == {"himac-agents"}
+    (flat,) = loops.rows(SETTINGS.replace(method="grpo"), count=1)
+    assert {found[0]["data_source"], flat["data_source"]} == {SETTINGS.env, SETTINGS.flat_env}
     assert np.unique([row["extra_info"]["index"] for row in found]).tolist() == [0, 1, 2]
