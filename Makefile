@@ -71,7 +71,8 @@ parity: reference
 adapters: $(addprefix adapter-,$(STACKS))
 
 adapter-%: $(ADAPTERS)/%/.installed
-	$(ADAPTERS)/$*/bin/python -m pytest tests/adapters/test_$*.py $(PYTEST)
+	$(ADAPTERS)/$*/bin/python -m pytest tests/adapters/test_$*.py \
+	  $(wildcard tests/adapters/test_himac_$*.py) $(PYTEST)
 
 stacks:
 	@echo $(STACKS)

@@ -12,13 +12,12 @@ from pathlib import Path
 import fruit_runs
 import numpy as np
 import torch
-from crediting import credited
+from crediting import share_of
 from safetensors.torch import save_file
 from toy import FruitEnv
 
 from himac_agents import distributed
 from himac_agents.agents.agent import HiMACAgent
-from himac_agents.algorithms.batching import segments_of
 from himac_agents.algorithms.learner import Learner
 from himac_agents.config import TrainConfig
 from himac_agents.policies.base import TokenBatch
@@ -44,9 +43,8 @@ def update(folder: Path, mean: str) -> None:
     )
     agent = HiMACAgent.shared(policy)
     agent.executor.constrained = True
-    # Every process plays everything, alike, and then keeps its share: uneven, as in real runs.
+    # Every process plays everything, alike, and then keeps its share.
     episodes = collect(agent, pool, [EpisodeRequest(t, i // 3) for i, t in enumerate(ids[:21])])
-    advantages = np.random.default_rng(0).normal(size=len(episodes)).tolist()
     config = TrainConfig(
         minibatches=3, least_minibatch=4, epochs=2, kl=0.1, loss_mean=mean, micro_tokens=600
     )  # type: ignore[arg-type]
@@ -56,10 +54,8 @@ def update(folder: Path, mean: str) -> None:
     batches = Supervision([s for e in demonstrated for s in e.segments], 500, 0).batches()
     losses = [learner.imitate(next(batches), 1e-3) for _ in range(3)]
     learner.begin_reinforcement()
-    mine = team.share(list(zip(episodes, advantages, strict=True)))
-    segments = [s for e, _ in mine for s in segments_of([e], "executor")]
-    credit = [a for e, a in mine for _ in segments_of([e], "executor")]
-    metrics = learner.reinforce(credited(segments, credit), np.random.default_rng(team.rank))
+    segments = share_of(episodes)
+    metrics = learner.reinforce(segments, np.random.default_rng(team.rank))
     # A phase in which one process has nothing to learn from, and one in which none has.
     few = segments if team.leads else []
     learner.reinforce(few[:6], np.random.default_rng(5))

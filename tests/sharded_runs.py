@@ -8,22 +8,24 @@ from typing import Any
 import fruit_runs  # noqa: F401  (registers the toy's ids)
 import numpy as np
 import torch
-from crediting import credited
+from crediting import share_of
 from safetensors.torch import save_file
 from toy import FruitEnv
 
 from himac_agents import distributed
 from himac_agents.agents.agent import HiMACAgent
-from himac_agents.algorithms.batching import rows, segments_of
+from himac_agents.algorithms import passes
+from himac_agents.algorithms.batching import rows, token_batch
 from himac_agents.algorithms.finite import NonFiniteError
 from himac_agents.algorithms.learner import Learner
 from himac_agents.config import TrainConfig
+from himac_agents.policies import selective
 from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch
 from himac_agents.policies.loading import load_policies, load_reference, make_policies
 from himac_agents.prompts import CompactPrompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import EpisodeRequest
+from himac_agents.rollouts.types import EpisodeRequest, Segment
 from himac_agents.training import checkpoint
 from himac_agents.training.demonstrations import Supervision, demonstrate
 from himac_envs.hierarchy import HierarchicalEnv
@@ -51,6 +53,9 @@ CASES: dict[str, tuple[dict[str, Any], float, float]] = {
     # The base is in bfloat16, and the adapter beside it in float32.
     "bfloat16-adapter": ({"kl": 0.0, "dtype": "bfloat16", "lora_rank": 4}, 1e-5, 1e-7),
 }  # fmt: skip
+
+#: Of these: how they make logits a few rows at a time.
+CHUNKED = ("whole", "adapters", "recomputed")
 
 
 def config_of(model: str, case: str, processes: int) -> TrainConfig:
@@ -84,15 +89,12 @@ def learn(model: str, case: str, folder: Path) -> None:
     policy.forget()
     agent = HiMACAgent.shared(policy, prompts)
     agent.executor.constrained, agent.planner.sampling = True, Sampling(1.0, 12)
-    # Every process plays everything, alike, and then keeps its share: uneven, as in real runs.
+    # Every process plays everything, alike, and then keeps its share.
     episodes = collect(agent, pool, [EpisodeRequest(t, i // 3) for i, t in enumerate(ids[:5])])
     answer = policy.generate([Prompt((), _ids(policy), noise=3)], Sampling(1.0, 12))[0]
-    advantages = np.random.default_rng(0).normal(size=len(episodes)).tolist()
     learner.begin_reinforcement()
-    mine = team.share(list(zip(episodes, advantages, strict=True)))
-    segments = [s for e, _ in mine for s in segments_of([e], "executor")]
-    credit = [a for e, a in mine for _ in segments_of([e], "executor")]
-    metrics = learner.reinforce(credited(segments, credit), np.random.default_rng(team.rank))
+    segments = share_of(episodes)
+    metrics = learner.reinforce(segments, np.random.default_rng(team.rank))
     # Phases in which one process has nothing to learn from, in which one row is live, and none is.
     few = segments if team.leads else []
     learner.reinforce(few[:3], np.random.default_rng(5))
@@ -137,6 +139,46 @@ def _refused(learner: Learner, batch: TokenBatch, told: Path) -> None:
     assert np.isfinite(learner.imitate(batch, 1e-3))
 
 
+def in_chunks(model: str, case: str, folder: Path) -> None:
+    """What a batch is worth to a model, its logits made at once, and a few rows at a time.
+
+    Of the batch's three rows one process has two, the other one: so one makes more chunks.
+    """
+    team = distributed.team()
+    policy = next(iter(make_policies(config_of(model, case, team.size), True, None, list).values()))
+    pool = EnvPool(lambda: HierarchicalEnv(FruitEnv(max_steps=3)), 16)
+    batch = token_batch(_shown(policy, pool)[:3], imitate=True)
+    mine = rows(batch, np.asarray(team.share(range(3))))
+    asked: list[int] = []
+    policy.model.get_output_embeddings().register_forward_hook(
+        lambda _, __, output: asked.append(int(output.shape[-2]))
+    )
+    found: dict[str, torch.Tensor] = {}
+    before = selective.CHUNK
+    for name, chunk in (("whole", before), ("chunked", 3 * policy.vocabulary)):
+        asked.clear()
+        selective.CHUNK = chunk
+        passes.begin(policy)
+        logp, entropy = policy.logprobs_and_entropy(mine)
+        weights = torch.arange(logp.numel(), dtype=torch.float32).reshape(logp.shape) / 100
+        (logp * weights).sum().backward()
+        gradients = [distributed.local(p.grad).flatten() for p in policy.parameters()]
+        for parameter in policy.parameters():
+            parameter.grad = None
+        with torch.no_grad():
+            again = policy.logprobs(mine)
+        # The others have no rows: they make an empty pass beside it.
+        few = mine if team.leads else passes.empty(mine)
+        policy.logprobs(few).sum().backward()
+        for parameter in policy.parameters():
+            parameter.grad = None
+        parts = {"logp": logp, "entropy": entropy, "gradient": torch.cat(gradients), "again": again}
+        found |= {f"{name}.{k}": v.detach().clone() for k, v in parts.items()}
+        found[f"{name}.asked"] = torch.tensor(max(asked))
+    selective.CHUNK = before
+    save_file(found, folder / f"chunks-{case}-rank{team.rank}-of-{team.size}.safetensors")
+
+
 def go_on(model: str, folder: Path, saved: Path) -> None:
     """The step after a checkpoint, by those who read it."""
     team = distributed.team()
@@ -150,10 +192,14 @@ def go_on(model: str, folder: Path, saved: Path) -> None:
 
 
 def _batches(policy: Any, pool: EnvPool) -> Any:
+    return Supervision(_shown(policy, pool), 300, 0).batches()
+
+
+def _shown(policy: Any, pool: EnvPool) -> list[Segment]:
     shown = demonstrate(
         pool, pool.task_ids("train")[:4], prompts=CompactPrompts(), codec=policy, expert="oracle"
     )
-    return Supervision([s for e in shown for s in e.segments], 300, 0).batches()
+    return [segment for episode in shown for segment in episode.segments]
 
 
 def _ids(policy: Any) -> list[int]:
@@ -185,6 +231,8 @@ def main(model: str, folder: Path, saved: Path | None = None) -> None:
     if saved is None:
         for case in CASES:
             learn(model, case, folder)
+        for case in CHUNKED if distributed.team().size > 1 else ():
+            in_chunks(model, case, folder)
     else:
         go_on(model, folder, saved)
     distributed.leave()

@@ -16,7 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from himac_agents.rollouts.types import Segment
+from himac_agents.agents.agent import HiMACAgent
+from himac_agents.algorithms.iteration import Setting
+from himac_agents.algorithms.methods import check, method_of
+from himac_agents.config import TrainConfig
+from himac_agents.policies import noise
+from himac_agents.rollouts.pool import EnvPool, Job
+from himac_agents.rollouts.types import Episode, Segment
 
 
 class _Left(BaseException):
@@ -38,6 +44,19 @@ class Phase:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass
+class Errand:
+    """Episodes that a method wants played by the trainer's own means.
+
+    Attributes:
+        jobs: What is to be played.
+        episodes: What came of each.
+    """
+
+    jobs: Sequence[Job]
+    episodes: list[Episode] = field(default_factory=list)
+
+
 class Handover:
     """The updates of endless iterations, one after the other.
 
@@ -45,11 +64,17 @@ class Handover:
 
     Args:
         iterate: Plays one iteration, which calls `reinforce` of what it is given.
+        play: Plays what the method hands over (`play`), in the trainer's thread; None: the method
+            plays by itself.
     """
 
-    def __init__(self, iterate: Callable[[Handover], Any]) -> None:
-        self._iterate = iterate
-        self._phases: SimpleQueue[Phase | BaseException] = SimpleQueue()
+    def __init__(
+        self,
+        iterate: Callable[[Handover], Any],
+        play: Callable[[Sequence[Job]], list[Episode]] | None = None,
+    ) -> None:
+        self._iterate, self._run = iterate, play
+        self._phases: SimpleQueue[Phase | Errand | BaseException] = SimpleQueue()
         self._turns: SimpleQueue[bool] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._over = False
@@ -60,7 +85,8 @@ class Handover:
         """Lets the method go on, with the policy as it is now, until it wants it moved again.
 
         Raises:
-            BaseException: Whatever the method raised; it begins anew afterwards.
+            BaseException: Whatever the method raised, or what plays for it; it begins anew
+                afterwards.
         """
         if self._thread is None:
             self._over = False
@@ -68,7 +94,14 @@ class Handover:
             self._thread.start()
         else:
             self._turns.put(True)
-        found = self._phases.get()
+        while isinstance(found := self._phases.get(), Errand):
+            assert self._run is not None
+            try:
+                found.episodes = self._run(found.jobs)
+            except BaseException:
+                self.close()
+                raise
+            self._turns.put(True)
         if isinstance(found, BaseException):
             self._thread = None
             raise found
@@ -88,10 +121,20 @@ class Handover:
     ) -> dict[str, float]:
         """See `himac_agents.algorithms.iteration.Learns`."""
         wanted = Phase(phase, segments)
+        self._hand(wanted)
+        return wanted.metrics
+
+    def play(self, jobs: Sequence[Job]) -> list[Episode]:
+        """Has episodes played by the trainer; for `himac_agents.rollouts.pool.AwayPool`."""
+        errand = Errand(jobs)
+        self._hand(errand)
+        return errand.episodes
+
+    def _hand(self, wanted: Phase | Errand) -> None:
+        """Gives something to the trainer, and stands still until it is done."""
         self._phases.put(wanted)
         if not self._turns.get():
             raise _Left
-        return wanted.metrics
 
     def values(self, segments: Sequence[Segment]) -> list[list[float]]:
         """There is no critic here.
@@ -109,3 +152,78 @@ class Handover:
             pass
         except BaseException as error:
             self._phases.put(error)
+
+
+def setting_of(
+    config: TrainConfig,
+    agent: HiMACAgent,
+    pool: EnvPool,
+    learner: Handover,
+    number: int,
+    draw: Callable[[np.random.Generator], str],
+    rng: np.random.Generator,
+    first: int = 0,
+) -> Setting:
+    """What iteration `number` works with, where all roles are one model that others move.
+
+    Args:
+        config: The settings.
+        agent: Who plays.
+        pool: Where.
+        learner: Stands for the learner.
+        number: The iteration's, from 0.
+        draw: Gives a further task.
+        rng: Splits samples.
+        first: See `Setting`.
+    """
+    seed = noise.key("run", config.seed, number)
+    return Setting(
+        config, agent, pool, planner=learner, executor=learner, draw=draw, seed=seed, first=first,
+        rng=rng,
+    )  # fmt: skip
+
+
+def checked(settings: TrainConfig, stack: str, kl: str) -> TrainConfig:
+    """The settings as they are run on another trainer.
+
+    Args:
+        settings: As they were given.
+        stack: The trainer's name.
+        kl: What is said where the settings ask for a penalty towards a reference.
+
+    Raises:
+        ValueError: They ask for what only himac's own trainer does.
+    """
+    if settings.kl:
+        raise ValueError(f"kl={settings.kl}: {kl}")
+    settings = check(settings.replace(kl=0.0))
+    method = method_of(settings)
+    if settings.policy != "hf":
+        raise ValueError(f"policy={settings.policy!r}: {stack} trains models of transformers: 'hf'")
+    if settings.constrained:
+        raise ValueError(
+            f"constrained=True: {stack} knows log-probabilities over the whole vocabulary only, "
+            "not those of answers that are bound to admissible commands: constrained=False"
+        )
+    if method.hierarchical and not settings.share_parameters:
+        raise ValueError("share_parameters=False: here one model plays all roles")
+    if settings.rollout != "local":
+        raise ValueError(
+            f"rollout={settings.rollout!r}: {stack}'s own means sample here: rollout='local'"
+        )
+    if method.critic is not None:
+        raise ValueError(f"method={settings.method!r} has a critic: `himac train` trains it")
+    return settings
+
+
+def insist_on_one_temperature(settings: TrainConfig, theirs: float, stack: str) -> None:
+    """Refuses two temperatures: the loss's log-probabilities are to be those of the rollout.
+
+    Raises:
+        ValueError: There are two.
+    """
+    if theirs != settings.temperature:
+        raise ValueError(
+            f"temperature={theirs} in {stack}'s arguments, {settings.temperature} in the "
+            "settings: they are to be the same"
+        )

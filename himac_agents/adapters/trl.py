@@ -50,14 +50,19 @@ except ImportError as error:
     raise explained(error, "HiMAC on TRL") from error
 
 from himac_agents import distributed
-from himac_agents.adapters.handover import Handover, Phase
+from himac_agents.adapters.handover import (
+    Handover,
+    Phase,
+    checked,
+    insist_on_one_temperature,
+    setting_of,
+)
 from himac_agents.agents.agent import assemble, forget
 from himac_agents.algorithms.batching import rows, token_batch
-from himac_agents.algorithms.iteration import Iteration, Setting
-from himac_agents.algorithms.methods import check, method_of
+from himac_agents.algorithms.iteration import Iteration
+from himac_agents.algorithms.methods import method_of
 from himac_agents.algorithms.passes import empty
 from himac_agents.config import TrainConfig
-from himac_agents.policies import noise
 from himac_agents.policies.base import TokenBatch
 from himac_agents.policies.hf import HFPolicy
 from himac_agents.prompts import make_prompts
@@ -145,22 +150,20 @@ class HiMACTrainer(GRPOTrainer):
     def _play(self, learner: Handover) -> None:
         """One iteration, in the method's thread."""
         team, config = distributed.team(), self.himac
-        seed = noise.key("run", config.seed, self.iterations)
         rng = np.random.default_rng([config.seed, self.iterations])
         count = len(self.task_ids)
         drawn = rng.choice(count, config.tasks, replace=config.tasks > count)
         places = team.share(range(config.tasks))
         forget(self.agent)
-        setting = Setting(
+        setting = setting_of(
             config,
             self.agent,
             self.pool,
-            planner=learner,
-            executor=learner,
-            draw=lambda own: self.task_ids[int(own.integers(count))],
-            seed=seed,
-            first=places[0],
-            rng=rng,
+            learner,
+            self.iterations,
+            lambda own: self.task_ids[int(own.integers(count))],
+            rng,
+            places[0],
         )
         mine = [self.task_ids[int(drawn[place])] for place in places]
         done: Iteration = self._method.iterate(setting, mine, self.iterations)
@@ -251,28 +254,10 @@ def _checked(settings: TrainConfig, args: GRPOConfig) -> TrainConfig:
     Raises:
         ValueError: See `HiMACTrainer`.
     """
-    if settings.kl:
-        raise ValueError(f"kl={settings.kl}: {_NO_REFERENCE}")
-    settings = check(settings.replace(kl=0.0))
-    method = method_of(settings)
-    if settings.policy != "hf":
-        raise ValueError(f"policy={settings.policy!r}: TRL trains models of transformers: 'hf'")
-    if settings.constrained:
-        raise ValueError(
-            "constrained=True: TRL knows log-probabilities over the whole vocabulary only, not "
-            "those of answers that are bound to admissible commands: constrained=False"
-        )
-    if method.hierarchical and not settings.share_parameters:
-        raise ValueError("share_parameters=False: here one model plays all roles")
-    if settings.rollout != "local" or args.use_vllm:
-        raise ValueError("rollout, use_vllm: here the model that learns samples: rollout='local'")
-    if method.critic is not None:
-        raise ValueError(f"method={settings.method!r} has a critic: `himac train` trains it")
+    settings = checked(settings, "TRL", _NO_REFERENCE)
+    if args.use_vllm:
+        raise ValueError("use_vllm: here the model that learns samples")
     if args.beta:
         raise ValueError(f"beta={args.beta}: {_NO_REFERENCE}")
-    if args.temperature != settings.temperature:
-        raise ValueError(
-            f"temperature={args.temperature} in TRL's arguments, {settings.temperature} in the "
-            "settings: they are to be the same"
-        )
+    insist_on_one_temperature(settings, args.temperature, "TRL")
     return settings

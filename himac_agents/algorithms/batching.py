@@ -29,8 +29,15 @@ def segments_of(episodes: Sequence[Episode], role: Role) -> list[Segment]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One training sequence: where it comes from, its ids, the turns in it, and their numbers."""
+class Row:
+    """One training sequence.
+
+    Attributes:
+        segment: The number of the segment that it comes from.
+        token_ids: Its ids.
+        turns: The turns in it.
+        numbers: Their places in the segment.
+    """
 
     segment: int
     token_ids: Sequence[int]
@@ -38,24 +45,27 @@ class _Row:
     numbers: list[int]
 
 
-def _training_rows(segments: Sequence[Segment]) -> list[_Row]:
-    """A row a segment; several where a segment's context was rewritten between its turns."""
-    found: list[_Row] = []
+def training_rows(segments: Sequence[Segment]) -> list[Row]:
+    """A row a segment; several where a segment's context was rewritten between its turns.
+
+    They are the rows of `token_batch`, in its order.
+    """
+    found: list[Row] = []
     for number, segment in enumerate(segments):
-        own: dict[int, _Row] = {}
+        own: dict[int, Row] = {}
         for place, turn in enumerate(segment.turns):
             ids = segment.token_ids if turn.sequence is None else turn.sequence
-            row = own.setdefault(id(ids), _Row(number, ids, [], []))
+            row = own.setdefault(id(ids), Row(number, ids, [], []))
             row.turns.append(turn)
             row.numbers.append(place)
-        found.extend(own.values() or [_Row(number, segment.token_ids, [], [])])
+        found.extend(own.values() or [Row(number, segment.token_ids, [], [])])
     return found
 
 
 def starts(segments: Sequence[Segment]) -> list[list[tuple[int, int]]]:
     """For each segment, for each turn: its row of `token_batch`, and where in it it begins."""
     found = [[(0, 0)] * len(segment.turns) for segment in segments]
-    for row, held in enumerate(_training_rows(segments)):
+    for row, held in enumerate(training_rows(segments)):
         for place, turn in zip(held.numbers, held.turns, strict=True):
             found[held.segment][place] = (row, turn.start)
     return found
@@ -77,7 +87,7 @@ def token_batch(
         states: Adds what a critic needs; see `himac_agents.algorithms.critic`.
         pad: The id to pad with.
     """
-    made = _training_rows(segments)
+    made = training_rows(segments)
     longest = max(len(row.token_ids) for row in made)
     shape = (len(made), longest)
     ids = np.full(shape, pad, dtype=np.int64)
@@ -116,7 +126,7 @@ def token_batch(
     return TokenBatch(ids, mask, old, credit, lengths, allowed, temperature, images, extra)
 
 
-def _images(segment: Segment, row: _Row) -> tuple[Image, ...]:
+def _images(segment: Segment, row: Row) -> tuple[Image, ...]:
     """The pictures that a row's tokens stand for."""
     if row.token_ids is segment.token_ids:
         return tuple(segment.images)

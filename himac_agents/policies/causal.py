@@ -25,7 +25,7 @@ from himac_agents.policies.generation.decode import Decoding
 from himac_agents.policies.generation.reader import Reader
 from himac_agents.policies.generation.restricted import restrictions
 from himac_agents.policies.selective import chunk_rows, chunked_logprobs, selective_logprobs
-from himac_agents.policies.sharding import Shards
+from himac_agents.policies.sharding import Shards, resting
 
 
 @contextmanager
@@ -235,11 +235,13 @@ class CausalPolicy(ABC):
             "restricted": restrictions(batch),
         }
         with self._ready(learning=True):
-            # The output layer by itself would be one more pass of a model that is spread, and one
-            # that the other processes do not make.
-            if self.shards is not None or len(chosen) <= chunk_rows(self.vocabulary):
+            if len(chosen) <= chunk_rows(self.vocabulary):
                 logits, hidden = self._logits_before(ids, mask, batch)
                 found, entropies = selective_logprobs(logits, chosen, **limits)
+            elif self.shards is not None:
+                found, entropies, hidden = self._chunked_within(
+                    self.shards, ids, mask, batch, limits
+                )
             else:
                 none = torch.zeros_like(mask)
                 none[0, 1] = True  # the output layer is called, but for one position only
@@ -310,11 +312,64 @@ class CausalPolicy(ABC):
         inputs = self.learning_inputs(ids, batch)
         return self._hooked(keep, inputs)[0], seen[0]
 
-    def _head(self, states: Tensor) -> Tensor:
+    def _chunked_within(
+        self, shards: Shards, ids: Tensor, mask: Tensor, batch: TokenBatch, limits: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`chunked_logprobs` of a spread model, within its one pass.
+
+        The output layer by itself would be one more pass, and one that the other processes do not
+        make. So the chunks are made before the pass is over, while the output layer is gathered,
+        and what they give leaves the model in place of logits: when its gradient comes, the output
+        layer is gathered again.
+
+        Returns:
+            Log-probabilities and entropies [n], and the hidden states [batch, time, width].
+        """
+        root, chosen = shards.model, ids[mask]
+        said: list[Any] = []
+        seen: list[Tensor] = []
+        entropies: list[Tensor] = []
+
+        def keep(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            seen.append(inputs[0])
+            return (inputs[0][:, :1], *inputs[1:])  # called it is, but for one position only
+
+        def head(states: Tensor) -> Tensor:
+            with resting(root.base_model, said[0]):
+                return self._head(states, root.forward)
+
+        def in_chunks(module: torch.nn.Module, inputs: Any, output: Any) -> Any:
+            for hook in hooks:
+                hook.remove()
+            states = seen[0][:, :-1][mask[:, 1:]]
+            output.logits, entropy = chunked_logprobs(
+                states, head, chosen, self.vocabulary, **limits
+            )
+            entropies.append(entropy)
+            return output
+
+        hooks = [
+            root.base_model.register_forward_hook(lambda _, __, output: said.append(output)),
+            root.get_output_embeddings().register_forward_pre_hook(keep),
+            # Before the hook that lets go of what was gathered.
+            root.register_forward_hook(in_chunks, prepend=True),
+        ]
+        try:
+            found = self.model(**self.learning_inputs(ids, batch), use_cache=False).logits
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found, entropies[0], seen[0]
+
+    def _head(self, states: Tensor, run: Callable[..., Any] | None = None) -> Tensor:
         """Logits of hidden states [n, width], as the model itself makes them of its own.
 
         The model is run on one token, and the states are put in its place before the output layer:
         so whatever the model does with its logits afterwards is done with these.
+
+        Args:
+            states: The states.
+            run: What runs the model; None: the model.
         """
 
         def put(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -325,13 +380,18 @@ class CausalPolicy(ABC):
         batch = TokenBatch(one, blank, blank, blank, np.ones(1, dtype=np.int64))
         with self._ready(learning=True):
             inputs = self.learning_inputs(torch.as_tensor(one, device=self.device), batch)
-            return self._hooked(put, inputs)[0]
+            return self._hooked(put, inputs, run)[0]
 
-    def _hooked(self, hook: Callable[..., tuple[Tensor, ...]], inputs: dict[str, Any]) -> Tensor:
-        """The model's logits with a hook before its output layer."""
+    def _hooked(
+        self,
+        hook: Callable[..., tuple[Tensor, ...]],
+        inputs: dict[str, Any],
+        run: Callable[..., Any] | None = None,
+    ) -> Tensor:
+        """The model's logits with a hook before its output layer; see `_head` for `run`."""
         handle = self.model.get_output_embeddings().register_forward_pre_hook(hook)
         try:
-            logits: Tensor = self.model(**inputs, use_cache=False).logits
+            logits: Tensor = (run or self.model)(**inputs, use_cache=False).logits
         finally:
             handle.remove()
         return logits

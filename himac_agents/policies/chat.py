@@ -9,7 +9,7 @@ Models that see pictures are `himac_agents.policies.vision`; `load` tells which 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 import torch
 
-from himac_agents.policies.base import Message, Prompt
+from himac_agents.policies.base import Prompt
 from himac_agents.policies.causal import CausalPolicy
+from himac_agents.policies.codec import PLAIN_TEMPLATE, Written, ends_of
 from himac_agents.policies.generation.reader import Reader
 from himac_agents.policies.lora import AdapterHost, Lora
 from himac_agents.policies.sharding import Shards
@@ -68,7 +69,7 @@ class Loading:
         return torch.float32 if self.dtype == "float32" else torch.bfloat16
 
 
-class ChatPolicy(CausalPolicy):
+class ChatPolicy(Written, CausalPolicy):
     """See the module's text. Load one with `HFPolicy.load`.
 
     Args:
@@ -98,8 +99,7 @@ class ChatPolicy(CausalPolicy):
         self.window = _window(model)
         named = _named_ends(model)
         self.template = ChatTemplate(tokenizer, self._turn, self.loading.template_options, named)
-        ends = [self.template.end, *named, tokenizer.eos_token_id]
-        super().__init__(model, tokenizer, list(dict.fromkeys(i for i in ends if i is not None)))
+        super().__init__(model, tokenizer, ends_of(self.template, tokenizer, named))
         self.context_length = _context_length(model)
         self.bar(set(range(self.vocabulary)) - set(tokenizer.get_vocab().values()))
         if self.loading.gradient_checkpointing:
@@ -134,42 +134,6 @@ class ChatPolicy(CausalPolicy):
         self.reader = None
         if self.barred is not None:
             self.barred = self.barred.to(self.device)
-
-    # -- text and tokens -------------------------------------------------------------------------
-
-    def encode(self, messages: Sequence[Message], *, continues: bool = False) -> list[int]:
-        """See `Codec.encode`."""
-        if continues:
-            return self._shown(self.template.following(messages), messages)
-        return self._shown(self.template.opening(messages), messages)
-
-    def encode_reply(self, text: str) -> tuple[int, ...]:
-        """See `Codec.encode_reply`."""
-        return self.template.reply(text)
-
-    def encode_past(self, text: str) -> tuple[int, tuple[int, ...]]:
-        """See `Rewriter.encode_past`."""
-        return self.template.past(text) if self.template.rewrites else (0, self.encode_reply(text))
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of a completion, without end and padding; other special tokens mean something.
-
-        Where the template has opened a thought for the model, the text begins with its mark.
-        """
-        silent = {*self.end_ids, self.pad_id}
-        kept = [i for i in ids if i not in silent]
-        text = self.tokenizer.decode(
-            kept, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        return self.template.words(str(text).strip(), ended=bool(ids) and ids[-1] in self.end_ids)
-
-    def _turn(self, message: Message) -> dict[str, Any]:
-        """A message as the template takes it."""
-        return {"role": message.role, "content": message.text}
-
-    def _shown(self, ids: list[int], messages: Sequence[Message]) -> list[int]:
-        """Ids with what stands for the messages' pictures put in."""
-        return ids
 
     # -- the model -------------------------------------------------------------------------------
 
@@ -227,15 +191,6 @@ class ChatPolicy(CausalPolicy):
             self.host.save(self.adapter, Path(path))
         else:
             super().save_pretrained(path)
-
-
-#: For tokenizers that bring no chat template. What asks for an answer ends without a blank: the
-#: blank is part of the answer's first token.
-PLAIN_TEMPLATE = (
-    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}"
-    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant:{% endif %}"
-)
 
 
 def _window(model: Any) -> int | None:

@@ -18,7 +18,7 @@ from himac_agents.agents.agent import HiMACAgent
 from himac_agents.agents.asking import Asking, Question, submit
 from himac_agents.policies.base import BatchPolicy, Codec, Completion, Sampling
 from himac_agents.rollouts.episode import Play, draft, play
-from himac_agents.rollouts.pool import EnvPool
+from himac_agents.rollouts.pool import AwayPool, EnvPool, Job
 from himac_agents.rollouts.types import Episode, EpisodeRequest
 from himac_envs.errors import MissingDependencyError
 
@@ -55,6 +55,9 @@ def collect(
     Returns:
         One episode a request. An environment that raises becomes `Episode.error`; the others go on.
     """
+    if isinstance(pool, AwayPool):
+        how_away = {"stop_at_failure": stop_at_failure, "state_keys": state_keys}
+        return _away(agent, pool, requests, seed=seed, **how_away)
     how = Play(seed, codec, transcripts, stop_at_failure, max_decisions, state_keys)
 
     async def one(request: EpisodeRequest, place: int) -> Episode:
@@ -91,6 +94,8 @@ def propose(
     planner = agent.planner
     if planner is None:
         raise ValueError("an agent without a planner writes no blueprints")
+    if isinstance(pool, AwayPool):
+        return _away(agent, pool, requests, seed=seed, proposal=True, lines=lines)
     openings: dict[str, tuple[dict[str, Any], dict[str, Any]] | str] = {}
     for request in requests:
         if request.task_id not in openings:
@@ -111,6 +116,15 @@ def propose(
     asked = [lambda place, r=request: one(r, place) for request in requests]
     found = dict(in_places(asked, pool.size))
     return [found[index] for index in range(len(found))]
+
+
+def _away(
+    agent: HiMACAgent, pool: AwayPool, requests: Iterable[EpisodeRequest], **how: Any
+) -> list[Episode]:
+    """Has requests played elsewhere, at the agent's temperatures."""
+    plans = 1.0 if agent.planner is None else agent.planner.sampling.temperature
+    acts = agent.executor.sampling.temperature
+    return pool.play([Job(request, plans=plans, acts=acts, **how) for request in requests])
 
 
 def distinct(requests: Sequence[EpisodeRequest]) -> tuple[list[EpisodeRequest], list[int]]:

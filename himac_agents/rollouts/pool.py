@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 
 from himac_agents.config import TrainConfig
+from himac_agents.rollouts.types import Episode, EpisodeRequest
 from himac_envs import registry
 
 
@@ -45,6 +47,58 @@ class EnvPool:
         """The ids of a split's tasks (see `TaskEnv.task_ids`)."""
         ids: Sequence[str] = self[0].unwrapped.task_ids(split)  # type: ignore[attr-defined]
         return ids
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be played elsewhere.
+
+    Attributes:
+        request: The episode.
+        seed: See `himac_agents.rollouts.episode.Play`.
+        plans: The planner's temperature.
+        acts: The executor's temperature.
+        proposal: The planner is asked for its blueprint, and nothing is executed.
+        lines: Of a blueprint it is told which of its tokens write which sub-goal.
+        stop_at_failure: See `Play`.
+        state_keys: See `Play`.
+    """
+
+    request: EpisodeRequest
+    seed: int = 0
+    plans: float = 1.0
+    acts: float = 1.0
+    proposal: bool = False
+    lines: bool = False
+    stop_at_failure: bool = False
+    state_keys: bool = False
+
+
+class AwayPool(EnvPool):
+    """Environments that are elsewhere, with whoever plays them.
+
+    `himac_agents.rollouts.collect` hands over what is to be played, and nothing is played here.
+
+    Args:
+        play: Has jobs played; the episodes in order.
+        task_ids: Gives a split's tasks.
+    """
+
+    def __init__(
+        self,
+        play: Callable[[Sequence[Job]], list[Episode]],
+        task_ids: Callable[[str | None], Sequence[str]],
+    ) -> None:
+        super().__init__(_nowhere, 1)
+        self.play, self._task_ids = play, task_ids
+
+    def task_ids(self, split: str | None = None) -> Sequence[str]:
+        """See `EnvPool.task_ids`."""
+        return self._task_ids(split)
+
+
+def _nowhere() -> gym.Env[Any, Any]:
+    raise ValueError("these environments are elsewhere: `collect` and `propose` have them played")
 
 
 def make_pool(config: TrainConfig, *, flat: bool, sub_done: bool = True) -> EnvPool:

@@ -24,8 +24,7 @@ _ARRAY = "array"
 def to_json(episode: Episode) -> dict[str, Any]:
     """An episode as JSON values; `from_json` reads them back."""
     found = _fields(episode)
-    found["request"] = _fields(episode.request)
-    found["request"]["blueprint"] = _blueprint(episode.request.blueprint)
+    found["request"] = request_to_json(episode.request)
     found["blueprint"] = _blueprint(episode.blueprint)
     found["offers"] = sorted(episode.offers)
     found["segments"] = []
@@ -46,11 +45,9 @@ def from_json(values: Mapping[str, Any]) -> Episode:
     """
     try:
         content = _arrays(values)
-        request = dict(content["request"])
-        request["blueprint"] = _read_blueprint(request["blueprint"])
         made = {
             **content,
-            "request": EpisodeRequest(**request),
+            "request": request_from_json(content["request"]),
             "blueprint": _read_blueprint(content["blueprint"]),
             "segments": [_segment(row) for row in content["segments"]],
             "transcript": [(action, seen) for action, seen in content["transcript"]],
@@ -59,6 +56,16 @@ def from_json(values: Mapping[str, Any]) -> Episode:
         return Episode(**made)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not an episode: {type(error).__name__}: {error}") from error
+
+
+def request_to_json(request: EpisodeRequest) -> dict[str, Any]:
+    """What is to be played, as JSON values; `request_from_json` reads them back."""
+    return {**_fields(request), "blueprint": _blueprint(request.blueprint)}
+
+
+def request_from_json(values: Mapping[str, Any]) -> EpisodeRequest:
+    """What `request_to_json` wrote."""
+    return EpisodeRequest(**{**values, "blueprint": _read_blueprint(values["blueprint"])})
 
 
 def _segment(row: Mapping[str, Any]) -> Segment:

@@ -116,6 +116,7 @@ class Segment:
         option: The environment's record of the option, once it has ended.
         temperature: The softmax temperature the turns were sampled at.
         images: The pictures that were shown in it, in order.
+        kept: Names of its training sequences, where another trainer keeps them.
     """
 
     role: Role
@@ -128,6 +129,7 @@ class Segment:
     option: dict[str, Any] | None = None
     temperature: float = 1.0
     images: list[Image] = field(default_factory=list, repr=False)
+    kept: list[str] = field(default_factory=list)
 
     def ids_of(self, turn: Turn) -> list[int]:
         """The conversation as it stood when a turn of it was written, this turn included."""

@@ -36,9 +36,11 @@ class NoTaskError(HiMACError, ValueError):
 class MissingStackError(HiMACError, ImportError):
     """The stack that an adapter is for is not installed."""
 
-    def __init__(self, stack: str, install: str, error: ImportError) -> None:
+    def __init__(
+        self, stack: str, install: str, error: ImportError, room: str = "himac_envs.adapters"
+    ) -> None:
         super().__init__(
-            f"himac_envs.adapters.{stack} needs a package that cannot be imported ({error}). "
+            f"{room}.{stack} needs a package that cannot be imported ({error}). "
             f"Install it: {install}",
             name=error.name,
             path=error.path,

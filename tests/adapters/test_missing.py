@@ -24,7 +24,7 @@ import importlib, sys
 sys.modules[sys.argv[1]] = None
 from himac_envs.adapters.errors import MissingStackError
 try:
-    importlib.import_module(f"himac_envs.adapters.{sys.argv[2]}")
+    importlib.import_module(f"{sys.argv[3]}.adapters.{sys.argv[2]}")
 except MissingStackError as error:
     print(error)
 """
@@ -46,7 +46,13 @@ def run(code: str, *arguments: str) -> str:
 @pytest.mark.parametrize("adapter", sorted(STACKS))
 def test_a_missing_stack_is_named_with_its_install_command(adapter: str) -> None:
     package, install = STACKS[adapter]
-    assert install in run(_WITHOUT, package, adapter)
+    assert install in run(_WITHOUT, package, adapter, "himac_envs")
+
+
+@pytest.mark.parametrize("module", ["verl", "verl_trainer"])
+def test_himac_on_verl_names_its_install_command(module: str) -> None:
+    said = run(_WITHOUT, "verl", module, "himac_agents")
+    assert said.startswith("himac_agents.adapters.verl needs") and "pip install 'himac" in said
 
 
 def test_free_adapters_load_no_stack() -> None:

@@ -69,6 +69,18 @@ def test_two_processes_learn_what_one_learns(case: str, learned: Path) -> None:
     assert apart.max() < most and apart.mean() < mean
 
 
+@pytest.mark.parametrize("case", sharded_runs.CHUNKED)
+def test_a_spread_model_makes_few_logits_at_a_time(case: str, learned: Path) -> None:
+    """Within its one pass, also where the other process makes more of them, or fewer."""
+    for rank in (0, 1):
+        found = load_file(learned / f"chunks-{case}-rank{rank}-of-2.safetensors")
+        assert found["whole.asked"] > 6 and found["chunked.asked"] == 3
+        for what in ("logp", "entropy", "gradient", "again"):
+            apart = (found[f"whole.{what}"] - found[f"chunked.{what}"]).abs().max()
+            largest = found[f"whole.{what}"].abs().max()
+            assert largest > 1e-3 and apart < 1e-6 * max(1.0, float(largest)), what
+
+
 def test_what_is_saved_is_a_model_of_transformers(model: Path, learned: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -7,12 +7,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
 import pytest
 import torch
 from fruit_runs import _brief, _brief_hierarchical
 from tinymodels import save_text_model
+from whims import Whim, whims
 
 pytest.importorskip("trl", reason="TRL is not installed: pip install 'trl>=1.16'")
 
@@ -21,7 +20,6 @@ from trl import GRPOConfig
 from himac_agents import TrainConfig, load_agent
 from himac_agents.adapters.handover import Handover
 from himac_agents.adapters.trl import HiMACTrainer
-from himac_agents.algorithms.credit import planner_credit
 from himac_agents.algorithms.methods import METHODS, register_method
 from himac_agents.evaluation.evaluate import evaluate_tasks
 from himac_agents.policies.base import TokenBatch
@@ -35,31 +33,10 @@ SETTINGS = TrainConfig(
 )  # fmt: skip
 
 
-def whims(config: TrainConfig, plans: Any, runs: Any) -> Any:
-    """Blueprints of a model that writes none are alike: all but the first get an advantage."""
-    found, returns = planner_credit(config, plans, runs)
-    for place, segment in enumerate(found.segments):
-        for turn in segment.turns:
-            turn.advantage = (-0.5) ** place if place else 0.0
-    return found, returns
-
-
 @pytest.fixture(autouse=True)
 def method(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(METHODS, "_known", dict(METHODS._known))
     register_method("whims", planner_credit=whims)
-
-
-class Whim(gym.Wrapper[Any, Any, Any, Any]):
-    """Rewards what it likes: a model that has learned nothing earns differently each time."""
-
-    def __init__(self, env: gym.Env[Any, Any]) -> None:
-        super().__init__(env)
-        self._likes = np.random.default_rng(5)
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        return observation, float(reward) + self._likes.random(), terminated, truncated, info
 
 
 @pytest.fixture(scope="module")

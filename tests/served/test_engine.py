@@ -9,17 +9,15 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: `make served`")
 
-import torch
+from served_policies import COMMANDS, move, taken
 from tinymodels import save_served_model
 
 from himac_agents.config import TrainConfig
 from himac_agents.policies.base import Message, Prompt, Sampling
 from himac_agents.policies.hf import HFPolicy
 from himac_agents.policies.served import weights
-from himac_agents.policies.served.rollouts import ServedRollouts, make_rollouts
+from himac_agents.policies.served.rollouts import make_rollouts
 from himac_agents.policies.served.server import RolloutError
-
-COMMANDS = ("go to cabinet 1", "go to cabinet 12", "take mug 1 from cabinet 1", "look")
 
 
 @pytest.fixture(scope="module")
@@ -31,26 +29,13 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     return learner, make_rollouts(config, {"policy": learner}).serve({"policy": learner})["policy"]
 
 
-def _move(policy: Any, seed: int) -> None:
-    noise = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=noise) * 0.05)
-    policy.forget()
-
-
-def _taken(policy: Any) -> dict[str, float]:
-    assert isinstance(policy.rollouts, ServedRollouts)
-    return policy.rollouts.take()
-
-
 def test_the_gap_is_small_before_and_after_each_sync(both: Any) -> None:
     learner, policy = both
     policy.forget()
-    assert _taken(policy)["sync_gap_max"] < 1e-4
+    assert taken(policy)["sync_gap_max"] < 1e-4
     for seed in range(3):
-        _move(learner, seed)
-        found = _taken(policy)
+        move(learner, seed)
+        found = taken(policy)
         assert found["syncs"] == 1 and found["sync_gap_max"] < 1e-4
 
 
@@ -79,4 +64,4 @@ def test_a_sync_of_the_old_weights_is_found_out(both: Any, monkeypatch: pytest.M
     old = {n: t.clone() for n, t in weights.named_weights(learner.model).items()}
     monkeypatch.setattr(weights, "named_weights", lambda model: old)
     with pytest.raises(RolloutError, match="nats a token apart"):
-        _move(learner, 8)
+        move(learner, 8)

@@ -53,6 +53,8 @@ def test_flags_by_the_machine() -> None:
     assert on_gpu[on_gpu.index("--dtype") + 1] == "bfloat16"
     assert on_gpu[on_gpu.index("--weight-transfer-config") + 1] == '{"backend": "nccl"}'
     assert "--enforce-eager" not in on_gpu
+    chunked = "--no-enable-chunked-prefill"
+    assert chunked in words and chunked not in on_gpu
     adapters = Serving("some/model", lora_rank=16).command(gpu=False)
     assert adapters[adapters.index("--max-lora-rank") + 1] == "16"
     assert "--weight-transfer-config" not in adapters, "adapters come by their own routes"

@@ -74,6 +74,7 @@ class Engine:
             further = {"enable_lora": True, "max_loras": count, "max_lora_rank": rank}
         if on_cpu:
             further |= {"enforce_eager": True, "distributed_executor_backend": "uni"}
+            further["enable_chunked_prefill"] = False  # see `Serving.command`
         else:
             further["gpu_memory_utilization"] = _SHARE
         self._backend = FILE_BACKEND if on_cpu else "ipc"

@@ -89,6 +89,9 @@ class Serving:
             words += ["--weight-transfer-config", json.dumps({"backend": backend})]
         if not gpu:
             words += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+            # Of a prompt that is read in parts, vLLM winds the request's random numbers back, which
+            # those of a processor do not know: the server would die of many prompts at once.
+            words.append("--no-enable-chunked-prefill")
         return [*words, *shlex.split(self.options)]
 
     def environment(self, *, gpu: bool) -> dict[str, str]:
