@@ -15,7 +15,13 @@ import numpy as np
 from himac_agents.algorithms import advantages, graphs
 from himac_agents.algorithms.advantages import Floats
 from himac_agents.algorithms.batching import segments_of
-from himac_agents.algorithms.credit import Credit, settled
+from himac_agents.algorithms.credit import (
+    Credit,
+    begun,
+    executor_advantages,
+    planner_credit,
+    settled,
+)
 from himac_agents.algorithms.graphs import Path
 from himac_agents.config import TrainConfig
 from himac_agents.rollouts.types import Episode, Segment, Turn
@@ -70,7 +76,7 @@ def beacon_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
     privileged plan; here the planner's own sub-goals are they.
     """
     whole = [e for e in episodes if e.error is None]
-    credit = _begun(whole)
+    credit = begun(whole)
     trajectory = _episode_part(config, whole)
     owner = [i for i, e in enumerate(whole) for _ in segments_of([e], "executor")]
     segments = segments_of(whole, "executor")
@@ -95,37 +101,69 @@ def graph_executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> C
     Over all turns of the executor, `<sub_done>` included, from the first sub-goal through the last:
     what a sub-goal's end leads to is worth what the next sub-goal is from there.
 
-        A = w_G A_GRPO + w_S A_S             where A_S is not 0
-        A = w_G A_GRPO + w_S (V(s') - V(s))  elsewhere (`graph_fill`)
+        A = w_G A_G + w_S A_S             where A_S is not 0
+        A = w_G A_G + w_S (V(s') - V(s))  elsewhere (`graph_fill`)
 
     s and s' are the states in which the step's sub-goal and the next one begin; behind the last one
-    V is that of the end. With `graph_pays = "reward"` what was paid in between comes on top.
+    V is that of the end. With `graph_pays = "reward"` what was paid in between comes on top. With
+    `graph_centred` what lies behind the sub-goal is discounted by its length. A_G is GRPO's, or
+    what else `executor_advantage` names.
+
+    With `graph_ends = "subgoal"` each sub-goal is a path of its own, and its end is worth 1 where
+    it was achieved, else 0: V is the chance to achieve it. One that the environment does not
+    understand is judged by its episode.
     """
     whole = [e for e in episodes if e.error is None]
-    credit = _begun(whole)
-    trajectory = _episode_part(config, whole)
+    credit = begun(whole)
+    weight = settled(config.episode_weight, "episode_weight")
+    beside = iter(weight * executor_advantages(config, whole, credit.metrics))
+    first = {i: [next(beside) for _ in segments_of([e], "executor")] for i, e in enumerate(whole)}
     for members in _groups(whole):
-        own = [segments_of([whole[i]], "executor") for i in members]
-        paths = [
-            _path(
-                config,
-                whole[i],
-                [turn for segment in segments for turn in segment.turns],
-                [segment.subgoal for segment in segments for _ in segment.turns],
-            )
-            for i, segments in zip(members, own, strict=True)
-        ]
+        walks = [(i, walk) for i in members for walk in _walks(config, whole[i])]
+        paths = [walk.path for _, walk in walks]
         parts = _step_part(config, paths)
-        gains = _boundary_gains(config, paths, own)
-        for i, segments, part, gain in zip(members, own, parts, gains, strict=True):
+        gains = _boundary_gains(config, paths, [walk.segments for _, walk in walks])
+        for (i, walk), part, gain in zip(walks, parts, gains, strict=True):
             if config.graph_fill:
-                longer = np.repeat(gain, [len(segment.turns) for segment in segments])
+                longer = np.repeat(gain, [len(segment.turns) for segment in walk.segments])
                 part = np.where(part != 0, part, longer)
-            values = trajectory[i] + config.graph_weight * part
-            for segment in segments:
-                credit.give(segment, list(values[: len(segment.turns)]))
-                values = values[len(segment.turns) :]
+            values = config.graph_weight * part
+            for segment in walk.segments:
+                own, values = values[: len(segment.turns)], values[len(segment.turns) :]
+                credit.give(segment, list(first[i].pop(0) + own))
     return credit
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A stretch of an execution that ends with something that is worth a number.
+
+    Attributes:
+        segments: Its sub-goals.
+        path: All that was done in them.
+    """
+
+    segments: Sequence[Segment]
+    path: Path
+
+
+def _walks(config: TrainConfig, episode: Episode) -> list[_Walk]:
+    """An execution as a whole, or sub-goal by sub-goal; see `graph_ends`."""
+    segments = segments_of([episode], "executor")
+    turns = [turn for segment in segments for turn in segment.turns]
+    whole = _path(
+        config, episode, turns, [segment.subgoal for segment in segments for _ in segment.turns]
+    )
+    if config.graph_ends == "episode":
+        return [_Walk(segments, whole)]
+    found, begins = [], 0
+    for segment in segments:
+        own = slice(begins, begins + len(segment.turns))
+        begins = own.stop
+        end = segment.option["achieved"] if segment.option else False
+        worth = float(episode.success if end is None else end)
+        found.append(_Walk([segment], Path(whole.states[own], whole.actions[own], worth)))
+    return found
 
 
 def graph_planner_credit(
@@ -143,7 +181,11 @@ def graph_planner_credit(
     no part of a node: they are what the planner chooses. Lines that were not reached get 0. A
     blueprint that could not be parsed, or not be read line by line, carries its sum on all tokens
     (and loses the format penalty).
+
+    Without `graph_lines` a blueprint has the one number that it has in `himac`.
     """
+    if not config.graph_lines:
+        return planner_credit(config, plans, runs)
     returns = [
         run.reward - (0.0 if plan.blueprint_valid else config.format_penalty)
         for plan, run in zip(plans, runs, strict=True)
@@ -157,7 +199,7 @@ def graph_planner_credit(
     macro = dict(
         zip(whole, settled(config.episode_weight, "episode_weight") * compared, strict=True)
     )
-    credit = _begun([runs[i] for i in whole])
+    credit = begun([runs[i] for i in whole])
     for members in _groups([plans[i] for i in whole]):
         places = [whole[m] for m in members]
         walks = [_options(config, runs[i]) for i in places]
@@ -214,11 +256,6 @@ def _options(config: TrainConfig, run: Episode) -> tuple[Path, list[int]]:
 # -- parts ---------------------------------------------------------------------------------------
 
 
-def _begun(episodes: Sequence[Episode]) -> Credit:
-    returns, groups = [e.reward for e in episodes], [e.request.group for e in episodes]
-    return Credit(metrics={"dead_groups": advantages.dead_groups(returns, groups)})
-
-
 def _groups(episodes: Sequence[Episode]) -> list[list[int]]:
     """The places of the episodes of each group."""
     found: dict[int, list[int]] = {}
@@ -264,8 +301,10 @@ def _path(
     turns: Sequence[Turn],
     subgoals: Sequence[str] | None = None,
 ) -> Path:
-    """Turns as a path; states are told apart by the sub-goal too, where there are any."""
+    """Turns as a path; states are told apart by the sub-goal and by the clock, where there are."""
     keys = _keys(config, turns, episode)
+    if config.graph_clock:
+        keys = [(key, t // config.graph_clock) for t, key in enumerate(keys)]
     states = keys if subgoals is None else list(zip(keys, subgoals, strict=True))
     rewards = _paid(config, [turn.reward for turn in turns])
     return Path(states, [turn.action for turn in turns], _end(config, episode), rewards)
@@ -274,18 +313,26 @@ def _path(
 def _boundary_gains(
     config: TrainConfig, paths: Sequence[Path], segments: Sequence[Sequence[Segment]]
 ) -> list[Floats]:
-    """For each episode, by sub-goal, what it changed in the value of the state."""
+    """For each path, by sub-goal, what it changed in the value of the state.
+
+    sum_i e^i r_i + e^n V(s') - V(s), n the sub-goal's decisions and e = 1, or the graph's discount
+    where gains are to be centred: executions that do equally well then gain nothing.
+    """
     graph = graphs.Graph.of(paths)
-    values = graphs.state_values(graph, _discount(config)) if graph.states else np.zeros(0)
+    discount = _discount(config)
+    values = graphs.state_values(graph, discount) if graph.states else np.zeros(0)
+    later = discount if config.graph_centred else 1.0
     found = []
     own = zip(
         graph.split(values[graph.state]), graph.split(graph.reward), paths, segments, strict=True
     )
     for seen, rewards, path, parts in own:
-        starts = np.cumsum([0, *(len(part.turns) for part in parts)])
-        at = [*seen[starts[:-1]], path.end]
-        paid = [rewards[a:b].sum() for a, b in pairwise(starts)]
-        found.append(np.diff(at) + np.asarray(paid))
+        sizes = [len(part.turns) for part in parts]
+        starts = np.cumsum([0, *sizes])
+        at = np.asarray([*seen[starts[:-1]], path.end])
+        paid = [(rewards[a:b] * later ** np.arange(b - a)).sum() for a, b in pairwise(starts)]
+        gains = np.asarray(paid) + later ** np.asarray(sizes) * at[1:] - at[:-1]
+        found.append(np.where(np.abs(gains) <= graphs.ROUNDING, 0.0, gains))
     return found
 
 

@@ -91,6 +91,28 @@ def test_cards_that_cannot_be_run_say_why(card: Path, tmp_path: Path) -> None:
         Study.load(str(card)).jobs()
 
 
+def test_an_arm_is_a_method_with_settings_and_a_name_of_its_own(card: Path, tmp_path: Path) -> None:
+    text = card.read_text().replace('"himac-joint", "grpo"', '"careful"')
+    card.write_text(text + '[methods.careful]\nmethod = "himac"\nlr = 1e-5\n')
+    study = Study.load(str(card))
+    warm, plain, careful = study.jobs()
+    assert careful.name == "runs/fruit-careful-seed0" and careful.needs == plain.needs == warm.name
+    assert (careful.config.method, careful.config.lr) == ("himac", 1e-5)
+    assert plain.config.lr == CONFIG.lr and summary.title("careful") == "careful"
+    out = tmp_path / "out"
+    assert command.run(_options(card, out)) == 0
+    recorded = tomllib.loads((out / "results" / "toy-fruit.toml").read_text())
+    assert [row["method"] for row in recorded["runs"]] == ["himac", "careful"]
+    assert [row["against"] for row in recorded["paired"]] == ["careful"]
+    assert "| careful | 1 |" in (out / "page.md").read_text()
+    card.write_text(text + "[methods.careful]\nlr = 1e-5\n")
+    with pytest.raises(ValueError, match=r"unknown method 'careful'.*whose arm"):
+        Study.load(str(card)).jobs()
+    card.write_text(text.replace("[methods.himac]", '[methods.himac]\nmethod = "grpo"'))
+    with pytest.raises(ValueError, match="give the arm another name"):
+        Study.load(str(card)).jobs(methods=["himac"])
+
+
 def _options(card: Path, out: Path, **more: Any) -> command.Options:
     return command.Options(
         setting=str(card), out=out, jobs=2, results=out / "results", page=out / "page.md", **more
