@@ -26,6 +26,9 @@ from himac_agents.algorithms.graphs import Path
 from himac_agents.config import TrainConfig
 from himac_agents.rollouts.types import Episode, Segment, Turn
 
+#: Stands behind the last line of a blueprint, where none follows; no line is empty.
+_NO_MORE = ""
+
 # -- flat methods --------------------------------------------------------------------------------
 
 
@@ -182,23 +185,15 @@ def graph_planner_credit(
     blueprint that could not be parsed, or not be read line by line, carries its sum on all tokens
     (and loses the format penalty).
 
-    Without `graph_lines` a blueprint has the one number that it has in `himac`.
+    `blueprint_credit` chooses `prefix_credit` instead, or `himac`'s one number a blueprint.
     """
-    if not config.graph_lines:
+    if config.blueprint_credit == "whole":
         return planner_credit(config, plans, runs)
-    returns = [
-        run.reward - (0.0 if plan.blueprint_valid else config.format_penalty)
-        for plan, run in zip(plans, runs, strict=True)
-    ]
-    whole = [i for i in range(len(plans)) if not (plans[i].error or runs[i].error)]
-    compared = advantages.group_relative(
-        [returns[i] for i in whole],
-        [plans[i].request.group for i in whole],
-        std=config.advantage_std,
-    )
-    macro = dict(
-        zip(whole, settled(config.episode_weight, "episode_weight") * compared, strict=True)
-    )
+    if config.blueprint_credit == "prefixes":
+        return prefix_credit(config, plans, runs)
+    returns, compared = _compared(config, plans, runs)
+    whole = list(compared)
+    episode_weight = settled(config.episode_weight, "episode_weight")
     credit = begun([runs[i] for i in whole])
     for members in _groups([plans[i] for i in whole]):
         places = [whole[m] for m in members]
@@ -211,12 +206,65 @@ def graph_planner_credit(
             for line, gain in zip(lines, gains, strict=True):
                 # Behind the last sub-goal the episode may go on under its number.
                 worth[line] = worth.get(line, 0.0) + float(gain)
-            weight, every = config.graph_weight, float(macro[i])
+            weight, every = config.graph_weight, episode_weight * compared[i]
             penalty = 0.0 if plans[i].blueprint_valid else config.format_penalty
             total = every + weight * (sum(worth.values()) - penalty)
             weighed = {line: weight * value for line, value in worth.items()}
             give_lines(credit, plans[i], weighed, total, every)
     return credit, returns
+
+
+def prefix_credit(
+    config: TrainConfig, plans: Sequence[Episode], runs: Sequence[Episode]
+) -> tuple[Credit, list[float]]:
+    """This project's: each line carries how those fared that begin like this, up to it.
+
+    With A_j `himac`'s number for blueprint j of a group, and m(p) the mean of A over the group's
+    blueprints that begin with the lines p (m of none is 0), line k of z_1..z_n gets
+
+        A_k = m(z_1..z_k) - m(z_1..z_{k-1})    and the last one m(z, nothing more) - m(z) besides,
+
+    which is what Q(p, line) - Q(p) is estimated by: what blueprints have in common is not told
+    apart, and what differs is put down to the first line that differs. They sum to the mean of A
+    over blueprints that are the same. What cannot be read line by line carries its sum on all
+    tokens, what could not be parsed its A.
+    """
+    returns, compared = _compared(config, plans, runs)
+    credit = begun([runs[i] for i in compared])
+    for members in _groups([plans[i] for i in compared]):
+        own = [list(compared)[m] for m in members]
+        begins: dict[int, list[tuple[str, ...]]] = {}
+        found: dict[tuple[str, ...], list[float]] = {}
+        for i in (i for i in own if plans[i].blueprint_valid):
+            blueprint = plans[i].blueprint
+            lines = [*(blueprint.texts() if blueprint else ()), _NO_MORE]
+            begins[i] = [tuple(lines[: k + 1]) for k in range(len(lines))]
+            for begun_like in begins[i]:
+                found.setdefault(begun_like, []).append(compared[i])
+        for i in own:
+            fared = [float(np.mean(found[p])) for p in begins.get(i, ())]
+            gains = np.diff([0.0, *fared])
+            gains = np.where(np.abs(gains) <= graphs.ROUNDING, 0.0, gains)
+            worth = dict(enumerate(gains[:-1].tolist()))
+            if worth:
+                worth[len(worth) - 1] += float(gains[-1])
+            give_lines(credit, plans[i], worth, fared[-1] if fared else compared[i])
+    return credit, returns
+
+
+def _compared(
+    config: TrainConfig, plans: Sequence[Episode], runs: Sequence[Episode]
+) -> tuple[list[float], dict[int, float]]:
+    """What each blueprint is worth; and of those that did not crash, by place, `himac`'s number."""
+    returns = [
+        run.reward - (0.0 if plan.blueprint_valid else config.format_penalty)
+        for plan, run in zip(plans, runs, strict=True)
+    ]
+    whole = [i for i in range(len(plans)) if not (plans[i].error or runs[i].error)]
+    values = [returns[i] for i in whole]
+    groups = [plans[i].request.group for i in whole]
+    compared = advantages.group_relative(values, groups, std=config.advantage_std)
+    return returns, dict(zip(whole, compared.tolist(), strict=True))
 
 
 def give_lines(

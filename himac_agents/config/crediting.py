@@ -42,10 +42,11 @@ class CreditSettings:
         '"subgoal", which is worth 1 where it was achieved (`graph_pays` is then not asked).',
         "learning",
     )
-    graph_lines: bool = setting(
-        True,
-        '"himac-graph": each line of a blueprint has credit of its own, from the graph of '
-        'sub-goals. False: a blueprint has one number, as in "himac".',
+    blueprint_credit: Literal["options", "prefixes", "whole"] = setting(
+        "options",
+        '"himac-graph": the lines of a blueprint share its credit by the graph of "options" '
+        "(executed sub-goals), or by how the group's blueprints fared that begin alike "
+        '("prefixes"); or the "whole" has one number, as in "himac".',
         "learning",
     )
     graph_discount: float | None = setting(

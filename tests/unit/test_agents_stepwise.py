@@ -23,6 +23,7 @@ from himac_agents.rollouts.episode import lines_of
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.serial import from_json, to_json
 from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment, Turn
+from himac_envs.blueprint import Blueprint
 from himac_envs.hierarchy import HierarchicalEnv
 
 CRBC = resolve(CONFIG.replace(method="crbc", advantage_std=False, graph_discount=0.9))
@@ -207,7 +208,7 @@ def test_the_clock_tells_early_from_late() -> None:
 def test_a_blueprint_may_have_one_number_beside_the_graph() -> None:
     plans = [_plan((0, 1)), _plan((0, 1)), _plan((), valid=False)]
     runs = [_run([("g", True, [("s", "a")])], won) for won in (True, False, False)]
-    one = GRAPH.replace(graph_lines=False, advantage_std=False)
+    one = GRAPH.replace(blueprint_credit="whole", advantage_std=False)
     credit, returns = stepwise.graph_planner_credit(one, plans, runs)
     assert returns == [1.0, 0.0, -one.format_penalty]
     turns = [segment.turns[0] for segment in credit.segments]
@@ -216,8 +217,40 @@ def test_a_blueprint_may_have_one_number_beside_the_graph() -> None:
     assert not any(turn.token_advantages for turn in turns)
 
 
-def _plan(lines: tuple[int, ...], valid: bool = True) -> Episode:
+def test_lines_by_prefixes_by_hand() -> None:
+    """What blueprints have in common carries nothing; what differs, from where it differs on."""
+    written = ["gh", "gh", "gi", "g", "jh"]
+    plans = [_plan((*range(len(text)), -1), texts=text) for text in written]
+    plans += [_plan((), texts="gh"), _plan((), valid=False)]
+    won = (True, False, False, True, False, True, False)
+    runs = [_run([("g", True, [("s", "a")])], success) for success in won]
+    config = GRAPH.replace(
+        blueprint_credit="prefixes", advantage_std=False, format_penalty=0.5, graph_weight=9.0
+    )
+    credit, returns = stepwise.graph_planner_credit(config, plans, runs)
+    assert returns == [1, 0, 0, 1, 0, 1, -0.5]
+    # A: the returns minus 2.5 / 7. Beginning with "g": 3 of 5 won; "gh": 2 of 3; "gi": 0; "g.": 1.
+    mean = 2.5 / 7
+    g, gh = 3 / 5 - mean, 2 / 3 - 3 / 5
+    turns = [segment.turns[0] for segment in credit.segments]
+    assert turns[0].token_advantages == pytest.approx([g, gh, 0.0]) == turns[1].token_advantages
+    assert turns[2].token_advantages == pytest.approx([g, -3 / 5, 0.0])
+    assert turns[3].token_advantages == pytest.approx([g + 2 / 5, 0.0])
+    assert turns[4].token_advantages == pytest.approx([-mean, 0.0, 0.0])
+    assert [turn.advantage for turn in turns[:5]] == pytest.approx(
+        [2 / 3 - mean, 2 / 3 - mean, -mean, 1 - mean, -mean]
+    )
+    # Not read line by line: the sum on all tokens. Not parsed: its own number.
+    assert turns[5].token_advantages == () and turns[5].advantage == pytest.approx(2 / 3 - mean)
+    assert turns[6].token_advantages == () and turns[6].advantage == pytest.approx(-0.5 - mean)
+    alike = [_plan((0, 1), texts="gh"), _plan((0, 1), texts="gi")]
+    none, _ = stepwise.graph_planner_credit(config, alike, [runs[1], runs[2]])
+    assert none.dead() == {0}
+
+
+def _plan(lines: tuple[int, ...], valid: bool = True, texts: str = "") -> Episode:
     plan = Episode(EpisodeRequest("t"), blueprint_valid=valid)
+    plan.blueprint = Blueprint.of(texts) if texts else None
     turn = Turn("planner", 1, tuple(range(5, 5 + max(1, len(lines)))), (), "", "", lines=lines)
     plan.segments = [Segment("planner", 0, token_ids=[0] * 9, turns=[turn])]
     return plan

@@ -148,4 +148,5 @@ LINE_ESTIMATORS: Mapping[str, Estimator] = {
     "hiper, a table": Estimator("hiper"),
     "himac-graph": Estimator("himac-graph"),
     "himac-graph, observations": Estimator("himac-graph", {"graph_keys": "observation"}),
+    "himac-graph, prefixes": Estimator("himac-graph", {"blueprint_credit": "prefixes"}),
 }
