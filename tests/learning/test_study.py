@@ -105,6 +105,9 @@ def test_an_arm_is_a_method_with_settings_and_a_name_of_its_own(card: Path, tmp_
     assert [row["method"] for row in recorded["runs"]] == ["himac", "careful"]
     assert [row["against"] for row in recorded["paired"]] == ["careful"]
     assert "| careful | 1 |" in (out / "page.md").read_text()
+    # The warm start serves each of them, also where only some are asked for.
+    (out / "runs" / "fruit-careful-seed0").rename(out / "elsewhere")
+    assert command.run(_options(card, out, methods=("careful",))) == 0
     card.write_text(text + "[methods.careful]\nlr = 1e-5\n")
     with pytest.raises(ValueError, match=r"unknown method 'careful'.*whose arm"):
         Study.load(str(card)).jobs()
@@ -182,11 +185,16 @@ def test_a_study_runs_resumes_after_a_kill_and_reports(card: Path, tmp_path: Pat
 
     # Other settings in the same folder are refused, and the other runs are left alone.
     preset = tmp_path / "preset.toml"
-    preset.write_text(CONFIG.replace(lr=1e-5).to_toml())
-    driver = Driver(Study.load(str(card)).jobs(methods=["grpo"]), out, report=lambda line: None)
-    failed = driver.run()
-    assert "begun with other settings (lr)" in failed["warm/fruit-flat-seed0"]
-    assert "left out" in failed["runs/fruit-grpo-seed0"]
+    for change, whose in (
+        ("lr", "runs"),
+        ("warm_lr", "warm"),
+    ):  # learning's own, and what is shared
+        preset.write_text(CONFIG.replace(**{change: 1e-5}).to_toml())
+        driver = Driver(Study.load(str(card)).jobs(methods=["grpo"]), out, report=lambda line: None)
+        failed = driver.run()
+        name = "runs/fruit-grpo-seed0" if whose == "runs" else "warm/fruit-flat-seed0"
+        assert f"begun with other settings ({change})" in failed[name]
+        assert whose == "runs" or "left out" in failed["runs/fruit-grpo-seed0"]
 
 
 def test_a_dead_worker_is_reported_and_the_rest_goes_on(
