@@ -152,21 +152,40 @@ def executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
 
     See `executor_advantage` in `TrainConfig`.
     """
-    kind = settled(config.executor_advantage, "executor_advantage")
     whole = [e for e in episodes if e.error is None]
-    groups = [e.request.group for e in whole]
-    returns = [e.reward for e in whole]
-    credit = Credit(metrics={"dead_groups": advantages.dead_groups(returns, groups)})
-    trajectory = advantages.group_relative(returns, groups, std=config.advantage_std)
-    segments = segments_of(whole, "executor")
-    owner = [i for i, e in enumerate(whole) for _ in segments_of([e], "executor")]
-    values = np.asarray([trajectory[i] for i in owner])
-    if kind != "trajectory":
-        option = _option_level(config, whole, credit.metrics)
-        values = option + values if kind == "both" else option
-    for segment, advantage in zip(segments, values, strict=True):
+    credit = begun(whole)
+    given = executor_advantages(config, whole, credit.metrics)
+    for segment, advantage in zip(segments_of(whole, "executor"), given, strict=True):
         credit.give(segment, float(advantage))
     return credit
+
+
+def begun(episodes: Sequence[Episode]) -> Credit:
+    """Credit that nobody has got yet, and how many groups of whole episodes differ in nothing."""
+    returns, groups = [e.reward for e in episodes], [e.request.group for e in episodes]
+    return Credit(metrics={"dead_groups": advantages.dead_groups(returns, groups)})
+
+
+def executor_advantages(
+    config: TrainConfig, whole: Sequence[Episode], metrics: dict[str, float]
+) -> Floats:
+    """[segments] what `executor_advantage` says of each of the executor's, in their order.
+
+    Args:
+        config: Which it is, and its parts.
+        whole: Episodes that did not crash.
+        metrics: Gets what there is to say of the groups of sub-goals.
+    """
+    kind = settled(config.executor_advantage, "executor_advantage")
+    groups = [e.request.group for e in whole]
+    returns = [e.reward for e in whole]
+    trajectory = advantages.group_relative(returns, groups, std=config.advantage_std)
+    owner = [i for i, e in enumerate(whole) for _ in segments_of([e], "executor")]
+    values = np.asarray([trajectory[i] for i in owner], np.float64)
+    if kind != "trajectory":
+        option = _option_level(config, whole, metrics)
+        values = option + values if kind == "both" else option
+    return values
 
 
 def _option_level(

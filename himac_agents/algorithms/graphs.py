@@ -30,6 +30,8 @@ DIRECT = 400
 #: Sweeps end when no value moves by more, or after `MOST_SWEEPS`.
 SETTLED = 1e-10
 MOST_SWEEPS = 20_000
+#: Differences of values that are no larger are rounding, and no evidence.
+ROUNDING = 1e-9
 #: GraphHCA: potentials below are taken for this.
 LEAST_POTENTIAL = 0.01
 #: GraphGPO: what a step further from success is worth of one nearer.
@@ -232,7 +234,7 @@ def step_credit(
         values = state_values(graph, discount)
         gained = graph.reward + discount * graph.next_values(values)
     gap = graph.by_edge(gained)[graph.edge] - values[graph.state]
-    gap = np.where(np.abs(gap) <= 1e-9, 0.0, gap)  # rounding is no evidence
+    gap = np.where(np.abs(gap) <= ROUNDING, 0.0, gap)
     gap = np.where(graph.choices()[graph.state] >= 2, gap, 0.0)
     if sigma:
         spread = np.sqrt(graph.by_state(gap**2))

@@ -15,10 +15,19 @@ import numpy as np
 from himac_agents.algorithms import advantages, graphs
 from himac_agents.algorithms.advantages import Floats
 from himac_agents.algorithms.batching import segments_of
-from himac_agents.algorithms.credit import Credit, settled
+from himac_agents.algorithms.credit import (
+    Credit,
+    begun,
+    executor_advantages,
+    planner_credit,
+    settled,
+)
 from himac_agents.algorithms.graphs import Path
 from himac_agents.config import TrainConfig
 from himac_agents.rollouts.types import Episode, Segment, Turn
+
+#: Stands behind the last line of a blueprint, where none follows; no line is empty.
+_NO_MORE = ""
 
 # -- flat methods --------------------------------------------------------------------------------
 
@@ -70,7 +79,7 @@ def beacon_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
     privileged plan; here the planner's own sub-goals are they.
     """
     whole = [e for e in episodes if e.error is None]
-    credit = _begun(whole)
+    credit = begun(whole)
     trajectory = _episode_part(config, whole)
     owner = [i for i, e in enumerate(whole) for _ in segments_of([e], "executor")]
     segments = segments_of(whole, "executor")
@@ -95,37 +104,69 @@ def graph_executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> C
     Over all turns of the executor, `<sub_done>` included, from the first sub-goal through the last:
     what a sub-goal's end leads to is worth what the next sub-goal is from there.
 
-        A = w_G A_GRPO + w_S A_S             where A_S is not 0
-        A = w_G A_GRPO + w_S (V(s') - V(s))  elsewhere (`graph_fill`)
+        A = w_G A_G + w_S A_S             where A_S is not 0
+        A = w_G A_G + w_S (V(s') - V(s))  elsewhere (`graph_fill`)
 
     s and s' are the states in which the step's sub-goal and the next one begin; behind the last one
-    V is that of the end. With `graph_pays = "reward"` what was paid in between comes on top.
+    V is that of the end. With `graph_pays = "reward"` what was paid in between comes on top. With
+    `graph_centred` what lies behind the sub-goal is discounted by its length. A_G is GRPO's, or
+    what else `executor_advantage` names.
+
+    With `graph_ends = "subgoal"` each sub-goal is a path of its own, and its end is worth 1 where
+    it was achieved, else 0: V is the chance to achieve it. One that the environment does not
+    understand is judged by its episode.
     """
     whole = [e for e in episodes if e.error is None]
-    credit = _begun(whole)
-    trajectory = _episode_part(config, whole)
+    credit = begun(whole)
+    weight = settled(config.episode_weight, "episode_weight")
+    beside = iter(weight * executor_advantages(config, whole, credit.metrics))
+    first = {i: [next(beside) for _ in segments_of([e], "executor")] for i, e in enumerate(whole)}
     for members in _groups(whole):
-        own = [segments_of([whole[i]], "executor") for i in members]
-        paths = [
-            _path(
-                config,
-                whole[i],
-                [turn for segment in segments for turn in segment.turns],
-                [segment.subgoal for segment in segments for _ in segment.turns],
-            )
-            for i, segments in zip(members, own, strict=True)
-        ]
+        walks = [(i, walk) for i in members for walk in _walks(config, whole[i])]
+        paths = [walk.path for _, walk in walks]
         parts = _step_part(config, paths)
-        gains = _boundary_gains(config, paths, own)
-        for i, segments, part, gain in zip(members, own, parts, gains, strict=True):
+        gains = _boundary_gains(config, paths, [walk.segments for _, walk in walks])
+        for (i, walk), part, gain in zip(walks, parts, gains, strict=True):
             if config.graph_fill:
-                longer = np.repeat(gain, [len(segment.turns) for segment in segments])
+                longer = np.repeat(gain, [len(segment.turns) for segment in walk.segments])
                 part = np.where(part != 0, part, longer)
-            values = trajectory[i] + config.graph_weight * part
-            for segment in segments:
-                credit.give(segment, list(values[: len(segment.turns)]))
-                values = values[len(segment.turns) :]
+            values = config.graph_weight * part
+            for segment in walk.segments:
+                own, values = values[: len(segment.turns)], values[len(segment.turns) :]
+                credit.give(segment, list(first[i].pop(0) + own))
     return credit
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A stretch of an execution that ends with something that is worth a number.
+
+    Attributes:
+        segments: Its sub-goals.
+        path: All that was done in them.
+    """
+
+    segments: Sequence[Segment]
+    path: Path
+
+
+def _walks(config: TrainConfig, episode: Episode) -> list[_Walk]:
+    """An execution as a whole, or sub-goal by sub-goal; see `graph_ends`."""
+    segments = segments_of([episode], "executor")
+    turns = [turn for segment in segments for turn in segment.turns]
+    whole = _path(
+        config, episode, turns, [segment.subgoal for segment in segments for _ in segment.turns]
+    )
+    if config.graph_ends == "episode":
+        return [_Walk(segments, whole)]
+    found, begins = [], 0
+    for segment in segments:
+        own = slice(begins, begins + len(segment.turns))
+        begins = own.stop
+        end = segment.option["achieved"] if segment.option else False
+        worth = float(episode.success if end is None else end)
+        found.append(_Walk([segment], Path(whole.states[own], whole.actions[own], worth)))
+    return found
 
 
 def graph_planner_credit(
@@ -143,21 +184,17 @@ def graph_planner_credit(
     no part of a node: they are what the planner chooses. Lines that were not reached get 0. A
     blueprint that could not be parsed, or not be read line by line, carries its sum on all tokens
     (and loses the format penalty).
+
+    `blueprint_credit` chooses `prefix_credit` instead, or `himac`'s one number a blueprint.
     """
-    returns = [
-        run.reward - (0.0 if plan.blueprint_valid else config.format_penalty)
-        for plan, run in zip(plans, runs, strict=True)
-    ]
-    whole = [i for i in range(len(plans)) if not (plans[i].error or runs[i].error)]
-    compared = advantages.group_relative(
-        [returns[i] for i in whole],
-        [plans[i].request.group for i in whole],
-        std=config.advantage_std,
-    )
-    macro = dict(
-        zip(whole, settled(config.episode_weight, "episode_weight") * compared, strict=True)
-    )
-    credit = _begun([runs[i] for i in whole])
+    if config.blueprint_credit == "whole":
+        return planner_credit(config, plans, runs)
+    if config.blueprint_credit == "prefixes":
+        return prefix_credit(config, plans, runs)
+    returns, compared = _compared(config, plans, runs)
+    whole = list(compared)
+    episode_weight = settled(config.episode_weight, "episode_weight")
+    credit = begun([runs[i] for i in whole])
     for members in _groups([plans[i] for i in whole]):
         places = [whole[m] for m in members]
         walks = [_options(config, runs[i]) for i in places]
@@ -169,12 +206,65 @@ def graph_planner_credit(
             for line, gain in zip(lines, gains, strict=True):
                 # Behind the last sub-goal the episode may go on under its number.
                 worth[line] = worth.get(line, 0.0) + float(gain)
-            weight, every = config.graph_weight, float(macro[i])
+            weight, every = config.graph_weight, episode_weight * compared[i]
             penalty = 0.0 if plans[i].blueprint_valid else config.format_penalty
             total = every + weight * (sum(worth.values()) - penalty)
             weighed = {line: weight * value for line, value in worth.items()}
             give_lines(credit, plans[i], weighed, total, every)
     return credit, returns
+
+
+def prefix_credit(
+    config: TrainConfig, plans: Sequence[Episode], runs: Sequence[Episode]
+) -> tuple[Credit, list[float]]:
+    """This project's: each line carries how those fared that begin like this, up to it.
+
+    With A_j `himac`'s number for blueprint j of a group, and m(p) the mean of A over the group's
+    blueprints that begin with the lines p (m of none is 0), line k of z_1..z_n gets
+
+        A_k = m(z_1..z_k) - m(z_1..z_{k-1})    and the last one m(z, nothing more) - m(z) besides,
+
+    which is what Q(p, line) - Q(p) is estimated by: what blueprints have in common is not told
+    apart, and what differs is put down to the first line that differs. They sum to the mean of A
+    over blueprints that are the same. What cannot be read line by line carries its sum on all
+    tokens, what could not be parsed its A.
+    """
+    returns, compared = _compared(config, plans, runs)
+    credit = begun([runs[i] for i in compared])
+    for members in _groups([plans[i] for i in compared]):
+        own = [list(compared)[m] for m in members]
+        begins: dict[int, list[tuple[str, ...]]] = {}
+        found: dict[tuple[str, ...], list[float]] = {}
+        for i in (i for i in own if plans[i].blueprint_valid):
+            blueprint = plans[i].blueprint
+            lines = [*(blueprint.texts() if blueprint else ()), _NO_MORE]
+            begins[i] = [tuple(lines[: k + 1]) for k in range(len(lines))]
+            for begun_like in begins[i]:
+                found.setdefault(begun_like, []).append(compared[i])
+        for i in own:
+            fared = [float(np.mean(found[p])) for p in begins.get(i, ())]
+            gains = np.diff([0.0, *fared])
+            gains = np.where(np.abs(gains) <= graphs.ROUNDING, 0.0, gains)
+            worth = dict(enumerate(gains[:-1].tolist()))
+            if worth:
+                worth[len(worth) - 1] += float(gains[-1])
+            give_lines(credit, plans[i], worth, fared[-1] if fared else compared[i])
+    return credit, returns
+
+
+def _compared(
+    config: TrainConfig, plans: Sequence[Episode], runs: Sequence[Episode]
+) -> tuple[list[float], dict[int, float]]:
+    """What each blueprint is worth; and of those that did not crash, by place, `himac`'s number."""
+    returns = [
+        run.reward - (0.0 if plan.blueprint_valid else config.format_penalty)
+        for plan, run in zip(plans, runs, strict=True)
+    ]
+    whole = [i for i in range(len(plans)) if not (plans[i].error or runs[i].error)]
+    values = [returns[i] for i in whole]
+    groups = [plans[i].request.group for i in whole]
+    compared = advantages.group_relative(values, groups, std=config.advantage_std)
+    return returns, dict(zip(whole, compared.tolist(), strict=True))
 
 
 def give_lines(
@@ -212,11 +302,6 @@ def _options(config: TrainConfig, run: Episode) -> tuple[Path, list[int]]:
 
 
 # -- parts ---------------------------------------------------------------------------------------
-
-
-def _begun(episodes: Sequence[Episode]) -> Credit:
-    returns, groups = [e.reward for e in episodes], [e.request.group for e in episodes]
-    return Credit(metrics={"dead_groups": advantages.dead_groups(returns, groups)})
 
 
 def _groups(episodes: Sequence[Episode]) -> list[list[int]]:
@@ -264,8 +349,10 @@ def _path(
     turns: Sequence[Turn],
     subgoals: Sequence[str] | None = None,
 ) -> Path:
-    """Turns as a path; states are told apart by the sub-goal too, where there are any."""
+    """Turns as a path; states are told apart by the sub-goal and by the clock, where there are."""
     keys = _keys(config, turns, episode)
+    if config.graph_clock:
+        keys = [(key, t // config.graph_clock) for t, key in enumerate(keys)]
     states = keys if subgoals is None else list(zip(keys, subgoals, strict=True))
     rewards = _paid(config, [turn.reward for turn in turns])
     return Path(states, [turn.action for turn in turns], _end(config, episode), rewards)
@@ -274,18 +361,26 @@ def _path(
 def _boundary_gains(
     config: TrainConfig, paths: Sequence[Path], segments: Sequence[Sequence[Segment]]
 ) -> list[Floats]:
-    """For each episode, by sub-goal, what it changed in the value of the state."""
+    """For each path, by sub-goal, what it changed in the value of the state.
+
+    sum_i e^i r_i + e^n V(s') - V(s), n the sub-goal's decisions and e = 1, or the graph's discount
+    where gains are to be centred: executions that do equally well then gain nothing.
+    """
     graph = graphs.Graph.of(paths)
-    values = graphs.state_values(graph, _discount(config)) if graph.states else np.zeros(0)
+    discount = _discount(config)
+    values = graphs.state_values(graph, discount) if graph.states else np.zeros(0)
+    later = discount if config.graph_centred else 1.0
     found = []
     own = zip(
         graph.split(values[graph.state]), graph.split(graph.reward), paths, segments, strict=True
     )
     for seen, rewards, path, parts in own:
-        starts = np.cumsum([0, *(len(part.turns) for part in parts)])
-        at = [*seen[starts[:-1]], path.end]
-        paid = [rewards[a:b].sum() for a, b in pairwise(starts)]
-        found.append(np.diff(at) + np.asarray(paid))
+        sizes = [len(part.turns) for part in parts]
+        starts = np.cumsum([0, *sizes])
+        at = np.asarray([*seen[starts[:-1]], path.end])
+        paid = [(rewards[a:b] * later ** np.arange(b - a)).sum() for a, b in pairwise(starts)]
+        gains = np.asarray(paid) + later ** np.asarray(sizes) * at[1:] - at[:-1]
+        found.append(np.where(np.abs(gains) <= graphs.ROUNDING, 0.0, gains))
     return found
 
 

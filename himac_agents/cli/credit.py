@@ -22,6 +22,8 @@ class Options:
     already is kept."""
     envs: tuple[str, ...] = ()
     """Only these: alfworld, long, sokoban, alfworld-official."""
+    strengths: tuple[str, ...] = ()
+    """Only these frozen policies: weak, half, strong."""
     policy: str = "scripted"
     """Who plays: "scripted" (of known probabilities; its planner's lines are measured too), or a
     language model, supervised for a while: "tiny" (built from scratch) or "hf"."""
@@ -49,8 +51,9 @@ def run(options: Options) -> int:
     kind = "" if options.policy == "scripted" else f"{options.policy}-"
     out = options.out or Path("runs") / f"credit-{kind}{options.size}"
     wanted = cells(
-        options.size, options.envs, options.official, options.seed, options.policy, options.model
-    )
+        options.size, options.envs, options.official, options.seed, options.policy, options.model,
+        options.strengths,
+    )  # fmt: skip
     done = measured(wanted, out, jobs=options.jobs, say=console.print)
     print(table(done), end="")
     console.print(f"figures: {out}")

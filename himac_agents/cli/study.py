@@ -28,8 +28,8 @@ class Options:
     """Run a study; started again, it goes on where it stopped."""
 
     setting: str = "small"
-    """A study of registry/studies ("small", "full", "credit", "bottleneck", "horizon"), or a TOML
-    file of the same form."""
+    """A study of registry/studies ("small", "full", "credit", "attempts", "bottleneck", "horizon"),
+    or a TOML file of the same form."""
     jobs: int = 2
     """Runs at a time, each a process of one thread."""
     out: Path | None = None

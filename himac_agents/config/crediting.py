@@ -29,6 +29,26 @@ class CreditSettings:
         "and commands.",
         "learning",
     )
+    graph_clock: int = setting(
+        0,
+        "Steps of one state in different stretches of so many decisions of their episode are steps "
+        "from different states: near the limit a state is worth less. 0: there is no clock.",
+        "learning",
+        least=0,
+    )
+    graph_ends: Literal["episode", "subgoal"] = setting(
+        "episode",
+        '"himac-graph": where the executor\'s graph ends: with the "episode", or with each '
+        '"subgoal", which is worth 1 where it was achieved (`graph_pays` is then not asked).',
+        "learning",
+    )
+    blueprint_credit: Literal["options", "prefixes", "whole"] = setting(
+        "options",
+        '"himac-graph": the lines of a blueprint share its credit by the graph of "options" '
+        "(executed sub-goals), or by how the group's blueprints fared that begin alike "
+        '("prefixes"); or the "whole" has one number, as in "himac".',
+        "learning",
+    )
     graph_discount: float | None = setting(
         None,
         'What a step later is worth in the graph. None: 0.98, and 0.95 with "hindsight".',
@@ -50,8 +70,8 @@ class CreditSettings:
     graph_weight: float = setting(5.0, "The weight of the graph's credit.", "learning", least=0)
     episode_weight: float | None = setting(
         None,
-        "The weight of the whole episode's advantage (GRPO's) beside the graph's credit. None: the "
-        "method's own.",
+        "The weight of the whole episode's advantage (GRPO's) beside the graph's credit; in "
+        '"himac-graph" of what `executor_advantage` names. None: the method\'s own.',
         "learning",
         least=0,
     )
@@ -59,6 +79,12 @@ class CreditSettings:
         True,
         '"himac-graph": where a step has no credit of its own, it gets what its sub-goal changed '
         "in the value of the state.",
+        "learning",
+    )
+    graph_centred: bool = setting(
+        False,
+        '"himac-graph": what a sub-goal leads to is discounted before it fills a gap, so that '
+        "executions that do equally well get about 0. False: they get what discounting leaves.",
         "learning",
     )
     milestone_discount: float = setting(

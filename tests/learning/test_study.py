@@ -91,6 +91,31 @@ def test_cards_that_cannot_be_run_say_why(card: Path, tmp_path: Path) -> None:
         Study.load(str(card)).jobs()
 
 
+def test_an_arm_is_a_method_with_settings_and_a_name_of_its_own(card: Path, tmp_path: Path) -> None:
+    text = card.read_text().replace('"himac-joint", "grpo"', '"careful"')
+    card.write_text(text + '[methods.careful]\nmethod = "himac"\nlr = 1e-5\n')
+    study = Study.load(str(card))
+    warm, plain, careful = study.jobs()
+    assert careful.name == "runs/fruit-careful-seed0" and careful.needs == plain.needs == warm.name
+    assert (careful.config.method, careful.config.lr) == ("himac", 1e-5)
+    assert plain.config.lr == CONFIG.lr and summary.title("careful") == "careful"
+    out = tmp_path / "out"
+    assert command.run(_options(card, out)) == 0
+    recorded = tomllib.loads((out / "results" / "toy-fruit.toml").read_text())
+    assert {row["method"] for row in recorded["runs"]} == {"himac", "careful"}
+    assert [row["against"] for row in recorded["paired"]] == ["careful"]
+    assert "| careful | 1 |" in (out / "page.md").read_text()
+    # The warm start serves each of them, also where only some are asked for.
+    (out / "runs" / "fruit-careful-seed0").rename(out / "elsewhere")
+    assert command.run(_options(card, out, methods=("careful",))) == 0
+    card.write_text(text + "[methods.careful]\nlr = 1e-5\n")
+    with pytest.raises(ValueError, match=r"unknown method 'careful'.*whose arm"):
+        Study.load(str(card)).jobs()
+    card.write_text(text.replace("[methods.himac]", '[methods.himac]\nmethod = "grpo"'))
+    with pytest.raises(ValueError, match="give the arm another name"):
+        Study.load(str(card)).jobs(methods=["himac"])
+
+
 def _options(card: Path, out: Path, **more: Any) -> command.Options:
     return command.Options(
         setting=str(card), out=out, jobs=2, results=out / "results", page=out / "page.md", **more
@@ -160,11 +185,16 @@ def test_a_study_runs_resumes_after_a_kill_and_reports(card: Path, tmp_path: Pat
 
     # Other settings in the same folder are refused, and the other runs are left alone.
     preset = tmp_path / "preset.toml"
-    preset.write_text(CONFIG.replace(lr=1e-5).to_toml())
-    driver = Driver(Study.load(str(card)).jobs(methods=["grpo"]), out, report=lambda line: None)
-    failed = driver.run()
-    assert "begun with other settings (lr)" in failed["warm/fruit-flat-seed0"]
-    assert "left out" in failed["runs/fruit-grpo-seed0"]
+    for change, whose in (
+        ("lr", "runs"),
+        ("warm_lr", "warm"),
+    ):  # learning's own, and what is shared
+        preset.write_text(CONFIG.replace(**{change: 1e-5}).to_toml())
+        driver = Driver(Study.load(str(card)).jobs(methods=["grpo"]), out, report=lambda line: None)
+        failed = driver.run()
+        name = "runs/fruit-grpo-seed0" if whose == "runs" else "warm/fruit-flat-seed0"
+        assert f"begun with other settings ({change})" in failed[name]
+        assert whose == "runs" or "left out" in failed["runs/fruit-grpo-seed0"]
 
 
 def test_a_dead_worker_is_reported_and_the_rest_goes_on(

@@ -23,6 +23,7 @@ from himac_agents.rollouts.episode import lines_of
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.serial import from_json, to_json
 from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment, Turn
+from himac_envs.blueprint import Blueprint
 from himac_envs.hierarchy import HierarchicalEnv
 
 CRBC = resolve(CONFIG.replace(method="crbc", advantage_std=False, graph_discount=0.9))
@@ -127,8 +128,129 @@ def test_the_executors_graph_by_hand() -> None:
     assert len(stepwise.graph_executor_credit(GRAPH, episodes).segments) == 2
 
 
-def _plan(lines: tuple[int, ...], valid: bool = True) -> Episode:
+def test_centred_gains_are_nothing_where_all_do_equally_well() -> None:
+    alike = [
+        _run([("g", True, [("s", "a"), (f"x{k}", "<sub_done>")]), ("h", True, [("z", "go")])], True)
+        for k in range(2)
+    ]
+    left = _given(stepwise.graph_executor_credit(GRAPH, alike))
+    assert left[0] == pytest.approx([0.9 - 0.729] * 2)  # V(z, h) = .9, V(s, g) = .9^3
+    centred = GRAPH.replace(graph_centred=True)
+    found = _given(stepwise.graph_executor_credit(centred, alike))
+    assert found == [[0.0, 0.0], [0.0]] * 2
+    # One fails behind "z", where the other tried something else: that is where it is told.
+    alike[1].success, alike[1].segments[1].turns[0].action = False, "stay"
+    found = _given(stepwise.graph_executor_credit(centred, alike))
+    assert found[0] == found[2] == [0.0, 0.0]
+    assert found[1] == pytest.approx([0.45]) and found[3] == pytest.approx([-0.45])
+    paid = centred.replace(graph_pays="reward")
+    for episode, reward in zip(alike, (2.0, 1.0), strict=True):
+        episode.segments[0].turns[1].reward = reward  # the second decision: .9 of it
+    # V(s) = .9 * 1.5 (z pays nothing), and each gains .9 r - V(s).
+    found = _given(stepwise.graph_executor_credit(paid, alike))
+    assert found[0] == pytest.approx([0.45, 0.45]) and found[2] == pytest.approx([-0.45, -0.45])
+
+
+def test_a_sub_goals_own_graph_by_hand() -> None:
+    """Ends are what `achieved` says: what came later, and the episode's end, do not matter."""
+    config = GRAPH.replace(graph_ends="subgoal")
+    episodes = [
+        _run([("g", True, [("s", "a"), ("x", "<sub_done>")]), ("h", True, [("x", "go")])], True),
+        _run([("g", False, [("s", "b"), ("y", "<sub_done>")]), ("h", False, [("y", "go")])], False),
+    ]
+    # V(x, g) = .9 = V(x, h), V(y, g) = 0, V(s, g) = .9 (.9 + 0) / 2 = .405; Q(a) = .81, Q(b) = 0.
+    expected = [[0.405, 0.595], [0.1], [-0.405, -0.405], [0.0]]
+    found = _given(stepwise.graph_executor_credit(config, episodes))
+    for own, worth in zip(found, expected, strict=True):
+        assert own == pytest.approx(worth)
+    episodes[0].segments[1].option = {"achieved": False, "steps": 1}
+    episodes[0].success, episodes[0].reward = False, 0.0
+    later = _given(stepwise.graph_executor_credit(config, episodes))
+    assert later[0] == found[0] and later[2] == found[2]
+    assert later[1] == [0.0]
+    # Nobody can say whether it was achieved: the episode's end is what there is.
+    for episode in episodes:
+        episode.segments[0].option = {"achieved": None, "steps": 2}
+    assert _given(stepwise.graph_executor_credit(config, episodes))[0] == [0.0, 0.0]
+    episodes[0].success = True
+    assert _given(stepwise.graph_executor_credit(config, episodes))[0] == pytest.approx(expected[0])
+
+
+def test_option_credit_beside_the_graph_by_hand() -> None:
+    config = GRAPH.replace(
+        graph_ends="subgoal", graph_fill=False, episode_weight=2.0, advantage_std=False,
+        executor_advantage="option",
+    )  # fmt: skip
+    episodes = [
+        _run([("g", True, [("s", "a"), ("x", "<sub_done>")]), ("h", True, [("x", "go")])], True),
+        _run([("g", False, [("s", "b"), ("y", "<sub_done>")])], False),
+        _run([("g", True, [("s", "a"), ("x", "<sub_done>")]), ("h", False, [("x", "no")])], False),
+    ]
+    # "g" was achieved by two of three: 1/3, -2/3, 1/3; "h" by one of two: +-1/2.
+    # V(s, g) = .9 * .9 * 2/3 = .54, Q(a) = .81; V(x, h) = .45, Q(go) = .9.
+    credit = stepwise.graph_executor_credit(config, episodes)
+    found = _given(credit)
+    assert found[0] == pytest.approx([2 / 3 + 0.27, 2 / 3]) == found[3]
+    assert found[1] == pytest.approx([1.0 + 0.45])
+    assert found[2] == pytest.approx([-4 / 3 - 0.54, -4 / 3])
+    assert found[4] == pytest.approx([-1.0 - 0.45])
+    assert credit.metrics["dead_options"] == 0.0
+
+
+def test_the_clock_tells_early_from_late() -> None:
+    late = [_flat([("z", "w"), ("s", "a")], True), _flat([("s", "b"), ("q", "w")], False)]
+    alone = CRBC.replace(episode_weight=0.0, graph_weight=1.0)
+    assert stepwise.crbc(alone, late)[0] == pytest.approx([0.0, 1.0])
+    assert stepwise.crbc(alone.replace(graph_clock=2), late)[0] == pytest.approx([0.0, 1.0])
+    assert stepwise.crbc(alone.replace(graph_clock=1), late)[0] == pytest.approx([0.0, 0.0])
+
+
+def test_a_blueprint_may_have_one_number_beside_the_graph() -> None:
+    plans = [_plan((0, 1)), _plan((0, 1)), _plan((), valid=False)]
+    runs = [_run([("g", True, [("s", "a")])], won) for won in (True, False, False)]
+    one = GRAPH.replace(blueprint_credit="whole", advantage_std=False)
+    credit, returns = stepwise.graph_planner_credit(one, plans, runs)
+    assert returns == [1.0, 0.0, -one.format_penalty]
+    turns = [segment.turns[0] for segment in credit.segments]
+    mean = sum(returns) / 3
+    assert [turn.advantage for turn in turns] == pytest.approx([r - mean for r in returns])
+    assert not any(turn.token_advantages for turn in turns)
+
+
+def test_lines_by_prefixes_by_hand() -> None:
+    """What blueprints have in common carries nothing; what differs, from where it differs on."""
+    written = ["gh", "gh", "gi", "g", "jh"]
+    plans = [_plan((*range(len(text)), -1), texts=text) for text in written]
+    plans += [_plan((), texts="gh"), _plan((), valid=False)]
+    won = (True, False, False, True, False, True, False)
+    runs = [_run([("g", True, [("s", "a")])], success) for success in won]
+    config = GRAPH.replace(
+        blueprint_credit="prefixes", advantage_std=False, format_penalty=0.5, graph_weight=9.0
+    )
+    credit, returns = stepwise.graph_planner_credit(config, plans, runs)
+    assert returns == [1, 0, 0, 1, 0, 1, -0.5]
+    # A: the returns minus 2.5 / 7. Beginning with "g": 3 of 5 won; "gh": 2 of 3; "gi": 0; "g.": 1.
+    mean = 2.5 / 7
+    g, gh = 3 / 5 - mean, 2 / 3 - 3 / 5
+    turns = [segment.turns[0] for segment in credit.segments]
+    assert turns[0].token_advantages == pytest.approx([g, gh, 0.0]) == turns[1].token_advantages
+    assert turns[2].token_advantages == pytest.approx([g, -3 / 5, 0.0])
+    assert turns[3].token_advantages == pytest.approx([g + 2 / 5, 0.0])
+    assert turns[4].token_advantages == pytest.approx([-mean, 0.0, 0.0])
+    assert [turn.advantage for turn in turns[:5]] == pytest.approx(
+        [2 / 3 - mean, 2 / 3 - mean, -mean, 1 - mean, -mean]
+    )
+    # Not read line by line: the sum on all tokens. Not parsed: its own number.
+    assert turns[5].token_advantages == () and turns[5].advantage == pytest.approx(2 / 3 - mean)
+    assert turns[6].token_advantages == () and turns[6].advantage == pytest.approx(-0.5 - mean)
+    alike = [_plan((0, 1), texts="gh"), _plan((0, 1), texts="gi")]
+    none, _ = stepwise.graph_planner_credit(config, alike, [runs[1], runs[2]])
+    assert none.dead() == {0}
+
+
+def _plan(lines: tuple[int, ...], valid: bool = True, texts: str = "") -> Episode:
     plan = Episode(EpisodeRequest("t"), blueprint_valid=valid)
+    plan.blueprint = Blueprint.of(texts) if texts else None
     turn = Turn("planner", 1, tuple(range(5, 5 + max(1, len(lines)))), (), "", "", lines=lines)
     plan.segments = [Segment("planner", 0, token_ids=[0] * 9, turns=[turn])]
     return plan

@@ -189,6 +189,15 @@ def test_the_command_resumes_and_writes_table_and_figure(
     assert "--official FOLDER" in capsys.readouterr().err
 
 
+def test_policies_are_chosen_by_their_names() -> None:
+    chosen = bench.cells("tiny", ["long"], strengths=["half"])
+    assert [cell.name for cell in chosen] == ["long-half", "long-half-lines"]
+    trained = bench.cells("small", ["alfworld"], policy="tiny", strengths=["strong", "weak"])
+    assert [cell.policy.steps for cell in trained] == [700, 2500]  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="no policy 'half': choose among weak"):
+        bench.cells("tiny", policy="tiny", strengths=["half"])
+
+
 def test_the_kill_criterion_looks_at_the_interval() -> None:
     def cell(candidate: list[float], other: list[float]) -> dict[str, Any]:
         rows = {

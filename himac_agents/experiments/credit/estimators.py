@@ -123,6 +123,22 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "himac-graph": Estimator("himac-graph"),
     "himac-graph, no fill": Estimator("himac-graph", {"graph_fill": False}),
     "himac-graph, sigma": Estimator("himac-graph", {"graph_sigma": True}),
+    "himac-graph, clock": Estimator("himac-graph", {"graph_clock": 10}),
+    "himac-graph, centred": Estimator("himac-graph", {"graph_centred": True}),
+    "himac-graph, sub-goals": Estimator(
+        "himac-graph", {"graph_ends": "subgoal", "graph_centred": True}
+    ),
+    "himac-graph, beside options": Estimator(
+        "himac-graph",
+        {
+            "graph_ends": "subgoal",
+            "graph_fill": False,
+            "graph_sigma": True,
+            "graph_weight": 1.0,
+            "episode_weight": 1.0,
+            "executor_advantage": "option",
+        },
+    ),
     "himac-graph, observations": Estimator("himac-graph", {"graph_keys": "observation"}),
     "himac-graph, histories": Estimator("himac-graph", {"graph_keys": "history"}),
 }
@@ -132,4 +148,5 @@ LINE_ESTIMATORS: Mapping[str, Estimator] = {
     "hiper, a table": Estimator("hiper"),
     "himac-graph": Estimator("himac-graph"),
     "himac-graph, observations": Estimator("himac-graph", {"graph_keys": "observation"}),
+    "himac-graph, prefixes": Estimator("himac-graph", {"blueprint_credit": "prefixes"}),
 }

@@ -129,6 +129,7 @@ def cells(
     seed: int = 0,
     policy: str = "scripted",
     model: str = "",
+    strengths: Sequence[str] = (),
 ) -> list[Cell]:
     """The cells of a size.
 
@@ -139,9 +140,10 @@ def cells(
         seed: Of everything.
         policy: Who plays: "scripted", or a language model: "tiny" (built from scratch) or "hf".
         model: For "hf" its folder or name.
+        strengths: Only policies of these names; none: all.
 
     Raises:
-        ValueError: There is no such size or environment.
+        ValueError: There is no such size, environment, policy or strength.
     """
     known = dict(ENVS)
     if official is not None:
@@ -155,12 +157,18 @@ def cells(
         )
     if policy not in POLICIES:
         raise ValueError(f"policy={policy!r}: choose one of {', '.join(POLICIES)}")
+    names = {name for env in envs or known for name in STRENGTHS[env]}
+    if policy != "scripted":
+        names = set(SUPERVISED[policy, size])
+    if strange := [name for name in strengths if name not in names]:
+        raise ValueError(f"no policy {strange[0]!r}: choose among {', '.join(sorted(names))}")
     if policy != "scripted":
         own = replace(SIZES[size], continuations=max(10, SIZES[size].continuations // 4))
         return [
             Cell(env, name, *known[env], Trained(policy, steps, model), own, seed)  # type: ignore[arg-type]
             for env in (envs or known)
             for name, steps in SUPERVISED[policy, size].items()
+            if not strengths or name in strengths
         ]
     levels: tuple[Level, ...] = ("executor", "planner")
     return [
@@ -168,6 +176,7 @@ def cells(
         for level in levels
         for env in (envs or known)
         for name, strength in STRENGTHS[env].items()
+        if not strengths or name in strengths
     ]
 
 

@@ -51,7 +51,7 @@ class Job:
     Attributes:
         kind: "warm" makes a warm start, "learn" a run from it.
         cell: The cell's name.
-        method: The method ("warm": the first that needs this warm start).
+        method: The method, or the arm ("warm": the first that needs this warm start).
         seed: The run's seed.
         config: The run's settings.
         needs: The name of the warm start that a run is forked from; "" for a warm start.
@@ -95,7 +95,9 @@ class Study:
         cells: By name.
         rows: (cell names, methods) in the order in which they are to run.
         base: The method that the others of a cell are compared with, task by task and seed by seed.
-        changes: What single methods change in a preset, by method.
+        changes: What single methods change in a preset, by method. A name that is no method's is an
+            arm: its changes say of which `method` it is, and it stands in tables under its own
+            name.
         notes: What was learned on the way and what the figures rest on, for the page of results.
         readme: Whether README's table shows its cells.
         view: What is shown of all cells together; see `views.VIEWS`. "": nothing.
@@ -160,15 +162,22 @@ class Study:
         return len(self.seeds) * sum(len(cells) * len(methods) for cells, methods in self.rows)
 
     def config(self, cell: str, method: str, seed: int) -> TrainConfig:
-        """The settings of one run: the cell's preset, the method's changes, the seed.
+        """The settings of one run: the cell's preset, the changes of the method or arm, the seed.
 
         Raises:
             ValueError: There is no such method (what is recorded of one can still be shown).
         """
-        if method not in METHODS:
+        own = self.changes.get(method, {})
+        of = str(own.get("method", method))
+        if of not in METHODS:
             raise ValueError(
-                f"study {self.name!r}: [[runs]] names an unknown method {method!r}: choose among "
-                f"{', '.join(METHODS)}"
+                f"study {self.name!r}: [[runs]] names an unknown method {of!r}: choose among "
+                f"{', '.join(METHODS)}, or say whose arm it is: [methods.{method}] method = ..."
+            )
+        if method in METHODS and of != method:
+            raise ValueError(
+                f"study {self.name!r}: [methods.{method}] is a method's name, and says "
+                f"method = {of!r}: give the arm another name"
             )
         card = self.cells[cell]
         preset = card.preset
@@ -176,9 +185,8 @@ class Study:
             base = TrainConfig.from_toml(preset)
         else:
             base = TrainConfig.preset(preset)
-        roles = card.hierarchical if METHODS[method].hierarchical else card.flat
-        own = self.changes.get(method, {})
-        changes = {**card.changes, **roles, **own, "method": method, "seed": seed}
+        roles = card.hierarchical if METHODS[of].hierarchical else card.flat
+        changes = {**card.changes, **roles, **own, "method": of, "seed": seed}
         values = {item.name: getattr(base, item.name) for item in dataclasses.fields(base)}
         found = TrainConfig.from_dict({**values, **changes}, f"study {self.name!r}, cell {cell!r}")
         return resolve(found)

@@ -11,14 +11,14 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import FrameType
 
 from filelock import FileLock
 from rich.console import Console
 
-from himac_agents.config import TrainConfig
+from himac_agents.config import LEARNING_FIELDS, TrainConfig
 from himac_agents.experiments.study.provenance import provenance
 from himac_agents.files import write_atomically
 from himac_agents.training.trainer import Trainer
@@ -31,11 +31,11 @@ READY = "ready.json"
 
 
 def warm(config: TrainConfig, folder: Path, console: Console) -> None:
-    """Makes a warm start, or does nothing where it is ready."""
-    begun = (folder / "config.toml").is_file()
+    """Makes a warm start, or does nothing where it is ready, for whichever method it was made."""
+    begun, ready = (folder / "config.toml").is_file(), (folder / READY).is_file()
     if begun:
-        _check_settings(config, folder)
-    if (folder / READY).is_file():
+        _check_settings(config, folder, LEARNING_FIELDS if ready else frozenset())
+    if ready:
         return
     trainer = Trainer(config, folder, resume=begun, console=console)
     trainer.begin()
@@ -73,11 +73,15 @@ def fork(config: TrainConfig, folder: Path, source: Path) -> None:
     os.replace(staged, folder)
 
 
-def _check_settings(config: TrainConfig, folder: Path) -> None:
+def _check_settings(
+    config: TrainConfig, folder: Path, others: Collection[str] = frozenset()
+) -> None:
+    """Refuses a folder that was begun with settings that differ, but for some `others`."""
     saved = TrainConfig.from_toml(folder / "config.toml")
     # What readers are told may be put better; nothing is computed from it.
-    if saved.replace(note=config.note) != config:
-        names = [n for n in vars(config) if getattr(saved, n) != getattr(config, n)]
+    kept = {"note", *others}
+    names = [n for n in vars(config) if n not in kept and getattr(saved, n) != getattr(config, n)]
+    if names:
         raise ValueError(
             f"{folder} was begun with other settings ({', '.join(names)}): finish it with those, "
             "or take another --out"
