@@ -122,13 +122,15 @@ class Block:
         rows: Rows of the cache, in order.
         members: For each of them whose it is; None where nobody's: it lies between others.
         time: Tokens that each reads, padding included.
-        width: Keys that each sees.
+        width: Keys that each sees at most.
+        even: Whether each reads one token, which sees as many as any other's: nothing is masked.
     """
 
     rows: tuple[int, ...]
     members: tuple[int | None, ...]
     time: int
     width: int
+    even: bool = False
 
     @property
     def picked(self) -> bool:
@@ -224,10 +226,11 @@ def _block(
 ) -> Block:
     owner = {rows[i]: int(i) for i in group.tolist()}
     time, width = max(lengths[i] for i in owner.values()), max(widths[i] for i in owner.values())
+    even = time == 1 and all(widths[i] == width for i in owner.values())
     each = costs.work(time, width)
     held = range(min(owner), max(owner) + 1)
     near = between or len(held) == len(owner)
     if near and len(held) * each <= len(owner) * (each + width * costs.copied):
-        return Block(tuple(held), tuple(owner.get(row) for row in held), time, width)
+        return Block(tuple(held), tuple(owner.get(row) for row in held), time, width, even)
     order = sorted(owner)
-    return Block(tuple(order), tuple(owner[row] for row in order), time, width)
+    return Block(tuple(order), tuple(owner[row] for row in order), time, width, even)

@@ -195,8 +195,7 @@ class Reader:
         for block in blocks:
             rows, stop = len(block.rows), start + len(block.rows) * block.time
             mask = None
-            # One token alone sees all that its row holds.
-            if rows * block.time > 1:
+            if not block.even:
                 at = positions[start:stop].view(rows, block.time)
                 mask = self._for_heads(cache.mask(at, block.width, self.dtype))
             found.append(_Span(slice(start, stop), rows, block.time, mask))
