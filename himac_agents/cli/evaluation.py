@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from himac_agents.algorithms.methods import method_of
 from himac_agents.cli.environment import AS_NAMED, EnvOptions, find_text_env
+from himac_agents.config.pairs import Pairs
 from himac_agents.training.progress import Display
 from himac_envs import registry
 from himac_envs.contract import expert_of
@@ -76,7 +77,7 @@ class Remote:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Who samples for a trained agent or a saved model of Hugging Face."""
+    """Who samples for a trained agent or a saved model of Hugging Face, and how it is asked."""
 
     rollout: Literal["local", "vllm", "server"] = "local"
     """Who writes the answers: the model as it was loaded, vLLM in this process, or servers."""
@@ -84,13 +85,19 @@ class Sampler:
     """Their addresses (himac serve MODEL prints the options); they are sent the weights."""
     sync_bound: float = 0.0
     """How far apart in nats a token the two may be, where another precision is meant."""
+    template_options: Pairs = field(default_factory=dict)
+    """Arguments for the model's chat template, such as enable_thinking=false (default: as it was
+    trained)."""
 
     def settings(self) -> dict[str, Any]:
-        """The settings that say so; none for "local"."""
-        if self.rollout == "local" and not self.servers:
-            return {}
-        names = ("rollout", "servers", "sync_bound")
-        return {name: getattr(self, name) for name in names}
+        """The settings that say so; those alone that are given."""
+        found: dict[str, Any] = {}
+        if self.template_options:
+            found["template_options"] = dict(self.template_options)
+        if self.rollout != "local" or self.servers:
+            names = ("rollout", "servers", "sync_bound")
+            found |= {name: getattr(self, name) for name in names}
+        return found
 
 
 def run(
@@ -160,7 +167,7 @@ def run(
         record: Also film the split's first task, as .gif or .mp4 (environments with pictures).
         environment: Which environment of these tasks, and what it is made with.
         remote: The remote model that "api" means.
-        sampler: Who samples for a trained agent.
+        sampler: Who samples for a trained agent or a saved model.
     """
     from himac_agents.evaluation.evaluate import evaluate
     from himac_agents.evaluation.loading import Players, trained_hierarchy, trained_with
@@ -227,6 +234,7 @@ def run(
     file = None
     if records is not None:
         how = {"think": think or None, "executor_history": executor_history, "history": history}
+        how |= {"template_options": sampler.settings().get("template_options")}
         asked = {"model": remote.model or None, "base_url": remote.base_url or None}
         about = _about(protocol, env_id, kwargs, **told, **how, **asked)
         file = RecordFile(records, about, resume=resume, transcripts=transcripts)

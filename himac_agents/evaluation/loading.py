@@ -196,26 +196,31 @@ def load_agent(
         FileNotFoundError: The folder holds neither.
         CheckpointError: The run has no whole checkpoint.
         RolloutError: A server that is to sample (`rollout`, `servers`) does not.
+        ValueError: `template_options` for a model without a chat template.
     """
     from himac_agents.policies.loading import load_policies, load_policy, sampled
     from himac_agents.policies.tiny import is_tiny
 
     folder = Path(folder)
+    # A model is loaded with these; the others are about who plays with it.
+    loading = {name: settings[name] for name in ("template_options",) if name in settings}
     if (run := run_of(folder)) is not None:
         # How many processes it was trained in says nothing of how many play now.
-        config = TrainConfig.from_toml(run / "config.toml").replace(shard=False)
+        config = TrainConfig.from_toml(run / "config.toml").replace(shard=False, **loading)
         found = latest_checkpoint(folder / "checkpoints") if folder == run else folder
         hierarchical = method_of(config).hierarchical
         policies = load_policies(found, config, hierarchical)
     elif (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
         kind: Literal["tiny", "hf"] = "tiny" if is_tiny(folder) else "hf"
-        config = TrainConfig(policy=kind, model=str(folder))
-        policies = {"policy": load_policy(folder, kind)}
+        config = TrainConfig(policy=kind, model=str(folder), **loading)
+        policies = {"policy": load_policy(folder, kind, config)}
     else:
         raise FileNotFoundError(
             f"{folder} is neither a run (config.toml, checkpoints/) nor a saved policy "
             "(config.json): give the folder that `himac train` printed at its end"
         )
+    if loading and config.policy == "tiny":
+        raise ValueError("template_options: a tiny model has no chat template")
     # Who sampled for its training says nothing of who is to sample now.
     config = config.replace(**{"rollout": "local", "servers": (), **settings})
     rollouts, played = sampled(config, policies)

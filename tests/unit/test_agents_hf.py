@@ -18,12 +18,14 @@ from himac_agents.agents.agent import HiMACAgent
 from himac_agents.algorithms.batching import segments_of, token_batch
 from himac_agents.algorithms.learner import Learner
 from himac_agents.cli import main
+from himac_agents.cli.evaluation import Sampler
 from himac_agents.config import TrainConfig
 from himac_agents.config.pairs import read_pairs, write_pairs
-from himac_agents.evaluation.loading import load_agent
+from himac_agents.evaluation.loading import Players, load_agent
 from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch
 from himac_agents.policies.hf import HFPolicy, Loading
 from himac_agents.policies.lora import WEIGHTS, Lora
+from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import ChatPrompts
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
@@ -364,3 +366,22 @@ def test_precision_is_that_of_the_models_own_device(
     assert Loading().precision("cpu") == torch.float32
     assert Loading().precision(torch.device("cuda", 1)) == torch.bfloat16
     assert Loading(dtype="bfloat16").precision("cpu") == torch.bfloat16
+
+
+def test_an_evaluation_may_give_the_chat_template_other_options(tmp_path: Path) -> None:
+    model = save_text_model(tmp_path / "model", CHATML_THINKING, layers=1)
+    run = tmp_path / "run"
+    shutil.copytree(model, run / "best" / "policy")
+    trained = TrainConfig(policy="hf", method="grpo", template_options={"enable_thinking": True})
+    (run / "config.toml").write_text(trained.to_toml())
+    calm = Sampler(template_options={"enable_thinking": False}).settings()
+    for folder in (model, run / "best"):
+        opened = []
+        for settings in (calm, {}):
+            made = Players("HiMAC-ALFWorld-Flat-v0", flat=True, settings=settings)
+            policy = made.make(str(folder)).executor.policy
+            opened.append(policy.decode(policy.encode([Message("user", "Go.")])))
+        assert "<think>\n\n</think>" in opened[0] and "</think>" not in opened[1]
+    TinyPolicy.build(["go to shelf 1"], TinySize(16, 1, 2, 16)).save_pretrained(tmp_path / "tiny")
+    with pytest.raises(ValueError, match="no chat template"):
+        load_agent(tmp_path / "tiny", template_options={"enable_thinking": False})
