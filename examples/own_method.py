@@ -68,9 +68,12 @@ class TersePrompts(CompactPrompts):
 
 
 def centred(config: TrainConfig, episodes: Sequence[Any]) -> list[float]:
-    """Every episode against the mean of all, whatever its task."""
-    mean = sum(episode.reward for episode in episodes) / len(episodes)
-    return [episode.reward - mean for episode in episodes]
+    """Every episode against the mean of its group: those that played the same task."""
+    rewards: dict[int, list[float]] = {}
+    for episode in episodes:
+        rewards.setdefault(episode.request.group, []).append(episode.reward)
+    mean = {group: sum(own) / len(own) for group, own in rewards.items()}
+    return [episode.reward - mean[episode.request.group] for episode in episodes]
 
 
 gym.register("Count-v0", entry_point=CountEnv)
