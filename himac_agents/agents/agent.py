@@ -152,7 +152,7 @@ class Executor:
         opened = memory.segment != segment or "option" in info or self.remembers(observation)
         if opened and memory.segment is not None and "subgoal" in observation:
             memory.endings.append(text)
-        memory.segment, memory.info, rewrote = segment, info, None
+        memory.segment, memory.text, memory.info, rewrote = segment, text, info, None
         if opened:
             context = memory.context = self.open(observation, info, memory)
         else:

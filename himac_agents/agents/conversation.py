@@ -147,7 +147,8 @@ class Memory:
         acting: The executor's last conversation.
         segment: What tells the segment under way from the next: blueprint and place in it.
         decisions: How many were made.
-        info: The environment's last `info`, for experts.
+        text: The environment's last text, for experts.
+        info: The environment's last `info`, likewise.
         expert: What an expert keeps for itself.
     """
 
@@ -162,6 +163,7 @@ class Memory:
     acting: Context | None = None
     segment: tuple[Any, ...] | None = None
     decisions: int = 0
+    text: str = ""
     info: dict[str, Any] = field(default_factory=dict)
     expert: dict[Any, Any] = field(default_factory=dict)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from himac_agents.agents.agent import HiMACAgent
     from himac_agents.evaluation.metrics import Record
     from himac_agents.evaluation.protocols import Protocol
+    from himac_agents.policies.base import Completion
     from himac_agents.policies.remote import Endpoint, Usage
     from himac_agents.rollouts.types import Episode
 
@@ -136,7 +137,8 @@ def run(
         env: An id (himac list shows them), a benchmark's name (alfworld, webshop, sokoban) or
             module:Id-v0: a hierarchical agent needs a hierarchical one. A preset names its own.
         agent: A run's folder, a checkpoint's or RUN/best, a saved model's folder, oracle,
-            explorer, random or api.
+            explorer, random, api, or module:name: a class of yours, made for each episode, with
+            act(text, admissible).
         planner: Who plans, where it is not the agent.
         executor: Who acts, where it is not the agent.
         policy: "api" is short for --agent api.
@@ -152,7 +154,8 @@ def run(
         executor_history: What the executor remembers: its sub-goal's segment, or the episode.
         history: What a flat agent remembers: its last so many steps (default: as it was trained; a
             saved or remote model the whole episode).
-        max_command_tokens: The longest command that a model may write, thoughts included.
+        max_command_tokens: The longest command that a model may write, thoughts included (default:
+            as it was trained; a saved or remote model 512, which takes a slow one minutes).
         max_blueprint_tokens: The longest blueprint, likewise.
         lanes: Environments that play at the same time.
         threads: CPU threads of a local model; 0: one for a tiny model, and for a larger one as many
@@ -349,8 +352,8 @@ def _about(
 
 @contextmanager
 def _progress(agent: HiMACAgent, episodes: int) -> Iterator[Callable[[], None]]:
-    """Tells how many episodes have ended, and what remote models cost so far."""
-    ended = 0
+    """Tells how many episodes have ended, and what models have written and cost so far."""
+    ended = answers = tokens = 0
     with Display(Console(stderr=True)).stage("playing", episodes) as tick:
 
         def one_more() -> None:
@@ -361,9 +364,16 @@ def _progress(agent: HiMACAgent, episodes: int) -> Iterator[Callable[[], None]]:
         def costs(usage: Usage) -> None:
             tick({"answers": usage.answers, "dollars": usage.cost}, ended)
 
+        def written(given: Sequence[Completion]) -> None:
+            nonlocal answers, tokens
+            answers, tokens = answers + len(given), tokens + sum(len(c.token_ids) for c in given)
+            tick({"answers": answers, "tokens": tokens}, ended)
+
         for policy in agent.policies():
             if hasattr(policy, "watch"):
                 policy.watch = costs
+            if hasattr(policy, "on_answers"):
+                policy.on_answers = written
         yield one_more
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +27,7 @@ _HELP = (
 )
 #: What a terminal sends for a key without a character, and for the arrows among them.
 _KEY = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]")
+_NUMBER = re.compile(r"^\d+[.)]\s+")
 _ARROWS = {"A": "up", "B": "down", "C": "right", "D": "left"}
 
 
@@ -106,7 +107,9 @@ class Session:
             observation, reward, terminated, truncated, info = self.env.step(action)
             total += float(reward)
             if "option" in info:
-                self._say(f"[magenta]sub-goal ended: {escape(str(info['option']))}[/]")
+                self._say(f"[magenta]{escape(_ended(info['option']))}[/]")
+            if info.get("blueprint_done") and not (terminated or truncated):
+                self._say("[magenta]no sub-goal is left: go on with commands[/]")
         self._show(observation)
         verdict = "[bold green]won[/]" if info["won"] else "[bold red]not won[/]"
         self._say(f"{verdict}: {info['step']} steps, return {total:g}, score {info['score']:g}")
@@ -129,7 +132,8 @@ class Session:
             while line := self._line(f"{len(lines) + 1}. ", info):
                 if line in ("/done", SUB_DONE):
                     break
-                lines.append(f"{len(lines) + 1}. {line}")
+                # The number stands before the line already.
+                lines.append(f"{len(lines) + 1}. {_NUMBER.sub('', line)}")
             return "\n".join(lines)
         line = self._moves.pop(0) if self._moves else self._line("> ", info)
         return SUB_DONE if line == "/done" else line
@@ -175,3 +179,10 @@ class Session:
             )
         commands = inner.oracle()
         return lambda observation, info: next(commands)
+
+
+def _ended(option: Mapping[str, Any]) -> str:
+    """An ended sub-goal in words."""
+    achieved = {True: ", achieved", False: ", not achieved"}.get(option["achieved"], "")
+    steps = f"{option['steps']} step" + ("" if option["steps"] == 1 else "s")
+    return f"sub-goal {option['index'] + 1} ended after {steps} ({option['reason']}){achieved}"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from himac_agents import prompts
 from himac_agents.agents.agent import Executor, HiMACAgent, Planner, assemble
 from himac_agents.agents.expert import Expert
+from himac_agents.agents.own import is_own, own_agent
 from himac_agents.algorithms.methods import method_of
 from himac_agents.config import TrainConfig
 from himac_agents.files import latest_checkpoint
@@ -65,7 +66,8 @@ class Players:
         """An agent, with another's planner or executor where one is named.
 
         Args:
-            agent: "oracle", "explorer", "random", "api", a run's folder or a saved model's.
+            agent: "oracle", "explorer", "random", "api", a run's folder, a saved model's, or
+                "module:name" (see `himac_agents.agents.own`).
             planner: Who plans instead.
             executor: Who acts instead.
 
@@ -89,12 +91,21 @@ class Players:
                 **dict.fromkeys(SCRIPTED, self._scripted),
                 "api": self._remote,
             }
-            self._made[name] = kinds.get(name, self._local)(name)
+            other = self._own if is_own(name) and not Path(name).exists() else self._local
+            self._made[name] = kinds.get(name, other)(name)
         return self._made[name]
 
     def _scripted(self, name: str) -> HiMACAgent:
         policy = Expert(name, seed=self.seed)  # type: ignore[arg-type]
         return HiMACAgent.flat(policy) if self.flat else HiMACAgent.shared(policy)
+
+    def _own(self, name: str) -> HiMACAgent:
+        if not self.flat:
+            raise ValueError(
+                f"{name} plays flat environments (--flat), and {self.env} is none; "
+                "himac_envs.PlannerView and ExecutorView are for one level alone"
+            )
+        return own_agent(name)
 
     def _remote(self, name: str) -> HiMACAgent:
         if self.endpoint is None:
@@ -116,7 +127,7 @@ class Players:
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"no agent {name!r}: give a run's folder, a saved policy's folder, "
-                f"or one of {', '.join(SCRIPTED)}, api"
+                f"module:name, or one of {', '.join(SCRIPTED)}, api"
             )
         try:
             import torch  # noqa: F401

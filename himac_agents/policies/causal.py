@@ -66,6 +66,8 @@ class CausalPolicy(ABC):
         self._costs: dict[bool, Costs] = {}
         #: Called when the weights have changed: by those that hold a copy of them.
         self.followers: list[Callable[[], None]] = []
+        #: Told of each batch's answers, by whoever wants to show how far it is.
+        self.on_answers: Callable[[Sequence[Completion]], None] | None = None
         #: How many tokens the model can read and write; None: as many as there are.
         self.context_length: int | None = None
         self.pad_id = self.end_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -106,7 +108,10 @@ class CausalPolicy(ABC):
             raise ValueError("a local model needs Prompt.token_ids; make them with policy.encode")
         errors = [self.too_long(prompt, sampling.max_tokens) for prompt in prompts]
         short = [prompt for prompt, error in zip(prompts, errors, strict=True) if error is None]
-        answers = iter(self._generate(short, sampling) if short else [])
+        given = self._generate(short, sampling) if short else []
+        if self.on_answers is not None:
+            self.on_answers(given)
+        answers = iter(given)
         return [next(answers) if e is None else Completion("", error=e) for e in errors]
 
     def _generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:

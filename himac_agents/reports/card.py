@@ -164,11 +164,11 @@ def _evaluation(run: RunData) -> Iterator[str]:
     gain = run.gain()
     if gain is not None and gain[1] is not None and gain[2] is not None:
         mean, low, high = (100 * float(x) for x in gain if x is not None)
+        told = f"[{low:+.1f}, {high:+.1f}], paired over tasks"
+        if low == high:
+            told = "(each task changed alike: too few for an interval)"
         yield ""
-        yield (
-            f"Gain over the warm start at temperature 1: {mean:+.1f} points [{low:+.1f}, "
-            f"{high:+.1f}], paired over tasks."
-        )
+        yield f"Gain over the warm start at temperature 1: {mean:+.1f} points {told}."
     if run.settings.get("note"):
         yield ""
         yield f"Note: {run.settings['note']}"

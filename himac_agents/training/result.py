@@ -119,9 +119,12 @@ def table(result: Mapping[str, Any]) -> Table:
         _row(shown, kind, beside[kind])
     gain = result["gain"]["temperature_1"]
     low, high = gain["ci95"]
+    told = f"paired 95% interval over tasks {100 * low:+.1f} to {100 * high:+.1f}"
+    if low == high:
+        told = "no interval: each task changed alike, and so few say nothing of others"
     shown.caption = (
-        f"gain at temperature 1: {100 * gain['mean']:+.1f} points, paired 95% interval over "
-        f"tasks {100 * low:+.1f} to {100 * high:+.1f} (one seed says nothing of others); greedy "
+        f"gain at temperature 1: {100 * gain['mean']:+.1f} points, {told} (one seed says nothing "
+        "of others); greedy "
         f"{100 * result['gain']['greedy']['mean']:+.1f}; {result['work']['env_steps']:,} "
         f"environment steps, {result['work']['tokens']:,} tokens; warm start "
         f"{result['work']['warm_start_seconds']:.0f} s, learning "

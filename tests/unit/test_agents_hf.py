@@ -22,7 +22,7 @@ from himac_agents.cli.evaluation import Sampler
 from himac_agents.config import TrainConfig
 from himac_agents.config.pairs import read_pairs, write_pairs
 from himac_agents.evaluation.loading import Players, load_agent
-from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch
+from himac_agents.policies.base import Completion, Message, Prompt, Sampling, TokenBatch
 from himac_agents.policies.hf import HFPolicy, Loading
 from himac_agents.policies.lora import WEIGHTS, Lora
 from himac_agents.policies.tiny import TinyPolicy, TinySize
@@ -130,6 +130,15 @@ def test_cached_rollouts_agree_with_training(policy: HFPolicy, bound: bool) -> N
     if bound:
         assert not any(t.invalid for e in episodes for t in e.turns() if t.action != "<sub_done>")
     assert _gap(policy, episodes) < 1e-4
+
+
+def test_who_watches_is_told_of_every_answer(policy: HFPolicy) -> None:
+    heard: list[Completion] = []
+    policy.on_answers = heard.extend
+    ids = tuple(policy.encode([Message("user", "You see a mug 1.")]))
+    given = policy.generate([Prompt((), ids), Prompt((), ids, noise=1)], Sampling(1.0, 3))
+    policy.on_answers = None
+    assert heard == given and len(given) == 2
 
 
 def test_greedy_generation_equals_transformers_own(policy: HFPolicy) -> None:

@@ -197,6 +197,17 @@ def test_a_person_plays_a_whole_episode() -> None:
     assert "won" in text and "not won" not in text and plan[0] in text and "inventory" in text
 
 
+def test_numbers_may_be_typed_and_ends_are_told_in_words() -> None:
+    session, shown = _session(["1. find a mug", "2) go on", "", "look", "/done", "/done", "/quit"])
+    assert session.play(0, None, expert=False) == 0
+    assert isinstance(session.env, HierarchicalEnv)
+    blueprint = session.env._blueprint
+    assert blueprint is not None and blueprint.texts() == ["find a mug", "go on"]
+    said = shown.getvalue()
+    assert "sub-goal 1 ended after 1 step (done), not achieved" in said and "{" not in said
+    assert said.index("sub-goal 2 ended after 0 steps") < said.index("no sub-goal is left")
+
+
 def test_leaving_early_and_watching_the_expert() -> None:
     session, shown = _session(["go somewhere", "", "/quit"])
     assert session.play(0, None, expert=False) == 0

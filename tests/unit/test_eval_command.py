@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 from chat_server import ChatServer, Reply
 
@@ -297,3 +298,87 @@ def test_nothing_but_errors_is_no_success(
     monkeypatch.setattr(SokobanEnv, "_start", missing)
     assert main(["eval", "HiMAC-Sokoban-Flat-v0", "--agent", "random", "--episodes", "2"]) == 1
     assert "pip install 'himac[sokoban]'" in capsys.readouterr().err
+
+
+OWN = """
+class Curious:
+    \"\"\"The command that it has used least; ten times what no environment offers.\"\"\"
+
+    def __init__(self):
+        self.used = {}
+
+    def act(self, text, admissible):
+        assert text and text == text.strip("\\x00")
+        if len(self.used) > 3:
+            return "  Dance, then <action>look</action> "
+        command = min(admissible, key=lambda c: self.used.get(c, 0))
+        self.used[command] = self.used.get(command, 0) + 1
+        return command
+
+def first():
+    return lambda text, admissible: admissible[0]
+
+def wordless():
+    return lambda text, admissible: 3
+
+def asks(for_this):
+    return None
+
+def nobody():
+    return None
+"""
+
+
+def test_an_agent_of_ones_own_is_measured_as_those_that_come_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_agents.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    lines = tmp_path / "records.jsonl"
+    told = ["HiMAC-ALFWorld-Flat-v0", "--data", "generated", "--episodes", "3", "--max-steps", "9"]
+    found = _eval(tmp_path, *told, "--agent", "my_agents:Curious", "--records", str(lines))
+    assert found["agent"] == "my_agents:Curious" and found["env_steps"] == 27
+    records = [json.loads(line) for line in lines.read_text().splitlines()]
+    own = _eval(tmp_path, *told, "--agent", "random")["manifest"]
+    same = {key: found["manifest"][key] for key in ("env", "tasks", "data")}
+    assert same == {key: own[key] for key in same}, "the same tasks"
+    # Each episode has an agent of its own, and what it says goes to the environment as it is.
+    assert {record["invalid"] for record in records} == {5}
+    assert _eval(tmp_path, *told, "--agent", "my_agents:first")["env_steps"] == 27
+
+
+@pytest.mark.parametrize(
+    ("env", "agent", "says"),
+    [
+        ("HiMAC-ALFWorld-Flat-v0", "own_agents:asks", "without arguments"),
+        ("HiMAC-ALFWorld-Flat-v0", "own_agents:Curios", "own_agents:Curious"),
+        ("HiMAC-ALFWorld-Flat-v0", "no_such_agents:first", "no module"),
+        ("HiMAC-ALFWorld-v0", "own_agents:first", "--flat"),
+    ],
+)
+def test_what_is_no_agent_of_ones_own_is_named(
+    env: str,
+    agent: str,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "own_agents.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    told = ["eval", env, "--data", "generated", "--episodes", "1", "--agent", agent]
+    assert main(told) == 1
+    error = capsys.readouterr().err
+    assert says in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(("name", "says"), [("wordless", "a command is a text"), ("nobody", "act")])
+def test_an_agent_that_does_not_answer_is_an_error_of_its_own(
+    name: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd_agents.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    agent = Players("HiMAC-ALFWorld-Flat-v0", flat=True).make(f"odd_agents:{name}")
+    env = gym.make("HiMAC-ALFWorld-Flat-v0", data="generated")
+    with pytest.raises(TypeError, match=says):
+        agent.executor.act(*env.reset(seed=0))

@@ -206,6 +206,17 @@ def test_only_a_clear_gain_is_coloured() -> None:
     assert [page._points(v) for v in (0.2, -0.0004, -0.022)] == ["+20.0", "0.0", "−2.2"]
 
 
+def test_tasks_that_changed_alike_have_no_interval(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    out = tmp_path / "out.html"
+    for bounds, shown in (([0.1, 0.3], "+10.0 to +30.0"), ([0.2, 0.2], "too few tasks")):
+        result = json.loads((folder / "result.json").read_text())
+        result["gain"]["temperature_1"]["ci95"] = bounds
+        (folder / "result.json").write_text(json.dumps(result))
+        page.write_report([folder], out)
+        assert (shown in out.read_text()) and ("+20.0 to +20.0" not in out.read_text())
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     turn = {"action": HOSTILE, "text": HOSTILE, "observation": HOSTILE, "reward": math.nan,
             "invalid": True, "advantage": math.inf, "frame": "javascript:alert(1)"}  # fmt: skip

@@ -184,7 +184,10 @@ def test_one_iteration_of_learning_and_its_report(tmp_path: Path) -> None:
     assert run.result["gain"]["temperature_1"]["over"] == run.result["final"]["over"] == "tasks"
     shown = result.table(run.result)
     assert "95% interval over tasks" in [str(column.header) for column in shown.columns]
-    assert "interval over tasks" in str(shown.caption)
+    for bounds, says in (([-0.1, 0.2], "over tasks -10.0 to +20.0"), ([0.0, 0.0], "no interval")):
+        gain = {**run.result["gain"]["temperature_1"], "ci95": bounds}
+        told = {**run.result, "gain": {**run.result["gain"], "temperature_1": gain}}
+        assert says in str(result.table(told).caption)
     phases = list(dict.fromkeys(e["phase"] for e in run.episodes))
     assert phases == [
         "evaluation/warm_start, temperature 1", "evaluation/warm_start, greedy", "train",
