@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 
 from himac_agents import TrainConfig, Trainer, register_method, register_policy, register_prompts
+from himac_agents.algorithms.advantages import group_relative
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import CompactPrompts
 from himac_envs import Blueprint, Outcome, TaskEnv
@@ -69,11 +70,8 @@ class TersePrompts(CompactPrompts):
 
 def centred(config: TrainConfig, episodes: Sequence[Any]) -> list[float]:
     """Every episode against the mean of its group: those that played the same task."""
-    rewards: dict[int, list[float]] = {}
-    for episode in episodes:
-        rewards.setdefault(episode.request.group, []).append(episode.reward)
-    mean = {group: sum(own) / len(own) for group, own in rewards.items()}
-    return [episode.reward - mean[episode.request.group] for episode in episodes]
+    groups = [episode.request.group for episode in episodes]
+    return group_relative([e.reward for e in episodes], groups, std=False).tolist()
 
 
 gym.register("Count-v0", entry_point=CountEnv)
