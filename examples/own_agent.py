@@ -18,14 +18,17 @@ class CuriousAgent:
         return command
 
 
-env = TextOnly(gym.make("HiMAC-ALFWorld-Flat-v0", split="valid"))
-scores = []
-for seed in range(10):
-    agent = CuriousAgent()
-    text, info = env.reset(seed=seed)
-    done = False
-    while not done:
-        text, reward, terminated, truncated, info = env.step(agent.act(text, info["admissible"]))
-        done = terminated or truncated
-    scores.append(info["score"])
-print(f"score {np.mean(scores):.2f} over {len(scores)} episodes")
+if __name__ == "__main__":
+    env = TextOnly(gym.make("HiMAC-ALFWorld-Flat-v0", split="valid"))
+    scores = []
+    for seed in range(10):
+        agent = CuriousAgent()
+        text, info = env.reset(seed=seed)
+        done = False
+        while not done:
+            text, reward, terminated, truncated, info = env.step(
+                agent.act(text, info["admissible"])
+            )
+            done = terminated or truncated
+        scores.append(info["score"])
+    print(f"score {np.mean(scores):.2f} over {len(scores)} episodes")

@@ -18,12 +18,12 @@ from himac_envs.testing import check_task_env
 
 
 class CounterEnv(TaskEnv):
-    """Count to a number."""
+    """Count to a number. Every other one is for training."""
 
     data_name = "counter"
 
     def task_ids(self, split: str | None = None) -> Sequence[str]:
-        numbers = {"train": range(2, 6), "valid": range(6, 8), "test": range(8, 10)}
+        numbers = {"train": range(2, 41, 2), "valid": range(3, 41, 4), "test": range(5, 41, 4)}
         split = split or self.split
         if split not in numbers:
             counts = {k: len(v) for k, v in numbers.items()}
@@ -41,7 +41,19 @@ class CounterEnv(TaskEnv):
         self.value += change or 0
         won = self.value == self.target
         text = f"The counter shows {self.value}."
-        return Outcome(text, float(won), won, won, float(won), invalid=change is None)
+        return Outcome(
+            text,
+            reward=float(won),
+            terminated=won,
+            won=won,
+            score=float(won),
+            invalid=change is None,
+        )
+
+    @property
+    def task_type(self) -> str:
+        """The kind of the task: tables then tell small numbers from large ones."""
+        return "small" if self.target < 20 else "large"
 
     def _admissible(self) -> list[str]:
         return ["down", "up"]

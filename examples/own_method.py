@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 
 from himac_agents import TrainConfig, Trainer, register_method, register_policy, register_prompts
+from himac_agents.algorithms.advantages import group_relative
 from himac_agents.policies.tiny import TinyPolicy, TinySize
 from himac_agents.prompts import CompactPrompts
 from himac_envs import Blueprint, Outcome, TaskEnv
@@ -26,8 +27,8 @@ class CountEnv(TaskEnv):
     data_name, default_max_steps = "numbers", 5
 
     def task_ids(self, split: str | None = None) -> Sequence[str]:
-        first = {"train": 1, "valid": 40, "test": 50}[split or self.split]
-        return [str(n) for n in range(first, first + 9)]
+        first = {"train": range(1, 38, 2), "valid": range(2, 38, 4), "test": range(4, 38, 4)}
+        return [str(n) for n in first[split or self.split]]
 
     def _start(self, task_id: str) -> Outcome:
         self.at, self.left = int(task_id), 3
@@ -68,9 +69,9 @@ class TersePrompts(CompactPrompts):
 
 
 def centred(config: TrainConfig, episodes: Sequence[Any]) -> list[float]:
-    """Every episode against the mean of all, whatever its task."""
-    mean = sum(episode.reward for episode in episodes) / len(episodes)
-    return [episode.reward - mean for episode in episodes]
+    """Every episode against the mean of its group: those that played the same task."""
+    groups = [episode.request.group for episode in episodes]
+    return group_relative([e.reward for e in episodes], groups, std=False).tolist()
 
 
 gym.register("Count-v0", entry_point=CountEnv)

@@ -1,4 +1,4 @@
-"""Planner and executor as two PettingZoo agents (pip install 'himac[multiagent]')."""
+"""Planner and executor as two PettingZoo agents (pip install '.[multiagent]')."""
 
 from himac_envs import OracleExecutor, OraclePlanner
 from himac_envs.multiagent import env

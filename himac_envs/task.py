@@ -111,7 +111,9 @@ class TaskEnv(StepLimited, gym.Env[Observation, str], ABC):
 
     Subclasses implement `task_ids`, `_start`, `_act`, `_admissible`, `_goal`, `_save`, `_load`,
     `oracle`, `oracle_blueprint` and `achieved`, and set `default_max_steps` and `data_name`. Where
-    `_save` holds more than what the future depends on, they also implement `_essence`.
+    `_save` holds more than what the future depends on, they also implement `_essence`. Where tasks
+    are of several kinds, the property `task_type` names the kind of the one being played: reports
+    and evaluations then tell success by kind.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012

@@ -6,6 +6,7 @@ from typing import Any
 
 import pages
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -13,3 +14,8 @@ def on_files(files: Files, config: Any) -> Files:
     for path, content in pages.generated():
         files.append(File.generated(config, path, content=content))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Lead a page's links to examples to the site's copies of them."""
+    return pages.to_examples(markdown, page.file.src_uri)

@@ -44,6 +44,8 @@ def generated() -> Iterator[tuple[str, str | bytes]]:
     yield "reference/settings.md", settings()
     yield "reference/commands.md", commands()
     yield "tutorials/notebook.md", notebook(ROOT / "examples" / "notebook.ipynb")
+    for path in sorted((ROOT / "examples").rglob("*.py")):
+        yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
 
 
 def home() -> str:
@@ -55,7 +57,23 @@ def _rebased(path: Path) -> str:
     """A file of the repository's root as a page: links to docs/ lead to the site's pages."""
     text = path.read_text(encoding="utf-8")
     text = text.replace("](docs/", "](").replace("](CHANGELOG.md", "](changelog.md")
+    text = text.replace("](examples/)", "](tutorials/index.md#examples)")
     return text.replace("](CONTRIBUTING.md", "](contributing.md")
+
+
+def to_examples(text: str, page: str) -> str:
+    """A page's text with its links to the repository's examples leading to the site's copies.
+
+    In the repository examples/ lies beside docs/; on the site it lies in it, and the notebook is a
+    page.
+
+    Args:
+        text: The page's Markdown.
+        page: Its place in docs/.
+    """
+    up = "../" * page.count("/")
+    text = text.replace(f"]({up}../examples/notebook.ipynb)", f"]({up}tutorials/notebook.md)")
+    return text.replace(f"]({up}../examples/", f"]({up}examples/")
 
 
 def overview() -> str:
@@ -68,7 +86,7 @@ def overview() -> str:
         "| id | what it is | needs |", "|---|---|---|",
     ]  # fmt: skip
     for card in registry.env_cards().values():
-        needs = f"`pip install 'himac[{card.extra}]'`" if card.extra else "`pip install himac`"
+        needs = f"`pip install '.[{card.extra}]'`" if card.extra else "`pip install .`"
         lines.append(f"| [`{card.id}`]({card.id}.md) | {card.summary} | {needs} |")
     return "\n".join([*lines, ""])
 

@@ -6,11 +6,12 @@ import dataclasses
 import inspect
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import pytest
-from pages_of_docs import DOCS, ROOT
+from pages_of_docs import DOCS, ROOT, dead_links, pages
 
 import himac_agents
 import himac_envs
@@ -82,3 +83,27 @@ def test_an_id_has_a_page_and_a_class_that_tells_all(env_id: str) -> None:
         assert kind.__mro__[1].__name__ in text and missing <= set(
             ", ".join(re.findall(r"^## (.+)$", base, re.MULTILINE)).split(", ")
         ), f"{kind.__name__} does not tell {sorted(missing)}"
+
+
+def test_a_link_leads_somewhere_in_the_repository_too() -> None:
+    """What exists on the site only is no link: most read these pages as they lie there."""
+    every = [*pages(), ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+    found = {str(page.relative_to(ROOT)): dead_links(page) for page in every}
+    assert {page: links for page, links in found.items() if links} == {}
+
+
+def test_a_dead_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A head\n[a](page.md#a-head) [b](#a-head) [c](https://there.org) `[d](none.md)`\n"
+        "```python\n[e](none.md)\n```\n[f](none.md) [g](#no-head) ![h](none.png)\n"
+    )
+    assert dead_links(page) == ["none.md", "#no-head", "none.png"]
+
+
+def test_a_file_that_a_page_quotes_is_linked_beside_it() -> None:
+    """The repository shows only the name of a file that the site puts in."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        for quoted in re.findall(r'^--8<-- "([^"]+)"$', text, re.MULTILINE):
+            assert f"/{quoted})" in text.split(f'"{quoted}"')[0], f"{page.name}: {quoted}"

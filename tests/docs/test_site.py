@@ -23,11 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class _Page(html.parser.HTMLParser):
-    """Collects what a page loads, its anchors, and its text."""
+    """Collects what a page loads, where it leads, its anchors, and its text."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loads: list[str] = []
+        self.links: set[str] = set()
         self.ids: set[str] = set()
         self.text: list[str] = []
 
@@ -37,6 +38,8 @@ class _Page(html.parser.HTMLParser):
             self.loads.append(str(found["src"]))
         if tag == "link" and found.get("rel") in ("stylesheet", "icon", "preconnect", "preload"):
             self.loads.append(str(found.get("href")))
+        if tag == "a":
+            self.links.add(str(found.get("href")))
         if found.get("id"):
             self.ids.add(str(found["id"]))
 
@@ -99,6 +102,21 @@ def test_the_reference_shows_signatures_and_settings(site: Path) -> None:
     assert "executor_advantage" in text and "lora_rank" in text
     text = "".join(_read(site / "reference" / "commands.html").text)
     assert "himac eval" in text and "--checkpoint-every" in text
+
+
+def test_links_to_examples_lead_to_the_sites_copies(site: Path) -> None:
+    links = {
+        "index": "tutorials/index.html#examples",
+        "extending": "examples/own_env.py",
+        "tutorials/own-environment": "../examples/own_env.py",
+        "tutorials/index": "notebook.html",
+    }
+    for name, link in links.items():
+        page = site / f"{name}.html"
+        assert link in _read(page).links
+        assert (page.parent / link.partition("#")[0]).is_file()
+    copy = (site / "examples" / "own_env.py").read_text(encoding="utf-8")
+    assert copy == (ROOT / "examples" / "own_env.py").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module", params=[1280, 380])

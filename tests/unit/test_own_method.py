@@ -46,6 +46,14 @@ def test_through_the_trainer(wheel: Path, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8"))
     assert result["method"] == "centred" and result["work"]["iterations"] == 2
     assert result["work"]["env_steps"] > 0
+    made = """
+from himac_agents.rollouts.types import Episode, EpisodeRequest
+from own_method import centred
+made = [(0, 3.0), (1, 1.0), (0, 1.0), (1, 1.0)]
+print(centred(None, [Episode(EpisodeRequest("5", group=g), reward=r) for g, r in made]))
+"""
+    said = _run(wheel, tmp_path, "-c", made)
+    assert said.strip() == "[1.0, 0.0, -1.0, 0.0]", "each group's mean is zero"
     code = "import himac_agents, himac_envs; print(himac_agents.__file__, himac_envs.__file__)"
     assert _run(wheel, tmp_path, "-c", code).count(str(wheel)) == 2
 

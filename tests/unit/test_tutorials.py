@@ -6,13 +6,14 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
-from pages_of_docs import DOCS, ROOT, Block, blocks, commands, pages
+from pages_of_docs import DOCS, ROOT, Block, blocks, commands, lines, pages
 
 from himac_agents.cli import app, bench, train
 
@@ -22,7 +23,7 @@ OTHERS = [DOCS / "hierarchy.md"]
 #: Runs the blocks of one page in one process, which loads torch once; a command of `himac` is
 #: called as the installed program calls it.
 DRIVER = """
-import json, os, subprocess, sys
+import glob, json, os, subprocess, sys
 from himac_agents.cli import main
 names = {"__name__": "__main__"}
 sys.path.insert(0, os.getcwd())
@@ -31,8 +32,9 @@ for kind, body in json.load(sys.stdin):
     if kind == "python":
         exec(compile(body, "the page", "exec"), names)
     elif body[0] == "himac":
+        words = [name for word in body[1:] for name in sorted(glob.glob(word)) or [word]]
         try:
-            status = main(body[1:])
+            status = main(words)
         except SystemExit as over:
             status = over.code
         assert not status, f"{' '.join(body)}: {status}"
@@ -50,7 +52,10 @@ def _work(page: Path, folder: Path) -> list[tuple[str, str | list[str]]]:
         elif block.kind == "python":
             work.append(("python", block.body))
         elif block.kind == "bash" and not block.not_run:
-            work += [("bash", words) for words in commands(block)]
+            tiny = shlex.split(block.tiny)
+            for words in commands(block):
+                trains = words[:2] == ["himac", "train"]
+                work.append(("bash", [*words, *tiny] if trains else words))
     return work
 
 
@@ -103,8 +108,7 @@ def _all_commands() -> list[tuple[str, list[str]]]:
 
 def _own(block: Block) -> list[list[str]]:
     """The commands of `himac` in a block."""
-    lines = block.body.replace("\\\n", " ").splitlines()
-    kept = [line for line in lines if line.startswith("himac ")]
+    kept = [line for line in lines(block) if line.startswith("himac ")]
     return list(commands(Block("bash", "\n".join(kept))))
 
 
