@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +15,7 @@ from rich.table import Table
 
 from himac_agents.algorithms.methods import method_of
 from himac_agents.cli.environment import AS_NAMED, EnvOptions, find_text_env
-from himac_agents.config.pairs import Pairs
+from himac_agents.cli.players import AS_LOADED, NO_REMOTE, Remote, Sampler
 from himac_agents.training.progress import Display
 from himac_envs import registry
 from himac_envs.contract import expert_of
@@ -27,78 +26,8 @@ if TYPE_CHECKING:
     from himac_agents.evaluation.metrics import Record
     from himac_agents.evaluation.protocols import Protocol
     from himac_agents.policies.base import Completion
-    from himac_agents.policies.remote import Endpoint, Usage
+    from himac_agents.policies.remote import Usage
     from himac_agents.rollouts.types import Episode
-
-
-@dataclass(frozen=True)
-class Remote:
-    """The remote model that is meant by "api"."""
-
-    model: str = ""
-    """The model's name at the endpoint."""
-    base_url: str = ""
-    """The endpoint's address, up to and with the version (default: OpenAI's)."""
-    key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key; a local server needs none."""
-    timeout: float = 120.0
-    """Seconds until a request is given up."""
-    retries: int = 6
-    """How often a request is repeated, after growing pauses or those the server asks for."""
-    concurrency: int = 16
-    """Requests under way at the same time."""
-    price_in: float = 0.0
-    """Dollars for a million tokens read."""
-    price_out: float = 0.0
-    """Dollars for a million tokens written."""
-    max_cost: float | None = None
-    """Dollars after which nothing more is asked; episodes that are left count as errors."""
-    options: str = ""
-    """Further request fields as a JSON object, such as {"top_p": 0.9}; null removes a field."""
-
-    def endpoint(self) -> Endpoint | None:
-        """The endpoint; None where no model was named."""
-        if not self.model:
-            return None
-        from himac_agents.policies.remote import DEFAULT_URL, Endpoint, read_options
-
-        return Endpoint(
-            model=self.model,
-            base_url=self.base_url or DEFAULT_URL,
-            key_env=self.key_env,
-            timeout=self.timeout,
-            retries=self.retries,
-            concurrency=self.concurrency,
-            price_in=self.price_in,
-            price_out=self.price_out,
-            max_cost=self.max_cost,
-            options=read_options(self.options),
-        )
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """Who samples for a trained agent or a saved model of Hugging Face, and how it is asked."""
-
-    rollout: Literal["local", "vllm", "server"] = "local"
-    """Who writes the answers: the model as it was loaded, vLLM in this process, or servers."""
-    servers: tuple[str, ...] = ()
-    """Their addresses (himac serve MODEL prints the options); they are sent the weights."""
-    sync_bound: float = 0.0
-    """How far apart in nats a token the two may be, where another precision is meant."""
-    template_options: Pairs = field(default_factory=dict)
-    """Arguments for the model's chat template, such as enable_thinking=false (default: as it was
-    trained)."""
-
-    def settings(self) -> dict[str, Any]:
-        """The settings that say so; those alone that are given."""
-        found: dict[str, Any] = {}
-        if self.template_options:
-            found["template_options"] = dict(self.template_options)
-        if self.rollout != "local" or self.servers:
-            names = ("rollout", "servers", "sync_bound")
-            found |= {name: getattr(self, name) for name in names}
-        return found
 
 
 def run(
@@ -128,8 +57,8 @@ def run(
     resume: bool = False,
     record: Path | None = None,
     environment: Annotated[EnvOptions, tyro.conf.arg(name="")] = AS_NAMED,
-    remote: Annotated[Remote, tyro.conf.arg(name="")] = Remote(),
-    sampler: Annotated[Sampler, tyro.conf.arg(name="")] = Sampler(),
+    remote: Annotated[Remote, tyro.conf.arg(name="")] = NO_REMOTE,
+    sampler: Annotated[Sampler, tyro.conf.arg(name="")] = AS_LOADED,
 ) -> int:
     """Evaluate an agent on tasks it was not trained on.
 

@@ -18,7 +18,7 @@ from himac_agents.agents.agent import HiMACAgent
 from himac_agents.algorithms.batching import segments_of, token_batch
 from himac_agents.algorithms.learner import Learner
 from himac_agents.cli import main
-from himac_agents.cli.evaluation import Sampler
+from himac_agents.cli.players import Sampler
 from himac_agents.config import TrainConfig
 from himac_agents.config.pairs import read_pairs, write_pairs
 from himac_agents.evaluation.loading import Players, load_agent
