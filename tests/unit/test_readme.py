@@ -38,7 +38,7 @@ def test_its_two_commands_run(tmp_path: Path) -> None:
     assert install == ["pip", "install", "."] and (ROOT / "pyproject.toml").is_file()
     assert play[0] == "himac"
     shown = _run(["-m", "himac_agents", *play[1:]], tmp_path)
-    assert "won: " in shown and "sub-goal ended" in shown
+    assert "won: " in shown and "sub-goal 1 ended after" in shown
 
 
 def test_the_targets_of_make_that_it_names_exist() -> None:
