@@ -320,10 +320,13 @@ def test_methods_are_compared_by_task_and_seed_whatever_their_names() -> None:
     assert "ours minus the other method" in text and "without the outcomes" not in text
     assert f"| **theirs** | **all seeds** | {100 * found.mean:+.1f} [" in text
     assert "| theirs, seed 0 |" in text and "| **ours, all seeds** |" in text
-    # The seeds stand in the order of their numbers, in the table and as dots in the figure.
+    # The seeds stand in the order of their numbers, in the table and in the figure.
     shown = " · ".join(f"{100 * unpack(text, 16).mean():.1f}" for text in other)
     assert shown in text and shown in overview.table([(Study.load("small"), {"c": cell})])
-    assert page.draw(cell).count('class="hc-seed') == 2 * 2 * 3
+    drawn = page.draw(cell)
+    for texts in (base, other):
+        means = ", ".join(f"{100 * unpack(text, 16).mean():.0f}%" for text in texts)
+        assert f"; seeds {means}</title>" in drawn
     # Where outcomes were not kept, what was recorded of each seed is used instead.
     old = {**cell, "runs": [run("ours", s, base[s], bare=True) for s in range(3)] + runs[3:]}
     assert summary.paired(old, pairs, "difference").counted
