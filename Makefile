@@ -91,7 +91,8 @@ $(ADAPTERS)/%/.installed: tests/adapters/requirements/%.txt pyproject.toml const
 
 # Sampling from real vLLM servers, on CPUs.
 served: $(SERVED)/.installed
-	$(SERVED)/bin/python -m pytest tests/served $(PYTEST)
+	$(SERVED)/bin/python -m pytest $(filter-out %_trainings.py,$(wildcard tests/served/test_*.py)) \
+	  tests/served/test_trainings.py $(PYTEST)
 
 $(SERVED)/.installed: tests/served/requirements.txt pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(SERVED)

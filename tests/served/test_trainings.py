@@ -159,7 +159,14 @@ class Killer:
                 self.killed = time.monotonic()
 
 
-@pytest.mark.parametrize("moment", ["planner", "executor", "sync"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "executor",
+        pytest.param("planner", marks=pytest.mark.slow),
+        pytest.param("sync", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_are_killed_and_go_on_as_if_they_had_not_been(
     moment: str, whole: Any, unbroken: Path, tmp_path: Path
 ) -> None:
