@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -298,7 +299,7 @@ def find_id(name: str) -> str:
         return next(card.id for card in cards.values() if (card.benchmark, card.kind) == wanted)
     module, _, env_id = name.rpartition(":")
     if module:
-        _import(module, name)
+        import_named(module, "environment", name, UnknownEnvError)
         if env_id in cards:
             return env_id
     elif name not in gym.registry:
@@ -399,15 +400,25 @@ def plugin_error(name: str, value: str) -> str:
     return _seen.get((name, value), "")
 
 
-def _import(module: str, name: str) -> None:
+def import_named(
+    module: str, what: str, name: str, refused: type[ValueError] = ValueError
+) -> ModuleType:
+    """Import a module that somebody named on a command line.
+
+    Args:
+        module: The module.
+        what: What was looked for in it, such as "environment".
+        name: How it was named.
+        refused: The error where there is no such module; one that it imports itself is another.
+    """
     try:
-        importlib.import_module(module)
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise UnknownEnvError(
-            f"no environment {name!r}: there is no module {error.name!r}; install it, or start in "
-            "the folder where it lies"
+        raise refused(
+            f"no {what} {name!r}: there is no module {error.name!r}; install it, or start in the "
+            "folder where it lies"
         ) from error
 
 

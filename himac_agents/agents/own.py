@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from himac_agents.agents.conversation import Memory
 from himac_agents.agents.expert import Expert
 from himac_agents.policies.base import Completion, Role, Sampling
 from himac_agents.prompts import ChatPrompts
+from himac_envs.registry import import_named
 
 #: One episode's agent: (text, admissible commands) -> command.
 Act = Callable[[str, Sequence[str]], str]
@@ -77,15 +77,7 @@ def own_agent(name: str) -> HiMACAgent:
         ValueError: There is no such module or name, or it cannot be called without arguments.
     """
     module, _, attribute = name.partition(":")
-    try:
-        held = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise ValueError(
-            f"no agent {name!r}: there is no module {error.name!r}; install it, or start in the "
-            "folder where it lies"
-        ) from error
+    held = import_named(module, "agent", name)
     if not callable(make := getattr(held, attribute, None)):
         near = difflib.get_close_matches(attribute, vars(held), n=1)
         hint = f"; did you mean {module}:{near[0]}?" if near else ""
