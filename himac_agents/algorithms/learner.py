@@ -274,8 +274,7 @@ class Learner:
         return [[float(said[place]) for place in places] for places in starts(segments)]
 
     def _pieces(self, batch: TokenBatch, policy: Any) -> Iterator[tuple[passes.Index, TokenBatch]]:
-        tokens, even = self.config.micro_tokens, passes.in_step(policy)
-        return passes.pieces(batch, tokens, self.team, even=even)
+        return passes.pieces(batch, self.config.micro_tokens, self.team, policy)
 
     def _correct(self, batch: TokenBatch, form: mismatch.Form, phase: str) -> dict[str, float]:
         """Weighs a batch's tokens for who sampled them; the metrics.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from himac_agents.algorithms.batching import by_length, rows
 from himac_agents.distributed import Team
 from himac_agents.policies.base import TokenBatch
+from himac_agents.policies.trees import Trees
 
 #: Rows of a batch by their numbers; those of an empty pass are none.
 Index = NDArray[np.int64]
@@ -46,7 +47,7 @@ def whole(batch: TokenBatch, team: Team, *, even: bool) -> Iterator[tuple[Index,
 
 
 def pieces(
-    batch: TokenBatch, tokens: int, team: Team, *, even: bool
+    batch: TokenBatch, tokens: int, team: Team, policy: Any
 ) -> Iterator[tuple[Index, TokenBatch]]:
     """This process's share of a mini-batch, cut so that it fits into memory.
 
@@ -54,16 +55,20 @@ def pieces(
         batch: The mini-batch, the same in all processes.
         tokens: Padded tokens a pass.
         team: The processes.
-        even: Whether all of them are to make equally many passes.
+        policy: Who reads it: one that has `trees` reads sequences together that begin alike.
     """
-    micro = list(by_length(batch.lengths, tokens))
+    trees: Trees | None = getattr(policy, "trees", None)
+    if trees is None or batch.images:
+        micro = list(by_length(batch.lengths, tokens))
+    else:
+        micro = list(trees.pieces(batch.token_ids, batch.lengths, tokens))
     if len(micro) < team.size:
         # Smaller pieces, so that every process has one.
         micro = list(by_length(batch.lengths, int(batch.lengths.sum()) // team.size))
     own: Sequence[Index] = micro[team.rank :: team.size]
     for index in own:
         yield index, rows(batch, index)
-    if even and len(own) < -(-len(micro) // team.size):
+    if in_step(policy) and len(own) < -(-len(micro) // team.size):
         yield _NONE, empty(batch)
 
 

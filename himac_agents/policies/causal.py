@@ -26,6 +26,7 @@ from himac_agents.policies.generation.reader import Reader
 from himac_agents.policies.generation.restricted import restrictions
 from himac_agents.policies.selective import chunk_rows, chunked_logprobs, selective_logprobs
 from himac_agents.policies.sharding import Shards, resting
+from himac_agents.policies.trees import Layout, Trees
 
 
 @contextmanager
@@ -61,6 +62,8 @@ class CausalPolicy(ABC):
         self.barred: Tensor | None = None
         #: A quicker forward pass for rollouts, where one fits the model.
         self.reader: Reader | None = None
+        #: How sequences that begin alike are learned from together, where the model allows it.
+        self.trees: Trees | None = None
         #: Where the model is spread over several processes: how.
         self.shards: Shards | None = None
         self._costs: dict[bool, Costs] = {}
@@ -239,19 +242,20 @@ class CausalPolicy(ABC):
             "barred": self.barred,
             "restricted": restrictions(batch),
         }
+        layout = self._layout(ids, batch)
         with self._ready(learning=True):
             if len(chosen) <= chunk_rows(self.vocabulary):
-                logits, hidden = self._logits_before(ids, mask, batch)
+                logits, hidden = self._logits_before(layout, mask)
                 found, entropies = selective_logprobs(logits, chosen, **limits)
             elif self.shards is not None:
                 found, entropies, hidden = self._chunked_within(
-                    self.shards, ids, mask, batch, limits
+                    self.shards, layout, mask, chosen, limits
                 )
             else:
                 none = torch.zeros_like(mask)
                 none[0, 1] = True  # the output layer is called, but for one position only
-                _, hidden = self._logits_before(ids, none, batch)
-                states = hidden[:, :-1][mask[:, 1:]]
+                _, hidden = self._logits_before(layout, none)
+                states = layout.before(hidden, mask)
                 found, entropies = chunked_logprobs(
                     states, self._head, chosen, self.vocabulary, **limits
                 )
@@ -259,7 +263,7 @@ class CausalPolicy(ABC):
         entropy = torch.zeros_like(logp)
         shown = hidden[:, :0, :].reshape(0, hidden.shape[-1])
         if where is not None:
-            shown = hidden[:, :-1][torch.as_tensor(where[:, 1:], device=self.device)]
+            shown = layout.before(hidden, torch.as_tensor(where, device=self.device))
         return logp.masked_scatter(mask, found), entropy.masked_scatter(mask, entropies), shown
 
     def states(self, batch: TokenBatch, where: NDArray[np.bool_]) -> Tensor:
@@ -267,9 +271,10 @@ class CausalPolicy(ABC):
         ids = self._learned_ids(batch)
         one = torch.zeros_like(ids, dtype=torch.bool)
         one[0, 1] = True
+        layout = self._layout(ids, batch)
         with self._ready(learning=True):
-            _, hidden = self._logits_before(ids, one, batch)
-        return hidden[:, :-1][torch.as_tensor(where[:, 1:], device=self.device)]
+            _, hidden = self._logits_before(layout, one)
+        return layout.before(hidden, torch.as_tensor(where, device=self.device))
 
     def _learned_ids(self, batch: TokenBatch) -> Tensor:
         """A batch's ids on the model's device.
@@ -299,26 +304,32 @@ class CausalPolicy(ABC):
         """The size of a hidden state."""
         return int(self.model.get_output_embeddings().weight.shape[1])
 
-    def _logits_before(self, ids: Tensor, mask: Tensor, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    def _layout(self, ids: Tensor, batch: TokenBatch) -> Layout:
+        """What the model reads of a batch: its rows, or the trees that they are."""
+        found = None
+        if self.trees is not None:
+            found = self.trees.layout(batch.token_ids, batch.lengths, self.pad_id, self.device)
+        return found or Layout(self.learning_inputs(ids, batch))
+
+    def _logits_before(self, layout: Layout, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [n, vocabulary] that predict the n tokens under `mask`, in row order.
 
         A hook before the output layer lets only these positions through, whatever the model does
         with its logits afterwards (scaling, soft caps).
 
         Returns:
-            The logits, and the hidden states [batch, time, width] of all positions.
+            The logits, and the hidden states [rows, places, width] of all that was read.
         """
         seen: list[Tensor] = []
 
         def keep(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             seen.append(inputs[0])
-            return (inputs[0][:, :-1][mask[:, 1:]][None], *inputs[1:])
+            return (layout.before(inputs[0], mask)[None], *inputs[1:])
 
-        inputs = self.learning_inputs(ids, batch)
-        return self._hooked(keep, inputs)[0], seen[0]
+        return self._hooked(keep, layout.inputs)[0], seen[0]
 
     def _chunked_within(
-        self, shards: Shards, ids: Tensor, mask: Tensor, batch: TokenBatch, limits: dict[str, Any]
+        self, shards: Shards, layout: Layout, mask: Tensor, chosen: Tensor, limits: dict[str, Any]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`chunked_logprobs` of a spread model, within its one pass.
 
@@ -328,9 +339,9 @@ class CausalPolicy(ABC):
         layer is gathered again.
 
         Returns:
-            Log-probabilities and entropies [n], and the hidden states [batch, time, width].
+            Log-probabilities and entropies [n], and the hidden states of all that was read.
         """
-        root, chosen = shards.model, ids[mask]
+        root = shards.model
         said: list[Any] = []
         seen: list[Tensor] = []
         entropies: list[Tensor] = []
@@ -346,7 +357,7 @@ class CausalPolicy(ABC):
         def in_chunks(module: torch.nn.Module, inputs: Any, output: Any) -> Any:
             for hook in hooks:
                 hook.remove()
-            states = seen[0][:, :-1][mask[:, 1:]]
+            states = layout.before(seen[0], mask)
             output.logits, entropy = chunked_logprobs(
                 states, head, chosen, self.vocabulary, **limits
             )
@@ -360,7 +371,7 @@ class CausalPolicy(ABC):
             root.register_forward_hook(in_chunks, prepend=True),
         ]
         try:
-            found = self.model(**self.learning_inputs(ids, batch), use_cache=False).logits
+            found = self.model(**layout.inputs, use_cache=False).logits
         finally:
             for hook in hooks:
                 hook.remove()

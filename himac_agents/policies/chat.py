@@ -24,6 +24,7 @@ from himac_agents.policies.generation.reader import Reader
 from himac_agents.policies.lora import AdapterHost, Lora
 from himac_agents.policies.sharding import Shards
 from himac_agents.policies.template import ChatTemplate
+from himac_agents.policies.trees import Trees
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -113,6 +114,8 @@ class ChatPolicy(Written, CausalPolicy):
             self._spread(host.shards)
         if host is None and Reader.fits(model):
             self.reader = Reader(model, computes)
+        if Trees.fit(model):
+            self.trees = Trees(self.costs.attended)
 
     def shard(self) -> None:
         """Spreads the model over the processes, all of which call it; see `Shards`.

@@ -25,9 +25,10 @@ from tokenizers.models import WordLevel
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from himac_agents.policies.base import Message, TokenBatch
+from himac_agents.policies.base import Message
 from himac_agents.policies.causal import CausalPolicy, without_progress_bars
 from himac_agents.policies.generation.reader import Reader
+from himac_agents.policies.trees import Layout
 
 PAD, UNKNOWN, END, SAY = "<pad>", "<unk>", "<end>", "<say>"
 SPECIAL = (PAD, UNKNOWN, END, SAY, "<plan>", "<act>", "<play>", "<sub_done>")
@@ -172,10 +173,10 @@ class TinyPolicy(CausalPolicy):
         kept = [i for i in ids if i not in self.end_ids and i != self.pad_id and i != self._say]
         return str(self.tokenizer.decode(kept)).replace(" \n ", "\n").strip()
 
-    def _logits_before(self, ids: Tensor, mask: Tensor, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    def _logits_before(self, layout: Layout, mask: Tensor) -> tuple[Tensor, Tensor]:
         # Only the positions that carry loss go through the output layer: a third of the time saved.
-        hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
-        return self.model.lm_head(hidden[:, :-1][mask[:, 1:]]), hidden
+        hidden = self.model.model(**layout.inputs, use_cache=False).last_hidden_state
+        return self.model.lm_head(layout.before(hidden, mask)), hidden
 
 
 def build_tokenizer(texts: Iterable[str], phrases: int = 96) -> PreTrainedTokenizerFast:

@@ -18,13 +18,20 @@ _BACK = (5, 3, 2)
 LONGEST = max(_BACK)
 #: Beginnings that are remembered, and the most that a guess is long.
 _MEMORY, MOST = 50_000, 4
+#: Beginnings met so often or oftener are alike; as many answers as a first estimate is worth.
+_OFTEN, _TRUST = 4, 8
+
+#: Tokens looked back on, cases (at most `_OFTEN`), and whether all of them agree.
+_Kind = tuple[int, int, bool]
 
 
 class Draft:
-    """Remembers which token followed which."""
+    """Remembers which token followed which, and how good a guess that is."""
 
     def __init__(self) -> None:
         self._after: dict[tuple[int, ...], dict[int, int]] = {}
+        # How often guesses of a kind would have been right, and how often they were looked at.
+        self._right: dict[_Kind, tuple[int, int]] = {}
 
     def learn(self, context: Sequence[int], answer: Sequence[int]) -> None:
         """Remembers an answer.
@@ -37,6 +44,7 @@ class Draft:
             self._after = {}
         before = [*context[-LONGEST:], *answer]
         for end in range(len(before) - len(answer), len(before)):
+            self._look(before[max(0, end - LONGEST) : end], before[end])
             for back in _BACK:
                 if back <= end:
                     counts = self._after.setdefault(tuple(before[end - back : end]), {})
@@ -81,10 +89,33 @@ class Draft:
         return guessed
 
     def _next(self, seen: list[int], options: set[int] | None) -> tuple[int | None, float]:
-        """The token that followed in at least half the cases, where any is known, and their share.
+        """The token that followed in at least half the cases, where any is known, and its chance.
 
-        What was seen once is no more certain than what was seen twice in three cases.
+        By the cases alone, what was seen once is no more certain than what was seen twice in three.
+        How often such guesses were right weighs more, the more of them were looked at: of a policy
+        that hardly repeats itself the cases say too much. Where the answer is bound, few tokens
+        are possible, and the cases stand alone.
         """
+        found = self._followed(seen, options)
+        if found is None:
+            return None, 0.0
+        token, kind, chance = found
+        if options is None:
+            right, looked = self._right.get(kind, (0, 0))
+            chance = (right + _TRUST * chance) / (looked + _TRUST)
+        return token, chance
+
+    def _look(self, seen: list[int], token: int) -> None:
+        """Notes whether a guess of what follows would have been right: `token` does."""
+        found = self._followed(seen, None)
+        if found is not None and found[0] is not None:
+            right, looked = self._right.get(found[1], (0, 0))
+            self._right[found[1]] = (right + (found[0] == token), looked + 1)
+
+    def _followed(
+        self, seen: list[int], options: set[int] | None
+    ) -> tuple[int | None, _Kind, float] | None:
+        """A guess (None: nothing followed in half the cases), its kind, and its chance by cases."""
         for back in _BACK:
             counts = self._after.get(tuple(seen[-back:]), {}) if back <= len(seen) else {}
             if options is not None:
@@ -92,5 +123,6 @@ class Draft:
             if counts:
                 token = max(counts, key=counts.__getitem__)
                 n, total = counts[token], sum(counts.values())
-                return (token if 2 * n >= total else None), (n + 1) / (total + 2)
-        return None, 0.0
+                kind = (back, min(total, _OFTEN), n == total)
+                return (token if 2 * n >= total else None), kind, (n + 1) / (total + 2)
+        return None

@@ -29,9 +29,8 @@ from torch.nn.functional import embedding, linear, scaled_dot_product_attention,
 
 from himac_agents.policies.generation.cache import SlotCache
 from himac_agents.policies.generation.costs import Block
+from himac_agents.policies.trees import full_attention
 
-#: Families whose layers are those below; Qwen2 has biases, Qwen3 norms of queries and keys.
-_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 #: Rotary embeddings whose frequencies do not depend on the conversation's length.
 _STEADY = ("default", "linear", "llama3", "yarn")
 
@@ -65,16 +64,13 @@ class Reader:
     @staticmethod
     def fits(model: Any) -> bool:
         """Whether a model is of the kind that is understood here."""
+        # Qwen2's layers have biases, Qwen3's norms of queries and keys.
         config = model.config
-        if config.model_type not in _FAMILIES or config.hidden_act != "silu":
+        if not full_attention(config) or config.hidden_act != "silu":
             return False
         rope = getattr(config, "rope_parameters", None) or {}
         inner: Any = getattr(model, "model", None)
         if rope.get("rope_type") not in _STEADY or not hasattr(inner, "layers"):
-            return False
-        if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
-            return False
-        if getattr(config, "sliding_window", None) and config.model_type == "mistral":
             return False
         # Layers under an adapter, or quantised, are other modules.
         plain = all(
