@@ -99,8 +99,10 @@ class Trees:
             tokens: Places that are read at once, padding included; a longer sequence comes alone.
         """
         held: list[_Row] = []
-        for row in self._rows(ids, lengths, min(self.reach, tokens)):
-            if held and (len(held) + 1) * max(r.length for r in [*held, row]) > tokens:
+        # Rows of one length beside each other are not padded.
+        rows = self._rows(ids, lengths, min(self.reach, tokens))
+        for row in sorted(rows, key=lambda row: row.length):
+            if held and (len(held) + 1) * row.length > tokens:
                 yield np.asarray([i for r in held for i in r.members], dtype=np.int64)
                 held = []
             held.append(row)

@@ -144,6 +144,27 @@ def test_a_guess_ends_where_it_is_too_unlikely_to_pay() -> None:
     assert guesser.guess([3, 4], [(7, 8, 9)], 8, 0.99) == [7, 8, 9]
 
 
+def test_guesses_that_would_hardly_ever_have_been_right_are_given_up() -> None:
+    """Of answers at random, what followed a pair once says nothing of the next time."""
+    rng = np.random.default_rng(0)
+    random, regular = Draft(), Draft()
+    random.learn([1, 2], [5])
+    regular.learn([1, 2], [5])
+    assert random.guess([1, 2], None, 1, 0.6) == [5], "nothing speaks against it yet"
+    for n in range(60):
+        random.learn([1, 2], rng.integers(10, 40, 8).tolist())
+        # Every answer is given twice, to something else each time.
+        again = 4 * (n // 2)
+        regular.learn([1000 + n, 2000 + n], [*range(100 + again, 104 + again)])
+    assert random.guess([0, 1, 2], None, 1, 0.6) == []
+    # In what repeats itself a pair that was met once is trusted more than before.
+    regular.learn([7, 8], [9])
+    assert regular.guess([7, 8], None, 1, 0.7) == [9]
+    assert Draft().guess([7, 8], None, 1, 0.7) == []
+    # One way open needs no guess.
+    assert random.guess([1, 2], [(7, 8, 9)], 3, 0.99) == [7, 8, 9]
+
+
 def test_a_long_run_remembers_only_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draft, "_MEMORY", 100)
     guesser = Draft()
