@@ -71,11 +71,7 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 def latest_checkpoint(folder: Path) -> Path:
-    """The newest whole checkpoint.
-
-    Raises:
-        CheckpointError: There is none.
-    """
+    """The newest whole checkpoint; a CheckpointError where there is none."""
     newest = find_checkpoint(folder)
     if newest is None:
         raise CheckpointError(

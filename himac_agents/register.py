@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The question whether something known was meant that is near a name; "" where nothing is."""
+    near = difflib.get_close_matches(name, list(known), n=2)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 class Register(Mapping[str, T], Generic[T]):
@@ -69,8 +75,7 @@ class Register(Mapping[str, T], Generic[T]):
             ValueError: There is none; the message names near ones and all others.
         """
         if name not in self:
-            near = difflib.get_close_matches(name, self, n=2)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            hint = did_you_mean(name, self)
             raise ValueError(f"no {self.what} {name!r}.{hint} There are {', '.join(self)}")
         return self._known[name]
 

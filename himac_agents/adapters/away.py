@@ -11,7 +11,7 @@ import asyncio
 import json
 import threading
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
@@ -21,8 +21,8 @@ from himac_agents.agents.asking import Question
 from himac_agents.algorithms.batching import training_rows
 from himac_agents.algorithms.methods import method_of
 from himac_agents.config import TrainConfig
-from himac_agents.policies.base import Completion, Message, Prompt, Sampling
-from himac_agents.policies.codec import ChatCodec
+from himac_agents.policies.base import Completion, Prompt, Sampling
+from himac_agents.policies.codec import ChatCodec, Relayed
 from himac_agents.prompts import make_prompts
 from himac_agents.rollouts import serial
 from himac_agents.rollouts.episode import Play, draft, play
@@ -46,7 +46,7 @@ def job_from_json(text: str) -> Job:
     return Job(**{**content, "request": serial.request_from_json(content["request"])})
 
 
-class AwayPolicy:
+class AwayPolicy(Relayed):
     """A policy that is sampled by another trainer's means.
 
     Args:
@@ -55,23 +55,8 @@ class AwayPolicy:
     """
 
     def __init__(self, codec: ChatCodec, ask: Ask) -> None:
-        self._codec, self._ask = codec, ask
-
-    def encode(self, messages: Sequence[Message], *, continues: bool = False) -> list[int]:
-        """See `Codec.encode`."""
-        return self._codec.encode(messages, continues=continues)
-
-    def encode_reply(self, text: str) -> tuple[int, ...]:
-        """See `Codec.encode_reply`."""
-        return self._codec.encode_reply(text)
-
-    def encode_past(self, text: str) -> tuple[int, tuple[int, ...]]:
-        """See `Rewriter.encode_past`."""
-        return self._codec.encode_past(text)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """See `ChatPolicy.decode`."""
-        return self._codec.decode(ids)
+        super().__init__(codec)
+        self._ask = ask
 
     async def sample(self, prompt: Prompt, sampling: Sampling) -> Completion:
         """See `Policy.sample`."""
@@ -79,12 +64,12 @@ class AwayPolicy:
             "temperature": sampling.temperature,
             "max_tokens": sampling.max_tokens,
             "seed": prompt.noise >> 1,  # of 64 bits, 63 make a seed
-            "stop_token_ids": list(self._codec.end_ids),
+            "stop_token_ids": list(self.codec.end_ids),
         }
         ids, logprobs = await self._ask(list(prompt.token_ids), how)
         if not ids:
             return Completion("", error="whoever samples wrote no token")
-        text, cut = self.decode(ids), ids[-1] not in self._codec.end_ids
+        text, cut = self.decode(ids), ids[-1] not in self.codec.end_ids
         return Completion(text, tuple(ids), tuple(logprobs), cut=cut)
 
 
@@ -109,12 +94,7 @@ class Stage:
         self._made = 0
 
     async def play(self, job: Job, ask: Ask) -> Episode:
-        """Plays a job. What goes wrong in its environment becomes `Episode.error`.
-
-        Args:
-            job: What.
-            ask: Asks the model.
-        """
+        """Plays a job. What goes wrong in its environment becomes `Episode.error`."""
         policy = AwayPolicy(self._codec, ask)
         agent = self._agent(policy, job)
         place = await asyncio.to_thread(self._take)
@@ -240,5 +220,4 @@ def settings_from(text: str) -> TrainConfig:
 
 def settings_to_text(settings: TrainConfig) -> str:
     """Settings as JSON, the same text for the same settings."""
-    found: Mapping[str, Any] = {one.name: getattr(settings, one.name) for one in fields(settings)}
-    return json.dumps({k: v for k, v in found.items() if v is not None}, sort_keys=True)
+    return json.dumps({k: v for k, v in vars(settings).items() if v is not None}, sort_keys=True)

@@ -137,11 +137,7 @@ class Handover:
             raise _Left
 
     def values(self, segments: Sequence[Segment]) -> list[list[float]]:
-        """There is no critic here.
-
-        Raises:
-            ValueError: Always.
-        """
+        """Raises a ValueError: there is no critic here."""
         raise ValueError("methods with a critic learn with himac's own trainer: `himac train`")
 
     def _play(self) -> None:
@@ -164,18 +160,7 @@ def setting_of(
     rng: np.random.Generator,
     first: int = 0,
 ) -> Setting:
-    """What iteration `number` works with, where all roles are one model that others move.
-
-    Args:
-        config: The settings.
-        agent: Who plays.
-        pool: Where.
-        learner: Stands for the learner.
-        number: The iteration's, from 0.
-        draw: Gives a further task.
-        rng: Splits samples.
-        first: See `Setting`.
-    """
+    """What iteration `number` works with, where all roles are one model that others move."""
     seed = noise.key("run", config.seed, number)
     return Setting(
         config, agent, pool, planner=learner, executor=learner, draw=draw, seed=seed, first=first,
@@ -217,13 +202,22 @@ def checked(settings: TrainConfig, stack: str, kl: str) -> TrainConfig:
 
 
 def insist_on_one_temperature(settings: TrainConfig, theirs: float, stack: str) -> None:
-    """Refuses two temperatures: the loss's log-probabilities are to be those of the rollout.
-
-    Raises:
-        ValueError: There are two.
-    """
+    """Refuses, by a ValueError, two temperatures: the loss weighs the rollout's tokens."""
     if theirs != settings.temperature:
         raise ValueError(
             f"temperature={theirs} in {stack}'s arguments, {settings.temperature} in the "
             "settings: they are to be the same"
         )
+
+
+#: Phases without evidence, one after the other, until it is said that there will be none.
+PATIENCE = 40
+
+
+def no_evidence(phases: int) -> ValueError:
+    """What is said then."""
+    return ValueError(
+        f"{phases} phases gave no evidence: in each group all episodes went equally well, or "
+        "equally badly. Begin with a model that wins sometimes (supervise it on `himac demos`), or "
+        "with easier tasks"
+    )

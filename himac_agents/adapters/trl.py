@@ -51,10 +51,12 @@ except ImportError as error:
 
 from himac_agents import distributed
 from himac_agents.adapters.handover import (
+    PATIENCE,
     Handover,
     Phase,
     checked,
     insist_on_one_temperature,
+    no_evidence,
     setting_of,
 )
 from himac_agents.agents.agent import assemble, forget
@@ -70,8 +72,6 @@ from himac_agents.rollouts.pool import EnvPool, make_pool
 
 _STATE = "himac.json"
 _NO_REFERENCE = "a penalty towards a reference is not computed here: leave it at 0"
-#: Phases without evidence, one after the other, until it is said that there will be none.
-_PATIENCE = 40
 
 
 class HiMACTrainer(GRPOTrainer):
@@ -174,7 +174,7 @@ class HiMACTrainer(GRPOTrainer):
 
     def _live_phase(self) -> TokenBatch:
         """The rows of the next phase that has evidence in any process."""
-        for _ in range(_PATIENCE):
+        for _ in range(PATIENCE):
             self.model.eval()
             self.policy.forget()
             phase = self._handover.next()
@@ -184,11 +184,7 @@ class HiMACTrainer(GRPOTrainer):
             phase.metrics["sequences"] = float(len(phase.segments))
             if distributed.team().add({"live": float(live)})["live"]:
                 return empty() if batch is None else batch
-        raise ValueError(
-            f"{_PATIENCE} phases gave no evidence: in each group all episodes went equally well, "
-            "or equally badly. Begin with a model that wins sometimes (supervise it on `himac "
-            "demos`), or with easier tasks"
-        )
+        raise no_evidence(PATIENCE)
 
     def _rows(self, phase: Phase) -> TokenBatch | None:
         if not phase.segments:
@@ -249,11 +245,7 @@ def _no_reward(completions: Any, **further: Any) -> list[float]:
 
 
 def _checked(settings: TrainConfig, args: GRPOConfig) -> TrainConfig:
-    """The settings as they are run.
-
-    Raises:
-        ValueError: See `HiMACTrainer`.
-    """
+    """The settings as they are run."""
     settings = checked(settings, "TRL", _NO_REFERENCE)
     if args.use_vllm:
         raise ValueError("use_vllm: here the model that learns samples")

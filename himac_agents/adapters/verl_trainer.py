@@ -18,7 +18,6 @@ sharded workers (which verl has for GPUs and NPUs only). Never run: those.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,12 @@ from uuid import uuid4
 import numpy as np
 
 from himac_agents.adapters.away import job_to_json, settings_to_text, tokens_of
-from himac_agents.adapters.handover import Handover, setting_of
+from himac_agents.adapters.handover import PATIENCE, Handover, no_evidence, setting_of
 from himac_agents.adapters.verl import INSTALL, NAME, settings_in
 from himac_agents.agents.agent import assemble
 from himac_agents.algorithms.iteration import Iteration
 from himac_agents.algorithms.methods import method_of
+from himac_agents.files import write_atomically
 from himac_agents.policies.base import Completion, Prompt, Sampling
 from himac_agents.prompts import make_prompts
 from himac_agents.rollouts import serial
@@ -53,8 +53,6 @@ except ImportError as error:
     raise MissingStackError("verl_trainer", INSTALL, error, __package__) from error
 
 _STATE = "himac.json"
-#: Phases without evidence, one after the other, until it is said that there will be none.
-_PATIENCE = 40
 
 
 class _Elsewhere:
@@ -149,7 +147,7 @@ class HiMACTrainer(PPOTrainerSync):  # type: ignore[misc]
 
     def prepare_step(self) -> dict[str, float]:
         """Lets the method play until it has a phase to learn from."""
-        for _ in range(_PATIENCE):
+        for _ in range(PATIENCE):
             phase = self._handover.next()
             live = [s for s in phase.segments if any(turn.teaches for turn in s.turns)]
             phase.metrics |= {"sequences": float(len(phase.segments)), "live": float(len(live))}
@@ -168,11 +166,7 @@ class HiMACTrainer(PPOTrainerSync):  # type: ignore[misc]
                 told, self._told = self._told, {}
                 found = {f"himac/{phase.name}/{k}": v for k, v in phase.metrics.items()}
                 return {**told, **found}
-        raise ValueError(
-            f"{_PATIENCE} phases gave no evidence: in each group all episodes went equally well, "
-            "or equally badly. Begin with a model that wins sometimes (supervise it on `himac "
-            "demos`), or with easier tasks"
-        )
+        raise no_evidence(PATIENCE)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         """The method's advantages, token by token; rows that only fill the batch have none."""
@@ -196,11 +190,8 @@ class HiMACTrainer(PPOTrainerSync):  # type: ignore[misc]
 
     def _save_checkpoint(self) -> None:
         folder = Path(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
-        folder.mkdir(parents=True, exist_ok=True)
-        staged = folder / f".{_STATE}"
         state = {"iterations": self.iterations, "tasks": self._tasks}
-        staged.write_text(json.dumps(state), "utf-8")
-        os.replace(staged, folder / _STATE)
+        write_atomically(folder / _STATE, json.dumps(state))
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
@@ -218,7 +209,7 @@ class HiMACTrainer(PPOTrainerSync):  # type: ignore[misc]
     def _play(self, learner: Handover) -> None:
         """One iteration, in the method's thread."""
         if not self._tasks:
-            self._tasks = [str(task) for task in self._fetched("task_id")]
+            self._tasks = [str(task) for task in self._next_train_batch()["task_id"]]
         config, number = self.himac, self.iterations
         known = self._known()
         setting = setting_of(
@@ -234,11 +225,6 @@ class HiMACTrainer(PPOTrainerSync):  # type: ignore[misc]
         self.iterations, self._tasks = number + 1, []
         for phase, metrics in done.metrics.items():
             self._told |= {f"himac/{phase}/{k}": float(v) for k, v in metrics.items()}
-
-    def _fetched(self, column: str) -> Sequence[Any]:
-        """A column of the data set's next rows."""
-        batch = self._next_train_batch()
-        return list(batch[column])
 
     def _known(self) -> list[str]:
         """The tasks of verl's data set."""
@@ -268,7 +254,8 @@ class HiMACTrainer(PPOTrainerSync):  # type: ignore[misc]
         fields = tq.kv_batch_get(keys=firsts, partition_id="train", select_fields=["extra_fields"])[
             "extra_fields"
         ]
-        records = dict(zip(firsts, map(_record, list(fields)), strict=True))
+        plain = (getattr(one, "data", one) for one in fields)
+        records = {key: str(one["himac"]) for key, one in zip(firsts, plain, strict=True)}
         found = []
         for job, keys in zip(jobs, own.values(), strict=True):
             if not keys:
@@ -294,7 +281,3 @@ def _column(values: Sequence[Any]) -> Any:
     found = np.empty(len(values), dtype=object)
     found[:] = values
     return found
-
-
-def _record(fields: Any) -> str:
-    return str(getattr(fields, "data", fields)["himac"])

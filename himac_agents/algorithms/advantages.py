@@ -105,26 +105,30 @@ def gigpo(
     episode = group_relative(returns, groups, std=std)
     if not len(rewards) == len(anchors) == len(episode):
         raise ValueError("returns, rewards and anchors must be of as many episodes")
-    to_go: list[float] = []
+    ahead: list[float] = []
     keys: list[Hashable] = []
     for i, own in enumerate(rewards):
         steps = np.asarray(own, dtype=np.float64)
         if len(steps) != len(anchors[i]):
             raise ValueError(f"episode {i}: {len(steps)} rewards, {len(anchors[i])} anchors")
-        ahead = 0.0
-        reverse: list[float] = []
-        for reward in steps[::-1]:
-            ahead = float(reward) + discount * ahead
-            reverse.append(ahead)
-        to_go.extend(reverse[::-1])
+        ahead += to_go(steps.tolist(), discount)
         keys.extend((groups[i], anchor) for anchor in anchors[i])
-    step = group_relative(to_go, keys, std=std)
+    step = group_relative(ahead, keys, std=std)
     result: list[Floats] = []
     at = 0
     for i, seen in enumerate(anchors):
         result.append(episode[i] + weight * step[at : at + len(seen)])
         at += len(seen)
     return result
+
+
+def to_go(rewards: Sequence[float], discount: float, end: float = 0.0) -> list[float]:
+    """[T] sum_k d^k r_{t+k} + d^{T-t} end: what was still paid at each step of one episode."""
+    found: list[float] = []
+    for reward in reversed(rewards):
+        end = reward + discount * end
+        found.append(end)
+    return found[::-1]
 
 
 def option_value(achieved: bool | None, steps: int, *, step_cost: float = 0.02) -> float | None:

@@ -17,6 +17,14 @@ from himac_agents.policies.base import Image, Role, TokenBatch
 from himac_agents.rollouts.types import Episode, Segment, Turn
 
 
+def by_group(episodes: Sequence[Episode]) -> list[list[int]]:
+    """The places of the episodes of each group."""
+    found: dict[int, list[int]] = {}
+    for i, episode in enumerate(episodes):
+        found.setdefault(episode.request.group, []).append(i)
+    return list(found.values())
+
+
 def segments_of(episodes: Sequence[Episode], role: Role) -> list[Segment]:
     """The segments of one level, in order; crashed episodes are left out."""
     return [

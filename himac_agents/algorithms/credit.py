@@ -102,11 +102,7 @@ def one_each(advantage: Any, turns: int) -> list[float]:
 
 
 def settled(value: T | None, name: str) -> T:
-    """A setting that the method has filled in.
-
-    Raises:
-        ValueError: It is still None.
-    """
+    """A setting that the method has filled in; a ValueError where it has not."""
     if value is None:
         raise ValueError(
             f"{name} is left to the method: himac_agents.algorithms.methods.resolve(config) "
@@ -131,10 +127,7 @@ def planner_credit(
     Returns:
         The credit, and the return of each blueprint.
     """
-    returns = [
-        run.reward - (0.0 if plan.blueprint_valid else config.format_penalty)
-        for plan, run in zip(plans, runs, strict=True)
-    ]
+    returns = blueprint_returns(config, plans, runs)
     both = enumerate(zip(plans, runs, strict=True))
     whole = [i for i, (plan, run) in both if not (plan.error or run.error)]
     groups = [plans[i].request.group for i in whole]
@@ -145,6 +138,16 @@ def planner_credit(
         for segment in segments_of([plans[i]], "planner"):
             credit.give(segment, float(advantage))
     return credit, returns
+
+
+def blueprint_returns(
+    config: TrainConfig, plans: Sequence[Episode], runs: Sequence[Episode]
+) -> list[float]:
+    """Each execution's return, less the format penalty of a blueprint that cannot be parsed."""
+    return [
+        run.reward - (0.0 if plan.blueprint_valid else config.format_penalty)
+        for plan, run in zip(plans, runs, strict=True)
+    ]
 
 
 def executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
@@ -162,8 +165,7 @@ def executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
 
 def begun(episodes: Sequence[Episode]) -> Credit:
     """Credit that nobody has got yet, and how many groups of whole episodes differ in nothing."""
-    returns, groups = [e.reward for e in episodes], [e.request.group for e in episodes]
-    return Credit(metrics={"dead_groups": advantages.dead_groups(returns, groups)})
+    return Credit(metrics={"dead_groups": advantages.dead_groups(*_compared(episodes))})
 
 
 def executor_advantages(
@@ -177,9 +179,7 @@ def executor_advantages(
         metrics: Gets what there is to say of the groups of sub-goals.
     """
     kind = settled(config.executor_advantage, "executor_advantage")
-    groups = [e.request.group for e in whole]
-    returns = [e.reward for e in whole]
-    trajectory = advantages.group_relative(returns, groups, std=config.advantage_std)
+    trajectory = grpo(config, whole)
     owner = [i for i, e in enumerate(whole) for _ in segments_of([e], "executor")]
     values = np.asarray([trajectory[i] for i in owner], np.float64)
     if kind != "trajectory":
@@ -231,10 +231,8 @@ def flat_credit(
         ValueError: `advantage` gives more or fewer than there are episodes, or turns in one.
     """
     whole = [e for e in episodes if e.error is None]
-    groups = [e.request.group for e in whole]
-    returns = [e.reward for e in whole]
-    credit = Credit(metrics={"dead_groups": advantages.dead_groups(returns, groups)})
-    places = [(g, t.anchor) for g, e in zip(groups, whole, strict=True) for t in e.turns()]
+    credit = begun(whole)
+    places = [(e.request.group, t.anchor) for e in whole for t in e.turns()]
     credit.metrics["repeated_states"] = 1.0 - len(set(places)) / max(1, len(places))
     given = list(advantage(config, whole))
     if len(given) != len(whole):

@@ -70,13 +70,7 @@ def written(batch: TokenBatch) -> NDArray[np.bool_]:
 
 
 def tokens_of(batch: TokenBatch, whole: TokenBatch, device: Any) -> Tokens:
-    """What there is to say of a batch's tokens.
-
-    Args:
-        batch: A piece of a mini-batch.
-        whole: The mini-batch.
-        device: Where the tensors lie.
-    """
+    """What there is to say of the tokens of a batch, which is a piece of a whole mini-batch."""
     where = written(batch)
 
     def picked(values: NDArray[np.float32]) -> Tensor:

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from himac_agents.algorithms.advantages import Floats, group_relative
+from himac_agents.algorithms.advantages import Floats, group_relative, to_go
 
 GraphCredit = Literal["system", "visits", "hindsight", "distance"]
 
@@ -146,14 +146,9 @@ def _means(index: Ints, numbers: Floats, count: int) -> Floats:
 
 def returns_to_go(graph: Graph, discount: float) -> Floats:
     """[t] sum_k d^k r_{t+k} + d^{T-t} V(end), of each transition in its own path."""
-    found = []
-    for i, rewards in enumerate(graph.split(graph.reward)):
-        ahead, own = float(graph.ends[i]), []
-        for reward in rewards[::-1]:
-            ahead = float(reward) + discount * ahead
-            own.append(ahead)
-        found.append(own[::-1])
-    return np.asarray([value for own in found for value in own], np.float64)
+    own = zip(graph.split(graph.reward), graph.ends.tolist(), strict=True)
+    found = [value for paid, end in own for value in to_go(paid.tolist(), discount, end)]
+    return np.asarray(found, np.float64)
 
 
 def state_values(graph: Graph, discount: float) -> Floats:

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from himac_agents.algorithms.advantages import best
-from himac_agents.algorithms.batching import segments_of
+from himac_agents.algorithms.batching import by_group, segments_of
 from himac_agents.algorithms.credit import Credit, executor_credit, planner_credit, settled
 from himac_agents.algorithms.iteration import (
     Draw,
@@ -299,20 +299,12 @@ def proposals_summary(drawn: Sequence[Proposals]) -> dict[str, float]:
     """
     plans = [plan for proposals in drawn for plan in proposals.plans]
     runs = [run for proposals in drawn for run in proposals.runs]
-    groups = len({plan.request.group for plan in plans})
+    returns = [value for proposals in drawn for value in proposals.returns]
+    groups = [[returns[i] for i in places] for places in by_group(plans)]
     return {
-        "return": float(np.mean([value for proposals in drawn for value in proposals.returns])),
+        "return": float(np.mean(returns)),
         "success": float(np.mean([run.success for run in runs])),
-        "lead": float(np.mean([max(own) - np.mean(own) for own in _by_group(drawn)])),
-        "blueprints": sum(proposals.different for proposals in drawn) / groups,
+        "lead": float(np.mean([max(own) - np.mean(own) for own in groups])),
+        "blueprints": sum(proposals.different for proposals in drawn) / len(groups),
         "valid": float(np.mean([plan.blueprint_valid for plan in plans])),
     }
-
-
-def _by_group(drawn: Sequence[Proposals]) -> list[list[float]]:
-    """The returns of each task's blueprints."""
-    found: dict[int, list[float]] = {}
-    for proposals in drawn:
-        for plan, value in zip(proposals.plans, proposals.returns, strict=True):
-            found.setdefault(plan.request.group, []).append(value)
-    return list(found.values())

@@ -24,7 +24,7 @@ import numpy as np
 
 from himac_agents.algorithms.advantages import EPSILON, Floats
 from himac_agents.algorithms.batching import segments_of
-from himac_agents.algorithms.credit import Credit
+from himac_agents.algorithms.credit import Credit, blueprint_returns
 from himac_agents.algorithms.stepwise import give_lines
 from himac_agents.config import TrainConfig
 from himac_agents.rollouts.types import Episode, Segment
@@ -114,10 +114,7 @@ def planner_credit(
     Raises:
         ValueError: A turn has no value.
     """
-    returns = [
-        run.reward - (0.0 if plan.blueprint_valid else config.format_penalty)
-        for plan, run in zip(plans, runs, strict=True)
-    ]
+    returns = blueprint_returns(config, plans, runs)
     found: list[Floats] = []
     places: list[tuple[Episode, list[int]]] = []
     for plan, run in zip(plans, runs, strict=True):
@@ -126,7 +123,10 @@ def planner_credit(
         own = segments_of([run], "executor")
         for segment in segments_of([plan], "planner"):
             values = [_value(segment), *(_value(each) for each in own[1:])]
-            paid = [_discounted(each, config.gae_discount) for each in own]
+            paid = [
+                float(sum(config.gae_discount**i * t.reward for i, t in enumerate(each.turns)))
+                for each in own
+            ]
             lengths = [len(each.turns) for each in own]
             worth = high_level(paid, lengths, values[: len(own)], config.gae_discount,
                                config.gae_lambda)  # fmt: skip
@@ -162,10 +162,6 @@ def _said(value: float | None) -> float:
             "(CoEvolution(..., critics=True))"
         )
     return value
-
-
-def _discounted(segment: Segment, discount: float) -> float:
-    return float(sum(discount**i * turn.reward for i, turn in enumerate(segment.turns)))
 
 
 def _mean_value(segments: Sequence[Segment]) -> float:

@@ -143,7 +143,7 @@ def register_method(
     critic: Callable[[Any], Any] | None = None,
     replace: bool = False,
 ) -> Method:
-    """Adds a method: a whole one, or one that differs from this project's by a credit.
+    """Adds a method and returns it: a whole one, or one that differs from ours by a credit.
 
     Args:
         name: What `method = "..."` will call it.
@@ -158,47 +158,32 @@ def register_method(
         critic: See `Method`.
         replace: Whether a method of this name may be there already.
 
-    Returns:
-        The method.
-
     Raises:
         ValueError: There is one of this name, or it is not said what the method is.
     """
-    if method is None:
-        method = _composed(
-            title or name, advantage, planner_credit, executor_credit, defaults or {}, critic
-        )
-    elif any(x is not None for x in (title, advantage, planner_credit, executor_credit, critic)):
-        raise ValueError(f"method {name!r}: a whole Method leaves nothing else to be said")
-    return METHODS.add(name, method, replace=replace)
-
-
-def _composed(
-    title: str,
-    advantage: credit.FlatAdvantage | None,
-    planner: PlannerCredit | None,
-    executor: ExecutorCredit | None,
-    defaults: Mapping[str, Any],
-    critic: Callable[[Any], Any] | None,
-) -> Method:
-    if (advantage is None) == (planner is None and executor is None):
+    if method is not None:
+        if any(x is not None for x in (title, advantage, planner_credit, executor_credit, critic)):
+            raise ValueError(f"method {name!r}: a whole Method leaves nothing else to be said")
+        return METHODS.add(name, method, replace=replace)
+    if (advantage is None) == (planner_credit is None and executor_credit is None):
         raise ValueError(
-            f"method {title!r}: give a Method, or an advantage (a flat method), or planner_credit "
+            f"method {name!r}: give a Method, or an advantage (a flat method), or planner_credit "
             "or executor_credit (a hierarchical one)"
         )
+    iterate: Flat | CoEvolution
     if advantage is not None:
-        flat = Flat(advantage)
-        return Method(title, flat, hierarchical=False, defaults=defaults, critic=critic)
-    both = CoEvolution(planner or credit.planner_credit, executor or credit.executor_credit)
-    return Method(title, both, defaults=defaults, critic=critic)
+        iterate = Flat(advantage)
+    else:
+        iterate = CoEvolution(
+            planner_credit or credit.planner_credit, executor_credit or credit.executor_credit
+        )
+    flat, own = advantage is not None, defaults or {}
+    made = Method(title or name, iterate, hierarchical=not flat, defaults=own, critic=critic)
+    return METHODS.add(name, made, replace=replace)
 
 
 def method_of(config: TrainConfig) -> Method:
-    """What a run's method does.
-
-    Raises:
-        ValueError: There is no such method.
-    """
+    """What a run's method does; a ValueError where there is no such method."""
     try:
         return METHODS.find(config.method)
     except ValueError as error:
@@ -206,11 +191,7 @@ def method_of(config: TrainConfig) -> Method:
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """The settings with the method's own values wherever none was given.
-
-    Raises:
-        ValueError: There is no such method.
-    """
+    """The settings with the method's own values wherever none was given."""
     own = {**COMMON, **method_of(config).defaults}
     return config.replace(**{k: v for k, v in own.items() if getattr(config, k) is None})
 
@@ -223,10 +204,7 @@ def supervised_steps(config: TrainConfig) -> int:
 
 
 def check(config: TrainConfig) -> TrainConfig:
-    """Refuses settings that mean nothing to their method.
-
-    Returns:
-        The settings as they are run: see `resolve`.
+    """Refuses settings that mean nothing to their method; returns them as they are run (`resolve`).
 
     Raises:
         ValueError: The message names the setting, its value and what it may be.

@@ -14,11 +14,13 @@ import numpy as np
 
 from himac_agents.algorithms import advantages, graphs
 from himac_agents.algorithms.advantages import Floats
-from himac_agents.algorithms.batching import segments_of
+from himac_agents.algorithms.batching import by_group, segments_of
 from himac_agents.algorithms.credit import (
     Credit,
     begun,
+    blueprint_returns,
     executor_advantages,
+    grpo,
     planner_credit,
     settled,
 )
@@ -40,7 +42,7 @@ def crbc(config: TrainConfig, episodes: Sequence[Episode]) -> list[Floats]:
     """
     whole = _episode_part(config, episodes)
     found: list[Floats] = [np.zeros(0)] * len(episodes)
-    for members in _groups(episodes):
+    for members in by_group(episodes):
         paths = [_path(config, episodes[i], list(episodes[i].turns())) for i in members]
         for i, part in zip(members, _step_part(config, paths), strict=True):
             found[i] = whole[i] + config.graph_weight * part
@@ -50,15 +52,8 @@ def crbc(config: TrainConfig, episodes: Sequence[Episode]) -> list[Floats]:
 def hgpo(config: TrainConfig, episodes: Sequence[Episode]) -> list[Floats]:
     """HGPO: steps compared with those that saw the same, and the same before; `graphs.nested`."""
     turns = [list(e.turns()) for e in episodes]
-    to_go = []
-    for own in turns:
-        ahead, reverse = 0.0, []
-        for turn in own[::-1]:
-            ahead = turn.reward + config.gigpo_discount * ahead
-            reverse.append(ahead)
-        to_go.append(reverse[::-1])
     return graphs.nested(
-        to_go,
+        [advantages.to_go([t.reward for t in own], config.gigpo_discount) for own in turns],
         [[turn.anchor for turn in own] for own in turns],
         [e.request.group for e in episodes],
         depth=config.hgpo_depth,
@@ -121,7 +116,7 @@ def graph_executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> C
     weight = settled(config.episode_weight, "episode_weight")
     beside = iter(weight * executor_advantages(config, whole, credit.metrics))
     first = {i: [next(beside) for _ in segments_of([e], "executor")] for i, e in enumerate(whole)}
-    for members in _groups(whole):
+    for members in by_group(whole):
         walks = [(i, walk) for i in members for walk in _walks(config, whole[i])]
         paths = [walk.path for _, walk in walks]
         parts = _step_part(config, paths)
@@ -195,7 +190,7 @@ def graph_planner_credit(
     whole = list(compared)
     episode_weight = settled(config.episode_weight, "episode_weight")
     credit = begun([runs[i] for i in whole])
-    for members in _groups([plans[i] for i in whole]):
+    for members in by_group([plans[i] for i in whole]):
         places = [whole[m] for m in members]
         walks = [_options(config, runs[i]) for i in places]
         graph = graphs.Graph.of([walk for walk, _ in walks])
@@ -231,7 +226,7 @@ def prefix_credit(
     """
     returns, compared = _compared(config, plans, runs)
     credit = begun([runs[i] for i in compared])
-    for members in _groups([plans[i] for i in compared]):
+    for members in by_group([plans[i] for i in compared]):
         own = [list(compared)[m] for m in members]
         begins: dict[int, list[tuple[str, ...]]] = {}
         found: dict[tuple[str, ...], list[float]] = {}
@@ -256,10 +251,7 @@ def _compared(
     config: TrainConfig, plans: Sequence[Episode], runs: Sequence[Episode]
 ) -> tuple[list[float], dict[int, float]]:
     """What each blueprint is worth; and of those that did not crash, by place, `himac`'s number."""
-    returns = [
-        run.reward - (0.0 if plan.blueprint_valid else config.format_penalty)
-        for plan, run in zip(plans, runs, strict=True)
-    ]
+    returns = blueprint_returns(config, plans, runs)
     whole = [i for i in range(len(plans)) if not (plans[i].error or runs[i].error)]
     values = [returns[i] for i in whole]
     groups = [plans[i].request.group for i in whole]
@@ -304,19 +296,9 @@ def _options(config: TrainConfig, run: Episode) -> tuple[Path, list[int]]:
 # -- parts ---------------------------------------------------------------------------------------
 
 
-def _groups(episodes: Sequence[Episode]) -> list[list[int]]:
-    """The places of the episodes of each group."""
-    found: dict[int, list[int]] = {}
-    for i, episode in enumerate(episodes):
-        found.setdefault(episode.request.group, []).append(i)
-    return list(found.values())
-
-
 def _episode_part(config: TrainConfig, episodes: Sequence[Episode]) -> Floats:
     """w_G A_GRPO, one for each episode."""
-    weight = settled(config.episode_weight, "episode_weight")
-    returns, groups = [e.reward for e in episodes], [e.request.group for e in episodes]
-    return weight * advantages.group_relative(returns, groups, std=config.advantage_std)
+    return settled(config.episode_weight, "episode_weight") * grpo(config, episodes)
 
 
 def _discount(config: TrainConfig) -> float:
@@ -385,11 +367,7 @@ def _boundary_gains(
 
 
 def _keys(config: TrainConfig, turns: Sequence[Turn], episode: Episode) -> list[Hashable]:
-    """What makes each turn's state the same as another's; see `graph_keys`.
-
-    Raises:
-        ValueError: The states were not noted.
-    """
+    """What makes each turn's state the same as another's; see `graph_keys`."""
     return _KEYS[config.graph_keys](turns, episode)
 
 
@@ -400,10 +378,6 @@ def _by_state(turns: Sequence[Turn], episode: Episode) -> list[Hashable]:
             "whose parts say state_keys=True), or compare what was seen: graph_keys='observation'"
         )
     return [turn.state for turn in turns]
-
-
-def _by_observation(turns: Sequence[Turn], episode: Episode) -> list[Hashable]:
-    return [turn.anchor for turn in turns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,6 +402,6 @@ def _by_history(turns: Sequence[Turn], episode: Episode) -> list[Hashable]:
 
 _KEYS: dict[str, Callable[[Sequence[Turn], Episode], list[Hashable]]] = {
     "state": _by_state,
-    "observation": _by_observation,
+    "observation": lambda turns, _: [turn.anchor for turn in turns],
     "history": _by_history,
 }

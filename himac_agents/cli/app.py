@@ -10,6 +10,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import tyro
@@ -18,22 +19,16 @@ from rich.markup import escape
 
 from himac_agents.cli import (
     bench,
-    bench_gpu,
-    credit,
     data,
     demos,
     doctor,
     evaluation,
     listing,
-    llm,
     model,
     play,
     push,
     report,
-    serve,
-    serve_env,
-    site,
-    study,
+    servers,
     train,
 )
 from himac_agents.cli.environment import importable, spell_out
@@ -52,10 +47,25 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "bench": bench.run,
     "report": report.run,
     "push": push.run,
-    "site": site.run,
-    "serve": serve.run,
-    "serve-env": serve_env.run,
+    "site": servers.site,
+    "serve": servers.model,
+    "serve-env": servers.environment,
     "doctor": doctor.run,
+}
+
+#: Commands of several commands: those, and what they are about.
+_GROUPS = {
+    "data": (data.COMMANDS, "Public data sets."),
+    "model": (model.COMMANDS, "Pretrained models."),
+}
+#: Benchmarks that have options of their own.
+_STUDIES = {"methods": "study", "credit": "credit", "gpu": "bench_gpu", "llm": "llm"}
+#: What needs a package that is missing, in words.
+_NEEDS = {
+    "train": "training",
+    "bench": "this benchmark",
+    "report": "a report",
+    "push": "publishing a run",
 }
 
 
@@ -88,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not (gymnasium or isinstance(error, (HiMACError, OSError, ValueError, ImportError))):
             raise
         if isinstance(error, ImportError):
-            error = explained(error, f"himac {args[0]}" if args else "himac")
+            command = args[0] if args else ""
+            error = explained(error, _NEEDS.get(command, f"himac {command}".strip()))
         errors.print(f"[bold red]himac:[/] {escape(str(error))}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -116,24 +127,19 @@ def _reader_has_gone() -> bool:
 
 
 def _run(args: list[str]) -> int:
-    if args[:1] == ["train"]:
-        # A preset's values are the defaults of the options: they are known only once the preset
-        # is.
+    first, second = (*args[:2], "", "")[:2]
+    if first == "train":
+        # A preset's values are the options' defaults: they are known once the preset is.
         return train.main(args[1:])
-    if args[:2] == ["bench", "methods"]:
-        return study.main(args[2:])
-    if args[:2] == ["bench", "credit"]:
-        return credit.main(args[2:])
-    if args[:2] == ["bench", "gpu"]:
-        return bench_gpu.main(args[2:])
-    if args[:2] == ["bench", "llm"]:
-        return llm.main(args[2:])
-    if args[:1] == ["data"]:
-        return data.main(args[1:])
-    if args[:1] == ["model"]:
-        return model.main(args[1:])
+    if first == "bench" and second in _STUDIES:
+        study_of = import_module(f"himac_agents.cli.{_STUDIES[second]}")
+        return bench.with_options(second, study_of.Options, study_of.run, args[2:])
+    commands, prog, about = COMMANDS, "himac", __doc__.split("\n")[0]
+    if first in _GROUPS:
+        commands, about = _GROUPS[first]
+        args, prog = args[1:], f"himac {first}"
     status = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, args=spell_out(args), prog="himac", description=__doc__.split("\n")[0]
+        commands, args=spell_out(args), prog=prog, description=about
     )
     return int(status or 0)
 

@@ -31,15 +31,6 @@ def with_options(
     """Runs a benchmark that has options and processes of its own.
 
     Ended from outside, it ends its processes too, as after Ctrl-C.
-
-    Args:
-        name: The benchmark.
-        options: What its arguments are parsed into.
-        action: What is run.
-        args: The arguments behind its name.
-
-    Returns:
-        The exit status.
     """
     asked = tyro.cli(options, args=list(args), prog=f"himac bench {name}")
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)

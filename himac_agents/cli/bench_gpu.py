@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from himac_agents import files
-from himac_agents.cli.bench import with_options
-from himac_envs.errors import explained
 
 
 @dataclass(frozen=True)
@@ -39,30 +36,14 @@ class Options:
     """Also write the figures to this file."""
 
 
-def main(args: Sequence[str]) -> int:
-    """Run the command from its arguments."""
-    return with_options("gpu", Options, run, args)
-
-
 def run(options: Options) -> int:
     """Measure, and print the table; 1 if a check or a part failed."""
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise explained(error, "a local model") from error
     from himac_agents.experiments.bench import gpu
     from himac_agents.experiments.bench.gpu_parts import Setup
 
-    setup = Setup(
-        options.device,
-        options.small,
-        options.model,
-        options.dtype,
-        options.lanes,
-        options.steps,
-    )
+    setup = Setup(**{item.name: getattr(options, item.name) for item in fields(Setup)})
     report = gpu.run(setup, options.parts, options.minutes)
     if options.output is not None:
-        files.write_atomically(options.output, json.dumps(gpu.as_json(report), indent=2) + "\n")
+        files.write_atomically(options.output, json.dumps(asdict(report), indent=2) + "\n")
     gpu.show(report, setup)
     return int(report.failed)

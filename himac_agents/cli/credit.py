@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-
-from himac_agents.cli.bench import with_options
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,6 @@ class Options:
     """Cells at a time, each a process of one thread."""
     seed: int = 0
     """Of tasks, episodes, decisions and continuations."""
-
-
-def main(args: Sequence[str]) -> int:
-    """Run the command from its arguments."""
-    return with_options("credit", Options, run, args)
 
 
 def run(options: Options) -> int:

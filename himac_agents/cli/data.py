@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +12,6 @@ from rich.console import Console
 from himac_envs import data, download, registry
 
 _CONSOLE = Console(highlight=False)
-
-
-def _names() -> list[str]:
-    return registry.names("data")
 
 
 def get(
@@ -60,7 +56,7 @@ def verify(name: Annotated[str, tyro.conf.Positional], version: str | None = Non
 def where() -> int:
     """Say where data sets are, or would be, installed."""
     _CONSOLE.print(f"HIMAC_HOME: {data.home()}", soft_wrap=True)
-    for name in _names():
+    for name in registry.names("data"):
         folder = data.installed(name)
         state = str(folder) if folder else f"not installed (himac data get {name})"
         _CONSOLE.print(f"{name}: {state}", soft_wrap=True)
@@ -113,7 +109,8 @@ def export(
     return 0
 
 
-_COMMANDS: dict[str, Callable[..., Any]] = {
+#: What stands behind ``himac data``.
+COMMANDS: dict[str, Callable[..., Any]] = {
     "get": get,
     "verify": verify,
     "where": where,
@@ -122,14 +119,5 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 }
 
 
-def main(args: Sequence[str]) -> int:
-    """Run one of the data commands."""
-    status: Any = tyro.extras.subcommand_cli_from_dict(
-        _COMMANDS, args=list(args), prog="himac data", description="Public data sets."
-    )
-    return int(status or 0)
-
-
-def run() -> int:
+def run() -> None:
     """Fetch, verify, find and export data sets: himac data --help shows how."""
-    return main(["--help"])

@@ -17,18 +17,13 @@ import tyro
 from himac_agents.config.pairs import Pairs
 from himac_envs import data, registry
 
-
-def _read_bool(words: list[str]) -> bool:
-    return words[0] == "True"
-
-
 #: True, False, or left out. On the command line `--flat` and `--no-flat`; see `spell_out`.
 Flat = Annotated[
     bool | None,
     tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="[True|False]",
-        instance_from_str=_read_bool,
+        instance_from_str=lambda words: words[0] == "True",
         is_instance=lambda value: value is None or isinstance(value, bool),
         str_from_instance=lambda value: [str(value)],
         choices=("True", "False"),
@@ -65,11 +60,7 @@ class EnvOptions:
     """Further keyword arguments of the environment."""
 
     def given(self) -> dict[str, Any]:
-        """The keyword arguments, as they were written.
-
-        Raises:
-            ValueError: One is given twice.
-        """
+        """The keyword arguments, as they were written; a ValueError where one is given twice."""
         if "split" in self.env_kwargs:
             raise ValueError("--env-kwargs split=...: give --split instead")
         short = named(self.data, self.max_steps)

@@ -165,10 +165,10 @@ def run(
     told = {key: value for key, value in names.items() if value is not None}
     file = None
     if records is not None:
-        how = {"think": think or None, "executor_history": executor_history, "history": history}
-        how |= {"template_options": sampler.settings().get("template_options")}
+        reads = {"think": think or None, "executor_history": executor_history, "history": history}
+        written = {"template_options": sampler.settings().get("template_options")}
         asked = {"model": remote.model or None, "base_url": remote.base_url or None}
-        about = _about(protocol, env_id, kwargs, **told, **how, **asked)
+        about = _about(protocol, env_id, kwargs, **told, **reads, **written, **asked)
         file = RecordFile(records, about, resume=resume, transcripts=transcripts)
     with _progress(made, protocol.episodes * len(protocol.seeds) * protocol.draws) as tick:
 
@@ -177,35 +177,19 @@ def run(
                 file.add(record, episode)
             tick()
 
+        how: dict[str, Any] = {
+            "temperature": protocol.temperature, "lanes": lanes, "on_record": ended,
+            "env_kwargs": kwargs,
+        }  # fmt: skip
+        panel, further = (protocol.split, protocol.episodes), {}
         if protocol.resampled:
-            drawn = evaluate_resampled(
-                made,
-                env_id,
-                protocol.split,
-                protocol.episodes,
-                protocol.draws,
-                protocol.seeds[0],
-                temperature=protocol.temperature,
-                lanes=lanes,
-                on_record=ended,
-                env_kwargs=kwargs,
-            )
+            seed = protocol.seeds[0]
+            drawn = evaluate_resampled(made, env_id, *panel, protocol.draws, seed, **how)
             result, further = drawn.result, {"draws": drawn.to_json()}
         else:
-            further = {}
-            result = evaluate(
-                made,
-                env_id,
-                protocol.split,
-                protocol.episodes,
-                protocol.seeds,
-                temperature=protocol.temperature,
-                lanes=lanes,
-                known=[] if file is None else file.known,
-                on_record=ended,
-                say=lambda note: print(f"note: {note}", file=sys.stderr),
-                env_kwargs=kwargs,
-            )
+            how["known"] = [] if file is None else file.known
+            how["say"] = lambda note: print(f"note: {note}", file=sys.stderr)
+            result = evaluate(made, env_id, *panel, protocol.seeds, **how)
     found = {**result.to_json(), **further, "env": env_id, "split": protocol.split, **told}
     _show(found, Console())
     broken = [r.error for r in result.records if r.error is not None]
@@ -217,15 +201,8 @@ def run(
     if record is not None:
         from himac_agents.cli.film import film
 
-        path = film(
-            made,
-            env_id,
-            protocol.split,
-            record,
-            temperature=protocol.temperature,
-            env_kwargs=kwargs,
-        )
-        print(path)
+        how = {"temperature": protocol.temperature, "env_kwargs": kwargs}
+        print(film(made, env_id, protocol.split, record, **how))
     return 1 if len(broken) == len(result.records) else 0
 
 
@@ -246,11 +223,7 @@ def _foreign(agent: str, played: registry.EnvEntry) -> str:
 
 
 def _stand_in(agent: str, played: registry.EnvEntry, kwargs: Mapping[str, Any]) -> str:
-    """A word on an expert that an environment does not have, and who plays instead.
-
-    Raises:
-        ContractError: Nobody can.
-    """
+    """A word on an expert that an environment does not have, and who plays instead."""
     if agent not in ("oracle", "explorer") or (agent == "oracle" and played.benchmark):
         return ""
     env = registry.make(played.id, **kwargs)
@@ -366,19 +339,8 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
     rest = Table(box=None, show_header=False)
     rest.add_column()
     rest.add_column(justify="right")
-    shown = (
-        "by_type",
-        "success",
-        "ci95",
-        "over",
-        "score",
-        "episodes",
-        "env",
-        "split",
-        "agent",
-        "usage",
-        "manifest",
-    )
+    shown = {"by_type", "success", "ci95", "over", "score", "episodes"}
+    shown |= {"env", "split", "agent", "usage", "manifest"}
     for key, value in found.items():
         if key not in shown:
             rest.add_row(key.replace("_", " "), _value(value))

@@ -34,9 +34,6 @@ def film(
         path: Where the film goes, .gif or .mp4.
         temperature: Of sampling.
         env_kwargs: What the environment is made with.
-
-    Returns:
-        The path of the film.
     """
     from himac_agents.agents.agent import at_temperature
     from himac_agents.rollouts.collect import collect

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import tyro
@@ -56,17 +56,9 @@ def where() -> int:
     return 0
 
 
-_COMMANDS: dict[str, Callable[..., Any]] = {"get": get, "verify": verify, "where": where}
+#: What stands behind ``himac model``.
+COMMANDS: dict[str, Callable[..., Any]] = {"get": get, "verify": verify, "where": where}
 
 
-def main(args: Sequence[str]) -> int:
-    """Run one of the model commands."""
-    status: Any = tyro.extras.subcommand_cli_from_dict(
-        _COMMANDS, args=list(args), prog="himac model", description="Pretrained models."
-    )
-    return int(status or 0)
-
-
-def run() -> int:
+def run() -> None:
     """Fetch, verify and find pretrained models: himac model --help shows how."""
-    return main(["--help"])

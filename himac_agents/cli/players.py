@@ -42,18 +42,8 @@ class Remote:
             return None
         from himac_agents.policies.remote import DEFAULT_URL, Endpoint, read_options
 
-        return Endpoint(
-            model=self.model,
-            base_url=self.base_url or DEFAULT_URL,
-            key_env=self.key_env,
-            timeout=self.timeout,
-            retries=self.retries,
-            concurrency=self.concurrency,
-            price_in=self.price_in,
-            price_out=self.price_out,
-            max_cost=self.max_cost,
-            options=read_options(self.options),
-        )
+        url, options = self.base_url or DEFAULT_URL, read_options(self.options)
+        return Endpoint(**{**vars(self), "base_url": url, "options": options})
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ import sys
 import uuid
 from collections.abc import Sequence
 
-from himac_envs.errors import explained
-
 _OPTION = "--processes"
 
 
@@ -45,12 +43,10 @@ def start(count: int, args: Sequence[str]) -> int:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"{_OPTION}: a launcher has started several processes already")
-    try:
-        from torch.distributed.elastic.multiprocessing.api import SignalException
-        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-    except ImportError as error:
-        raise explained(error, "training in processes") from error
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     # Each process says itself what is wrong with it.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     # How many threads torch takes is a setting; what is set here holds until it is read.

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from himac_envs.errors import HiMACError, explained
+from himac_envs.errors import HiMACError
 
 
 def run(
@@ -34,12 +34,10 @@ def run(
         base: The model that was trained further, by its name on the Hub.
         dry_run: Only print the card and the files.
     """
-    try:
-        import huggingface_hub as hub
+    import huggingface_hub as hub
 
-        from himac_agents.reports import card, runs
-    except ImportError as error:
-        raise explained(error, "publishing a run") from error
+    from himac_agents.reports import card, runs
+
     console = Console(highlight=False)
     if not (run / "config.toml").is_file():
         raise HiMACError(f"{run} is no run (no config.toml): give the folder that a training made")

@@ -9,8 +9,6 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from himac_envs.errors import explained
-
 
 def run(
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|FILE ...")],
@@ -34,10 +32,8 @@ def run(
         csv: Also write the runs' metrics to this file, one line a figure.
         open: Open the file in the web browser.
     """
-    try:
-        from himac_agents.reports.page import write_report
-    except ImportError as error:
-        raise explained(error, "a report") from error
+    from himac_agents.reports.page import counted, write_report
+
     if not runs:
         raise ValueError("which runs? For example: himac report runs/quickstart-seed0")
     if episodes < 0:
@@ -45,20 +41,13 @@ def run(
     target = out or _target(runs)
     path, found, evaluations = write_report(runs, target, episodes=episodes)
     size = path.stat().st_size
-    unfinished = sum(not one.finished for one in found)
-    parts = []
-    if found:
-        said = f"{len(found)} run{'s' if len(found) != 1 else ''}"
-        parts.append(said + (f" ({unfinished} unfinished)" if unfinished else ""))
-    if evaluations:
-        parts.append(f"{len(evaluations)} evaluation{'s' if len(evaluations) != 1 else ''}")
     if csv is not None:
         from himac_agents.reports.tables import write_csv
 
         if not found:
             raise ValueError("--csv is about runs; a file of records has a JSON object a line")
         print(f"{csv}: {write_csv(found, csv)} lines")
-    said = ", ".join(parts)
+    said = counted(found, evaluations)
     Console().print(f"{path}: {said}, {size / 1e6:.1f} MB", highlight=False, soft_wrap=True)
     if open:
         webbrowser.open(path.resolve().as_uri())

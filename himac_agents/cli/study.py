@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from himac_agents.cli.bench import with_options
 from himac_agents.training.progress import Display
 from himac_envs import registry
-from himac_envs.errors import explained
 
 if TYPE_CHECKING:
     from himac_agents.experiments.study.page import Recorded
@@ -50,17 +47,10 @@ class Options:
     """Run nothing: write the page anew from the recorded results."""
 
 
-def main(args: Sequence[str]) -> int:
-    """Run the command from its arguments."""
-    return with_options("methods", Options, run, args)
-
-
 def run(options: Options) -> int:
     """Run what is missing, record it, write the page; 1 if a job failed."""
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise explained(error, "training") from error
+    import torch  # noqa: F401  (the jobs' processes need it)
+
     from himac_agents.experiments.study import overview, page, results
     from himac_agents.experiments.study.driver import Driver
     from himac_agents.experiments.study.plan import Job, Study

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +23,7 @@ from himac_agents.config import TrainConfig, settings_of
 from himac_agents.config.tree import EXTENT
 from himac_agents.training.progress import Display
 from himac_envs import registry
-from himac_envs.errors import HiMACError, explained
+from himac_envs.errors import HiMACError
 
 if TYPE_CHECKING:
     from himac_agents.training.trainer import Trainer
@@ -80,7 +79,8 @@ def main(args: Sequence[str]) -> int:
         count, args = processes.asked(args)
         if count > 1:
             return processes.start(count, ["train", *args])
-        return run(_resumed(args) if _resumes(args) else parse(args))
+        resumes = any(word.partition("=")[0] == "--resume" for word in args)
+        return run(_resumed(args) if resumes else parse(args))
     except ValueError as error:
         raise ValueError(_with_option(str(error))) from error
 
@@ -93,8 +93,7 @@ def parse(args: Sequence[str]) -> Options:
     Raises:
         ValueError: There is no such preset, or a setting is wrong.
     """
-    usual = "hf" if _wants_hf(args) else "quickstart"
-    first = next((a for a in args[:1] if not a.startswith("-")), usual)
+    first = _first(args)
     options = _parse(args, first)
     if options.preset != first:
         # It stands behind options: what they replace is known only now.
@@ -107,8 +106,7 @@ def parse(args: Sequence[str]) -> Options:
 def _help(args: Sequence[str]) -> int:
     """The short help, or with --help-all every option with its whole text."""
     left = [word for word in args if word not in ("--help-all", "-h", "--help")]
-    usual = "hf" if _wants_hf(left) else "quickstart"
-    preset = next((word for word in left[:1] if not word.startswith("-")), usual)
+    preset = _first(left)
     if "--help-all" in args:
         _parse([*left, "--help"], preset)
     guide.show(Console(highlight=False), preset, _settings(preset), _OWN_OPTIONS)
@@ -196,36 +194,28 @@ def _with_option(told: str) -> str:
     return f"--{found[0].replace('_', '-')}{told[found.end() :]}"
 
 
-def _resumes(args: Sequence[str]) -> bool:
-    return any(word == "--resume" or word.startswith("--resume=") for word in args)
-
-
-def _wants_hf(args: Sequence[str]) -> bool:
-    """Whether the options ask for a model of Hugging Face."""
-    return "--policy=hf" in args or ("--policy", "hf") in pairwise(args)
+def _first(args: Sequence[str]) -> str:
+    """The preset that stands before all options; without one, that of the kind of policy."""
+    if args and not args[0].startswith("-"):
+        return args[0]
+    return "hf" if _value(args, "policy") == "hf" else "quickstart"
 
 
 def _settings(preset: str) -> TrainConfig:
-    if preset.endswith(".toml"):
-        return TrainConfig.from_toml(preset)
     known = registry.names("presets")
-    if preset not in known and registry.benchmark_of(preset):
+    if preset.endswith(".toml") or preset in known:
+        return TrainConfig.named(preset)
+    if registry.benchmark_of(preset):
         raise ValueError(f"{preset!r} is an environment, not a preset: himac train --env {preset}")
-    if preset not in known:
-        raise ValueError(
-            f"no preset {preset!r}: there are {', '.join(known)}; a file of settings ends in .toml"
-        )
-    return TrainConfig.preset(preset)
+    raise ValueError(
+        f"no preset {preset!r}: there are {', '.join(known)}; a file of settings ends in .toml"
+    )
 
 
 def run(options: Options) -> int:
     """Train to the end, or continue; print the table of results."""
     display = Display(Console(stderr=True))
     with display.stage("loading torch and transformers"):
-        try:
-            import torch  # noqa: F401
-        except ImportError as error:
-            raise explained(error, "training") from error
         from himac_agents import distributed
         from himac_agents.training.trainer import Trainer
 

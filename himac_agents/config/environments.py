@@ -12,10 +12,6 @@ DEFAULT = "HiMAC-ALFWorld-v0"
 def paired(env: str, flat_env: str) -> tuple[str, str]:
     """Two ids of one benchmark, where one or none of them is given.
 
-    Args:
-        env: The hierarchical id, or "".
-        flat_env: The flat one, or "".
-
     Returns:
         Both; "" for one that only an environment outside the registry's cards could tell.
 
@@ -50,11 +46,6 @@ def paired(env: str, flat_env: str) -> tuple[str, str]:
 
 def resolved(env: str, flat_env: str, *, flat: bool) -> str:
     """The id that is played, asked for when it is needed.
-
-    Args:
-        env: The hierarchical id, or "".
-        flat_env: The flat one, or "".
-        flat: Which of the two is wanted.
 
     Raises:
         ValueError: It is not named, and does not follow from the other.

@@ -1,20 +1,33 @@
-"""How a setting is declared: default, help, limits and what it changes, once, beside its type.
+"""How a setting is declared: type, default, limits and help, once, as a field of a section.
 
-`setting` declares one, `section` makes a frozen dataclass of a class of them. What is declared is
-what is checked, what the command line shows and what decides which runs are comparable: nothing is
-listed a second time.
+`section` makes a frozen dataclass of a class of settings. A field's help is the text below it. A
+default alone declares a setting that changes what the section says; `setting` adds limits, or says
+that it changes something else. What is declared is what is checked, what the command line shows and
+what decides which runs are comparable: nothing is listed a second time.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import math
+import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, Union, dataclass_transform, get_args, get_origin
+from itertools import pairwise
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import tyro
 
@@ -41,53 +54,78 @@ class Setting:
     """What is declared of one setting.
 
     Attributes:
-        help: What it is, for readers and for ``--help``.
         changes: What it changes; see `Changes`.
         least: The smallest value; None: no limit.
         most: The greatest.
         above: Values must exceed this.
-        choices: The values to choose among, where its type does not say them.
+        help: What it is, for readers and for ``--help``.
     """
 
-    help: str
-    changes: Changes
+    changes: Changes | None = None
     least: float | None = None
     most: float | None = None
     above: float | None = None
-    choices: tuple[str, ...] = ()
+    help: str = ""
 
 
-def setting(
-    default: Any,
-    help: str,
-    changes: Changes,
-    *,
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """Declares a field of a section; see `Setting`. A mapping as default is copied each time."""
-    told = Setting(" ".join(help.split()), changes, least, most, above, choices)
+def setting(default: Any, changes: Changes | None = None, **limits: Any) -> Any:
+    """Declares a field of a section.
+
+    Args:
+        default: Its default; a mapping is copied each time.
+        changes: What it changes, where that is something else than the section says.
+        **limits: `least`, `most` or `above`; see `Setting`.
+    """
+    metadata = {_META: Setting(changes, **limits)}
     if isinstance(default, dict):
-        return dataclasses.field(default_factory=lambda: dict(default), metadata={_META: told})
-    return dataclasses.field(default=default, metadata={_META: told})
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass_transform(frozen_default=True)
-def section(cls: type) -> type:
-    """A frozen dataclass whose fields carry their help to the command line."""
-    hints = _hints(cls)
-    for name in inspect.get_annotations(cls):
-        told = getattr(cls, name).metadata[_META]
-        cls.__annotations__[name] = Annotated[hints[name], tyro.conf.arg(help=told.help)]
-    return dataclass(frozen=True)(cls)
+def section(changes: Changes) -> Callable[[type], type]:
+    """Makes a frozen dataclass of settings, whose fields carry their help to the command line.
+
+    Args:
+        changes: What a setting changes that does not say so itself.
+    """
+
+    def made(cls: type) -> type:
+        hints, texts = _hints(cls), _texts(cls.__module__)[cls.__name__]
+        for name in inspect.get_annotations(cls):
+            field, text = getattr(cls, name), texts[name]
+            if not isinstance(field, dataclasses.Field):
+                field = setting(field)
+            own = field.metadata[_META]
+            told = dataclasses.replace(own, changes=own.changes or changes, help=text)
+            field.metadata = types.MappingProxyType({_META: told})
+            setattr(cls, name, field)
+            cls.__annotations__[name] = Annotated[hints[name], tyro.conf.arg(help=text)]
+        return dataclass(frozen=True)(cls)
+
+    return made
+
+
+@cache
+def _texts(module: str) -> dict[str, dict[str, str]]:
+    """The texts below the fields of a module's classes, by class and field."""
+    classes = ast.parse(inspect.getsource(sys.modules[module])).body
+    return {
+        cls.name: {
+            field.target.id: " ".join(str(text.value.value).split())
+            for field, text in pairwise(cls.body)
+            if isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        }
+        for cls in classes
+        if isinstance(cls, ast.ClassDef)
+    }
 
 
 @cache
 def _hints(cls: type) -> dict[str, Any]:
-    from typing import get_type_hints
-
     return get_type_hints(cls, include_extras=True)
 
 
@@ -114,8 +152,6 @@ def settle(config: Any) -> None:
     for name, told in settings_of(config).items():
         value = _typed(name, getattr(config, name), hints[name])
         for one in value if isinstance(value, tuple) else (value,):
-            if told.choices and one not in told.choices:
-                raise ValueError(f"{name}={one!r}: choose among {', '.join(told.choices)}")
             if isinstance(one, (int, float)) and not isinstance(one, bool):
                 check_limits(name, one, least=told.least, most=told.most, above=told.above)
         object.__setattr__(config, name, value)

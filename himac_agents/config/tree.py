@@ -7,40 +7,25 @@ A preset is a TOML file in `registry/presets`; its keys are the fields of the se
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from himac_agents.config import environments, values
-from himac_agents.config.crediting import CreditSettings
-from himac_agents.config.learning import LearningSettings
-from himac_agents.config.rollouts import RolloutSettings
+from himac_agents.config.learning import CreditSettings, LearningSettings
 from himac_agents.config.sections import (
     EvaluationSettings,
     HousekeepingSettings,
     ModelSettings,
     PolicySettings,
     PromptSettings,
+    RolloutSettings,
     TaskSettings,
     WarmStartSettings,
 )
 from himac_agents.config.setting import changing, settle
+from himac_agents.register import did_you_mean
 from himac_envs import data, registry
-
-#: The sections, in the order of files and help.
-SECTIONS: tuple[type, ...] = (
-    TaskSettings,
-    PolicySettings,
-    PromptSettings,
-    ModelSettings,
-    RolloutSettings,
-    WarmStartSettings,
-    LearningSettings,
-    CreditSettings,
-    EvaluationSettings,
-    HousekeepingSettings,
-)
 
 
 # Fields are in the order of the sections: a dataclass begins with its last base's.
@@ -82,9 +67,7 @@ class TrainConfig(
         known = [f.name for f in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=2)
-                hint = f" Did you mean {' or '.join(near)}?" if near else ""
-                raise ValueError(f"{where}: unknown setting {key!r}.{hint}")
+                raise ValueError(f"{where}: unknown setting {key!r}.{did_you_mean(key, known)}")
         try:
             return cls(**values)
         except ValueError as error:
@@ -106,6 +89,11 @@ class TrainConfig(
         found = registry.read("presets", name)
         where = f"preset {name!r}"
         return cls.from_dict(_replaced(found, overrides), where)
+
+    @classmethod
+    def named(cls, name: str) -> TrainConfig:
+        """Settings of a preset, or of a TOML file where the name ends in .toml."""
+        return cls.from_toml(name) if name.endswith(".toml") else cls.preset(name)
 
     def replace(self, **changes: Any) -> TrainConfig:
         """A copy with some settings changed.
@@ -144,6 +132,9 @@ class TrainConfig(
         """
         return data.fill(self.env_kwargs)
 
+
+#: The sections, in the order of files and help.
+SECTIONS: tuple[type, ...] = TrainConfig.__bases__[::-1]
 
 #: Settings that leave a warm start and its evaluation as they are. All others shape it: where they
 #: differ, it cannot be shared.

@@ -110,14 +110,7 @@ class EvalResult:
 
 
 def pool_of(env_id: str, split: str, env_kwargs: Mapping[str, Any] | None, lanes: int) -> EnvPool:
-    """Environments of a split.
-
-    Args:
-        env_id: A registered id.
-        split: Which tasks.
-        env_kwargs: What the environment is made with, ``split`` apart.
-        lanes: How many may play at the same time.
-    """
+    """Environments of a split, so many of which may play at the same time."""
     made_with = {**(env_kwargs or {}), "split": split}
     return EnvPool(lambda: registry.make(env_id, **made_with), lanes)
 
@@ -150,6 +143,7 @@ def evaluate_tasks(
     temperature: float = 1.0,
     seeds: Sequence[int] = (0,),
     split: str = "",
+    known: Sequence[Record] = (),
     on_episode: Callable[[Episode], None] | None = None,
     on_record: Callable[[Record, Episode], None] | None = None,
 ) -> EvalResult:
@@ -164,6 +158,7 @@ def evaluate_tasks(
         temperature: 0 is greedy.
         seeds: Each task is played once a seed. An episode depends on its task and seed alone.
         split: What the tasks are called together, for the manifest.
+        known: Episodes of an interrupted evaluation: they are not played again.
         on_episode: Called with each finished episode, in the order in which they end.
         on_record: Called with what each finished episode amounts to, and the episode.
 
@@ -175,14 +170,30 @@ def evaluate_tasks(
     check_once(seeds, "seed")
     records: list[Record] = []
     for seed in seeds:
-        requests = [EpisodeRequest(task_id, i) for i, task_id in enumerate(task_ids)]
-        records += play_requests(
-            agent, pool, requests, seed, temperature, on_episode=on_episode, on_record=on_record
+        have = {record.task_id: record for record in known if record.seed == seed}
+        left = [EpisodeRequest(t, i) for i, t in enumerate(task_ids) if t not in have]
+        played = play_requests(
+            agent, pool, left, seed, temperature, on_episode=on_episode, on_record=on_record
         )
-    told = manifest_of(
-        agent, pool[0], task_ids, records, temperature=temperature, seeds=seeds, split=split
+        have |= {record.task_id: record for record in played}
+        records += [have[task_id] for task_id in task_ids]
+    return summed_up(agent, pool, task_ids, records, seeds, temperature, split=split)
+
+
+def summed_up(
+    agent: HiMACAgent,
+    pool: EnvPool,
+    task_ids: Sequence[str],
+    records: Sequence[Record],
+    seeds: Sequence[int],
+    temperature: float,
+    **told: Any,
+) -> EvalResult:
+    """The result of records, with what models were asked, and the manifest (`told` is in it)."""
+    manifest = manifest_of(
+        agent, pool[0], task_ids, records, temperature=temperature, seeds=seeds, **told
     )
-    return EvalResult.of(records, seeds, temperature, usage(agent), told)
+    return EvalResult.of(records, seeds, temperature, usage(agent), manifest)
 
 
 def play_requests(
@@ -211,11 +222,7 @@ def play_requests(
 
 
 def check_once(values: Sequence[Any], kind: str) -> None:
-    """Refuses a panel that names something twice.
-
-    Raises:
-        ValueError: It does.
-    """
+    """Refuses, by a ValueError, a panel that names something twice."""
     seen: set[Any] = set()
     for value in values:
         if value in seen:
@@ -268,14 +275,7 @@ def evaluate(
     check_once(seeds, "seed")
     pool = pool_of(env_id, split, env_kwargs, lanes)
     ids = panel_of(pool, split, episodes, say)
-    records: list[Record] = []
-    for seed in seeds:
-        have = {r.task_id: r for r in known if r.seed == seed}
-        left = [EpisodeRequest(t, i) for i, t in enumerate(ids) if t not in have]
-        played = play_requests(agent, pool, left, seed, temperature, on_record=on_record)
-        have |= {record.task_id: record for record in played}
-        records += [have[task_id] for task_id in ids]
-    told = manifest_of(
-        agent, pool[0], ids, records, temperature=temperature, seeds=seeds, split=split
-    )
-    return EvalResult.of(records, seeds, temperature, usage(agent), told)
+    return evaluate_tasks(
+        agent, pool, ids, temperature=temperature, seeds=seeds, split=split, known=known,
+        on_record=on_record,
+    )  # fmt: skip

@@ -84,23 +84,10 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
-        return {
-            "task_id": self.task_id,
-            "seed": self.seed,
-            "task_type": self.task_type,
-            "success": self.success,
-            "score": round(self.score, 6),
-            "return": round(self.reward, 6),
-            "steps": self.steps,
-            "tokens": self.tokens,
-            "invalid": self.invalid,
-            "subgoals": self.subgoals,
-            "blueprint_valid": self.blueprint_valid,
-            "options": list(self.options),
-            "error": self.error,
-            "opening": self.opening,
-            "cut": self.cut,
-        }
+        names = {"reward": "return"}
+        values = {names.get(name, name): getattr(self, name) for name in self.__slots__}
+        rounded = {"score": round(self.score, 6), "return": round(self.reward, 6)}
+        return {**values, **rounded, "options": list(self.options)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:

@@ -7,13 +7,13 @@ must be equal for figures to be compared; who plays is not part of it.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from himac_agents.config import check_seeds
 from himac_agents.prompts import resolve
+from himac_agents.register import did_you_mean
 from himac_envs import registry
 
 FOLDER = "presets/eval"
@@ -93,8 +93,7 @@ class Protocol:
         known = [f.name for f in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=2)
-                hint = f" Did you mean {' or '.join(near)}?" if near else ""
+                hint = did_you_mean(key, known)
                 raise ValueError(f"protocol {name!r}: unknown key {key!r}.{hint}")
         if isinstance(values.get("seeds"), Sequence):
             values["seeds"] = tuple(values["seeds"])

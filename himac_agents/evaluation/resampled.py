@@ -21,8 +21,7 @@ import numpy as np
 
 from himac_agents.agents.agent import HiMACAgent
 from himac_agents.config import check_seeds
-from himac_agents.evaluation.evaluate import EvalResult, play_requests, pool_of, usage
-from himac_agents.evaluation.manifest import manifest_of
+from himac_agents.evaluation.evaluate import EvalResult, play_requests, pool_of, summed_up
 from himac_agents.evaluation.metrics import Record
 from himac_agents.rollouts.types import Episode, EpisodeRequest
 
@@ -126,9 +125,7 @@ def evaluate_resampled(
         )
     played = [task for chosen in tasks for task in chosen]
     seeds = range(seed, seed + draws)
-    told = manifest_of(
-        agent, pool[0], played, records, temperature=temperature, seeds=seeds, split=split,
-        resampled=True,
-    )  # fmt: skip
-    result = EvalResult.of(records, seeds, temperature, usage(agent), told)
+    result = summed_up(
+        agent, pool, played, records, seeds, temperature, split=split, resampled=True
+    )
     return Spread(result, tasks)

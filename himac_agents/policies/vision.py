@@ -97,16 +97,14 @@ class Eyes:
     def keys(self, token_ids: Sequence[int], pictures: Sequence[Picture]) -> list[int]:
         """The ids with each picture's tokens replaced by its key."""
         found = list(token_ids)
-        for place, picture in zip(self.places(token_ids), self._spread(pictures), strict=True):
+        spread = [p for p in pictures for i in p.token_ids if i == self.image_token_id]
+        for place, picture in zip(self.places(token_ids), spread, strict=True):
             found[place] = picture.key
         return found
 
     def places(self, token_ids: Sequence[int]) -> list[int]:
         """Where pictures' tokens stand."""
         return [i for i, token in enumerate(token_ids) if token == self.image_token_id]
-
-    def _spread(self, pictures: Sequence[Picture]) -> list[Picture]:
-        return [p for p in pictures for i in p.token_ids if i == self.image_token_id]
 
 
 def load_eyes(source: str) -> Eyes:
@@ -168,11 +166,7 @@ class VisionPolicy(ChatPolicy):
         return VisionPolicy(self.model, self.eyes, host=self.host, loading=self.loading)
 
     def shard(self) -> None:
-        """Not these: a pass without pictures leaves out what sees them.
-
-        Raises:
-            ValueError: Always.
-        """
+        """Not these: a pass without pictures leaves out what sees them."""
         raise ValueError(
             "shard: models that see are not spread over processes: leave it out, and learn an "
             "adapter (--lora-rank) where the whole model is too large"

@@ -64,12 +64,6 @@ class About:
     sub_done: bool = True
 
 
-def _chat(about: About) -> Prompts:
-    return ChatPrompts(
-        benchmark=about.benchmark, think=about.think, pixels=about.pixels, sub_done=about.sub_done
-    )
-
-
 #: The styles by name. "auto", which is none of them, is compact for tiny models and chat for all
 #: others.
 STYLES: Register[Callable[[About], Prompts]] = Register(
@@ -78,7 +72,12 @@ STYLES: Register[Callable[[About], Prompts]] = Register(
     {
         "compact": lambda about: CompactPrompts(),
         "compact-gather": lambda about: CompactPrompts(gather=True),
-        "chat": _chat,
+        "chat": lambda about: ChatPrompts(
+            benchmark=about.benchmark,
+            think=about.think,
+            pixels=about.pixels,
+            sub_done=about.sub_done,
+        ),
         "verl-agent": lambda about: VerlAgentPrompts(
             benchmark=about.benchmark, pixels=about.pixels
         ),
@@ -105,11 +104,7 @@ def register_prompts(name: str, make: Callable[[About], Prompts], *, replace: bo
 
 
 def resolve(style: str, *, tiny: bool = False) -> str:
-    """The style that a name stands for: "auto" is compact for tiny models, chat for all others.
-
-    Raises:
-        ValueError: There is no such style.
-    """
+    """The style that a name stands for: "auto" is compact for tiny models, chat for all others."""
     if style == "auto":
         return "compact" if tiny else "chat"
     STYLES.find(style)
@@ -125,19 +120,7 @@ def make(
     pixels: bool = False,
     sub_done: bool = True,
 ) -> Prompts:
-    """Prompts of a style for an environment; see `About` for what is not said here.
-
-    Args:
-        style: A name of `STYLES`, or "auto".
-        env_id: The environment's id, for its own wording.
-        tiny: What "auto" stands for.
-        think: See `About`.
-        pixels: See `About`.
-        sub_done: See `About`.
-
-    Raises:
-        ValueError: There is no such style.
-    """
+    """Prompts of a style ("auto": by `tiny`) for an environment; see `About` for the rest."""
     about = About(env_id, benchmark_of(env_id), think, pixels, sub_done)
     return STYLES.find(resolve(style, tiny=tiny))(about)
 

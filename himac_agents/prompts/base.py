@@ -11,7 +11,13 @@ from himac_envs.reading import read_blueprint, read_command
 
 
 class Prompts(Protocol):
-    """The words around an environment's words."""
+    """The words around an environment's words.
+
+    What has a body here is how styles write that write alike everywhere, and offer what the
+    environment offers.
+    """
+
+    __slots__ = ()
 
     def plan(self, first: str, goal: str) -> list[Message]:
         """What the planner reads: the first observation and the task's instruction."""
@@ -80,35 +86,38 @@ class Prompts(Protocol):
     def read(self, answer: str, admissible: Collection[str] = ()) -> str:
         """The command in an executor's answer, or `<sub_done>`. Total: never raises.
 
+        Unless a style says otherwise: the text in `<action>` tags, else the first line.
+
         Args:
             answer: What the model wrote.
             admissible: The commands that are possible now, where that is known.
         """
-        ...
+        return read_command(answer, admissible)
 
     def write_blueprint(self, blueprint: Blueprint) -> str:
         """A blueprint as this style's planner is to write it (for demonstrations)."""
-        ...
+        return "\n".join(f"- {text}" for text in blueprint.texts())
 
     def write_command(self, command: str) -> str:
         """A command as this style's executor is to write it (for demonstrations)."""
-        ...
+        return command
 
     def draft(self, blueprint: Blueprint, first: str, goal: str) -> str:
         """A blueprint as it is written for this very instruction; see `write_blueprint`."""
-        ...
+        return self.write_blueprint(blueprint)
 
     def read_plan(self, answer: str, first: str, goal: str) -> Blueprint:
         """The blueprint in a planner's answer. Total: never raises."""
-        ...
+        return read_blueprint(answer, goal)
 
     def commands(self, task: str, info: dict[str, Any]) -> Sequence[str]:
         """The commands that may be chosen now, for an agent that is after `task`."""
-        ...
+        found: Sequence[str] = info.get("admissible", ())
+        return found
 
     def phrase(self, command: str, info: dict[str, Any]) -> str:
         """A command as it is written in this very place; see `write_command`."""
-        ...
+        return self.write_command(command)
 
     def words(self, first: str) -> list[str]:
         """Words that the style itself writes, for a tokenizer.
@@ -116,43 +125,4 @@ class Prompts(Protocol):
         Args:
             first: The first observation of an episode: it tells the environment.
         """
-        ...
-
-
-class PlainCommands:
-    """For styles that write alike everywhere, and offer what the environment offers."""
-
-    __slots__ = ()
-
-    def read(self, answer: str, admissible: Collection[str] = ()) -> str:
-        """Text in `<action>` tags, else the first line; see `read_command`."""
-        return read_command(answer, admissible)
-
-    def write_blueprint(self, blueprint: Blueprint) -> str:
-        """Bulleted lines."""
-        return "\n".join(f"- {text}" for text in blueprint.texts())
-
-    def draft(self, blueprint: Blueprint, first: str, goal: str) -> str:
-        """See `Prompts.draft`: as everywhere."""
-        return self.write_blueprint(blueprint)
-
-    def read_plan(self, answer: str, first: str, goal: str) -> Blueprint:
-        """See `read_blueprint`."""
-        return read_blueprint(answer, goal)
-
-    def write_command(self, command: str) -> str:
-        """The command itself."""
-        return command
-
-    def commands(self, task: str, info: dict[str, Any]) -> Sequence[str]:
-        """See `Prompts.commands`: the admissible ones."""
-        found: Sequence[str] = info.get("admissible", ())
-        return found
-
-    def phrase(self, command: str, info: dict[str, Any]) -> str:
-        """See `Prompts.phrase`: as everywhere."""
-        return self.write_command(command)
-
-    def words(self, first: str) -> list[str]:
-        """See `Prompts.words`."""
         return [" *"]

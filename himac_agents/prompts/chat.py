@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from himac_agents.policies.base import Message
-from himac_agents.prompts.base import PlainCommands
+from himac_agents.prompts.base import Prompts
 from himac_agents.prompts.scene import in_words
 from himac_envs.blueprint import SUB_DONE, Blueprint
 from himac_envs.wording import offered, wording
@@ -16,7 +16,7 @@ _THINK = "First think briefly between <think> and </think>. Then answer. "
 
 
 @dataclass(frozen=True, slots=True)
-class ChatPrompts(PlainCommands):
+class ChatPrompts(Prompts):
     """For instruction-tuned models: the rules in a system message, admissible commands listed.
 
     The rules say how the environment's commands are written, and in which forms its sub-goals are

@@ -64,7 +64,7 @@ def card(run: RunData, name: str, *, licence: str = "", base: str = "") -> str:
         f"# {name.rpartition('/')[2]}",
         "",
         f"{run.title} on `{run.env}`, trained with [HiMAC](https://arxiv.org/abs/2603.00977)'s "
-        f"suite, `himac` {_version(run)}. "
+        f"suite, `himac` {_manifest(run).get('himac', '')}. "
         + (f"Trained from `{base}`." if base else f"Policy: `{settings.get('policy', 'tiny')}`."),
         "",
         "## Evaluation",
@@ -130,10 +130,6 @@ def _metadata(run: RunData, name: str, licence: str, base: str) -> Iterator[str]
 
 def _final(run: RunData) -> Evaluation | None:
     return next((e for e in run.evaluations if e.name == "final"), None) if run.finished else None
-
-
-def _version(run: RunData) -> str:
-    return str(_manifest(run).get("himac", ""))
 
 
 def _manifest(run: RunData) -> Mapping[str, Any]:

@@ -15,11 +15,11 @@ from himac_agents.evaluation.intervals import (
     Interval,
     difference_from_means,
     difference_over_seeds,
+    paired_difference,
     success_from_means,
     success_over_seeds,
     wilson,
 )
-from himac_agents.reports.copies import without_copies
 from himac_agents.reports.marks import Series
 from himac_agents.reports.runs import Evaluation, RunData
 
@@ -90,9 +90,11 @@ class Group:
                 found[kind] = (success_from_means(means, min(tasks)), min(tasks))
         return found
 
-    def evaluation_names(self) -> list[str]:
-        """The evaluations of the runs, in order."""
-        return list(dict.fromkeys(e.name for run in self.runs for e in run.evaluations))
+    def evaluations(self) -> list[Evaluation]:
+        """The evaluations of the runs, in order, each over the seeds that have it."""
+        every = [e for run in self.runs for e in run.evaluations]
+        names = dict.fromkeys(e.name for e in every)
+        return [pool([e for e in every if e.name == name]) for name in names]
 
     def phases(self) -> list[str]:
         """The phases of learning of the runs, in order."""
@@ -181,6 +183,46 @@ def families(runs: Sequence[RunData]) -> list[Family]:
         )
         found.append(Family(title, name, ids + (f" · {plain}" if plain else ""), groups))
     return found
+
+
+def without_copies(runs: Sequence[RunData]) -> tuple[list[RunData], list[tuple[RunData, RunData]]]:
+    """Leaves out runs that tell what another of the same seed tells too, or its beginning.
+
+    Times are not compared: the same run played again on the same kind of machine is a copy.
+
+    Args:
+        runs: Runs of one group, which differ in their seed only.
+
+    Returns:
+        The runs that are counted, in order, and (copy, the run that is counted) for the others.
+    """
+    told = {id(run): _told(run) for run in runs}
+    # The longest of a seed comes first: of two that tell the same, the one with a result.
+    order = sorted(runs, key=lambda r: (-len(told[id(r)]), not r.finished))
+    kept: list[RunData] = []
+    copies: list[tuple[RunData, RunData]] = []
+    for run in order:
+        mine = told[id(run)]
+        same = [k for k in kept if k.seed == run.seed and told[id(k)][: len(mine)] == mine]
+        if same:
+            copies.append((run, same[0]))
+        else:
+            kept.append(run)
+    counted = {id(run) for run in kept}
+    return [run for run in runs if id(run) in counted], copies
+
+
+def twins(runs: Sequence[RunData]) -> list[tuple[RunData, ...]]:
+    """Runs of the same seed that are no copies of each other, where there are several."""
+    by_seed: dict[int, list[RunData]] = {}
+    for run in runs:
+        by_seed.setdefault(run.seed, []).append(run)
+    return [tuple(same) for same in by_seed.values() if len(same) > 1]
+
+
+def _told(run: RunData) -> list[dict[str, Any]]:
+    """What a run logged, without times."""
+    return [{k: v for k, v in row.items() if not k.endswith("seconds")} for row in run.metrics]
 
 
 def differing(runs: Sequence[RunData]) -> dict[str, list[Any]]:
@@ -297,3 +339,58 @@ def _labels(grouped: Sequence[Sequence[RunData]]) -> list[str]:
 def _short(value: Any, most: int = 24) -> str:
     text = str(value)
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one group ends with, less what another does.
+
+    Attributes:
+        group: The one.
+        base: The other.
+        sampled: At temperature 1; None where outcomes of the same tasks are not known of both.
+        greedy: The same at temperature 0.
+        seeds: Seeds that both have.
+    """
+
+    group: Group
+    base: Group
+    sampled: Interval | None
+    greedy: Interval | None
+    seeds: int
+
+
+def differences(family: Family) -> list[Difference]:
+    """Every group of a family against its first one, as far as seeds and tasks can be paired."""
+    base, *others = family.groups
+    found = []
+    for group in others:
+        ours, theirs = _ends(group), _ends(base)
+        seeds = sorted(set(ours) & set(theirs)) if _split(group) == _split(base) else []
+        pairs = [(theirs[seed], ours[seed]) for seed in seeds]
+        sampled = _paired([(a.outcomes, b.outcomes) for a, b in pairs])
+        greedy = _paired([(a.greedy_outcomes, b.greedy_outcomes) for a, b in pairs])
+        if sampled is not None or greedy is not None:
+            found.append(Difference(group, base, sampled, greedy, len(seeds)))
+    return found
+
+
+def _split(group: Group) -> set[str]:
+    """Which held-out tasks its runs were measured on; as many of one split are the same ones."""
+    return {str(run.settings.get("eval_split")) for run in group.runs}
+
+
+def _ends(group: Group) -> dict[int, Evaluation]:
+    """By seed: how its run ended."""
+    return {run.seed: e for run in group.runs for e in run.evaluations if e.name == "final"}
+
+
+def _paired(pairs: list[tuple[tuple[float, ...], tuple[float, ...]]]) -> Interval | None:
+    """Second less first over seeds and tasks; of one seed over tasks."""
+    lengths = {len(outcomes) for pair in pairs for outcomes in pair}
+    if len(lengths) != 1 or lengths == {0}:
+        return None
+    before, after = (np.asarray(side, np.float64) for side in zip(*pairs, strict=True))
+    if len(pairs) > 1:
+        return difference_over_seeds(before, after)
+    return Interval(*paired_difference(before[0], after[0]), "tasks")

@@ -34,12 +34,7 @@ class Measure:
 
 
 def _updates(level: Level, entropy: str) -> tuple[Measure, Measure, Measure, Measure]:
-    """What both levels' updates are measured by.
-
-    Args:
-        level: Whose.
-        entropy: How to read its entropy.
-    """
+    """What both levels' updates are measured by; `entropy` tells how to read it."""
     moved = f"how far one phase's updates move the {level}"
     beyond = "share of tokens whose ratio left the clip range"
     return (

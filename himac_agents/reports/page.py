@@ -7,7 +7,8 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,16 @@ import jinja2
 from markupsafe import Markup
 
 from himac_agents.files import write_atomically
-from himac_agents.reports.compared import differences
-from himac_agents.reports.copies import twins
 from himac_agents.reports.evaluations import EvaluationData, find_all, read_evaluation
-from himac_agents.reports.groups import SMOOTH_FROM, Family, Group, differing, families
+from himac_agents.reports.groups import (
+    SMOOTH_FROM,
+    Family,
+    Group,
+    differences,
+    differing,
+    families,
+    twins,
+)
 from himac_agents.reports.marks import write
 from himac_agents.reports.panels import SHORT, panel
 from himac_agents.reports.runs import RunData, read_run
@@ -66,10 +73,10 @@ def render(
     """The report's HTML."""
     sorted_out = families(runs)
     names = dict(zip((id(r) for r in runs), distinct_names(runs), strict=True))
-    counted = {id(run) for family in sorted_out for group in family.groups for run in group.runs}
+    own = {id(run) for family in sorted_out for group in family.groups for run in group.runs}
     notes = [(names[id(run)], note) for run in runs for note in run.notes]
     notes += _repeated(sorted_out, names)
-    runs = [run for run in runs if id(run) in counted]
+    runs = [run for run in runs if id(run) in own]
     script = (_PARTS / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     environment = jinja2.Environment(
@@ -81,7 +88,7 @@ def render(
     )
     environment.filters |= {
         "percent": _percent,
-        "count": _count,
+        "count": partial(write, form="count"),
         "points": _points,
         "direction": _direction,
         "gain": lambda found: None if found is None else (found.mean, found.low, found.high),
@@ -99,7 +106,7 @@ def render(
         entry["episodes"].reverse()
     return environment.get_template("report.html.j2").render(
         title=_headline(sorted_out, evaluations),
-        lead=_lead(runs, evaluations),
+        lead=counted(runs, evaluations),
         evaluations=evaluations,
         version=__version__,
         css=Markup((_PARTS / "report.css").read_text(encoding="utf-8")),
@@ -160,11 +167,10 @@ class Line:
 def _table(family: Family, names: dict[int, str]) -> dict[str, Any]:
     lines: list[Line] = []
     for group in family.groups:
-        lines.append(_group_line(group))
+        lines.append(_line(group))
         if len(group.runs) > 1:
-            lines += [_run_line(group, run, names[id(run)]) for run in group.runs]
-        else:
-            lines[-1].cells["seed"] = f"seed {group.runs[0].seed}"
+            alone = [replace(group, label=names[id(run)], runs=(run,)) for run in group.runs]
+            lines += [_line(one, whole=False) for one in alone]
     kinds = {group.label: group.kinds() for group in family.groups}
     names_of_kinds = sorted({kind for found in kinds.values() for kind in found})
     return {
@@ -176,43 +182,26 @@ def _table(family: Family, names: dict[int, str]) -> dict[str, Any]:
     }
 
 
-def _group_line(group: Group) -> Line:
-    work = [run.work for run in group.runs]
+def _line(group: Group, *, whole: bool = True) -> Line:
+    """A group's line, or that of one of its runs."""
+    work, count = [run.work for run in group.runs], len(group.runs)
     cells = {
         "warm": group.pooled("warm_start"),
         "final": group.pooled("final"),
-        "gain": _group_gain(group, "temperature_1"),
-        "greedy_gain": _group_gain(group, "greedy"),
-        "env_steps": sum(w.get("env_steps", 0) for w in work) / len(work),
-        "tokens": sum(w.get("tokens", 0) for w in work) / len(work),
+        "gain": _gain(group, "temperature_1"),
+        "greedy_gain": _gain(group, "greedy"),
+        "env_steps": sum(w.get("env_steps", 0) for w in work) / count,
+        "tokens": sum(w.get("tokens", 0) for w in work) / count,
         "seconds": _mean(w.get("learning_seconds") for w in work),
-        "seed": f"{len(group.runs)} seeds",
-        "runs": len(group.runs),
+        "seed": f"{count} seeds" if count > 1 else f"seed {group.runs[0].seed}",
+        "runs": count,
     }
-    unfinished = len(group.runs) - group.finished
-    state = "" if not unfinished else f"{unfinished} of {len(group.runs)} unfinished"
-    if len(group.runs) == 1 and unfinished:
-        state = "unfinished"
-    return Line(group.label, group.colour, True, state, cells)
+    unfinished = count - group.finished
+    state = "unfinished" if count == 1 else f"{unfinished} of {count} unfinished"
+    return Line(group.label, group.colour, whole, state if unfinished else "", cells)
 
 
-def _run_line(group: Group, run: RunData, name: str) -> Line:
-    known = {e.name: e for e in run.evaluations}
-    cells = {
-        "warm": known.get("warm_start"),
-        "final": known.get("final"),
-        "gain": run.gain(),
-        "greedy_gain": run.gain("greedy"),
-        "env_steps": run.work.get("env_steps", 0),
-        "tokens": run.work.get("tokens", 0),
-        "seconds": run.work.get("learning_seconds"),
-        "seed": f"seed {run.seed}",
-        "runs": 1,
-    }
-    return Line(name, group.colour, False, "" if run.finished else "unfinished", cells)
-
-
-def _group_gain(group: Group, kind: str) -> tuple[float, float | None, float | None] | None:
+def _gain(group: Group, kind: str) -> tuple[float, float | None, float | None] | None:
     """The gain of the seeds that have one, with its interval; of a single run its own."""
     if len(group.runs) == 1:
         return group.runs[0].gain(kind)
@@ -317,7 +306,7 @@ def _headline(sorted_out: Sequence[Family], evaluations: Sequence[EvaluationData
     return f"{shown} on {_listed(tasks)}"
 
 
-def _lead(runs: Sequence[RunData], evaluations: Sequence[EvaluationData]) -> str:
+def counted(runs: Sequence[RunData], evaluations: Sequence[EvaluationData]) -> str:
     """How many runs and evaluations there are: "3 runs, 1 of them unfinished"."""
     parts = []
     if runs:
@@ -361,10 +350,6 @@ def _shown(value: Any) -> str:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _count(value: float | None) -> str:
-    return write(value, "count")
 
 
 def _points(value: float) -> str:

@@ -105,12 +105,7 @@ def learning_curve(family: Family) -> Card:
     wide: dict[str, str] = {}
     narrow: dict[str, str] = {}
     for axis, name in AXES.items():
-        lines = [
-            line
-            for group in family.groups
-            for phase in _phases(group, "executor")
-            if (line := _line(group, phase, "success", axis)) is not None
-        ]
+        lines = _lines(family, "executor", "success", axis)
         for drawn, size in ((wide, (700, 350)), (narrow, PHONE)):
             drawn[axis] = line_chart(
                 lines,
@@ -138,14 +133,13 @@ def evaluations(family: Family) -> Card:
     methods = {run.method for group in family.groups for run in group.runs}
     for group in family.groups:
         rows.append(Row(_seeds(group), heading=True))
-        for name in group.evaluation_names():
-            found = pool([e for run in group.runs for e in run.evaluations if e.name == name])
-            rows.append(Row(_counted(name, found, group), _points(found, group.colour)))
+        for found in group.evaluations():
+            rows.append(Row(_counted(found, group), _points(found, group.colour)))
         # A baseline whose own run is in the report has a heading of its own.
         beside = [e for run in group.runs for e in run.baselines if e.name not in methods]
         for name in dict.fromkeys(e.name for e in beside):
             pooled = pool([e for e in beside if e.name == name])
-            rows.append(Row(_counted(name, pooled, group), _points(pooled, 7)))
+            rows.append(Row(_counted(pooled, group), _points(pooled, 7)))
     wide, narrow = (
         interval_chart(
             rows,
@@ -168,12 +162,7 @@ def small_chart(family: Family, measure: Measure) -> Card | None:
     """One metric of all groups; None where no run has it."""
     drawn: dict[str, str] = {}
     for axis, name in AXES.items():
-        lines = [
-            line
-            for group in family.groups
-            for phase in _phases(group, measure.level)
-            if (line := _line(group, phase, measure.key, axis)) is not None
-        ]
+        lines = _lines(family, measure.level, measure.key, axis)
         if not lines and not drawn:
             return None
         drawn[axis] = line_chart(
@@ -239,6 +228,13 @@ def warm_start_loss(family: Family) -> Card | None:
     return Card("Warm start", "cross-entropy on demonstrations, nats a token", {"": svg})
 
 
+def _lines(family: Family, level: str, key: str, axis: str) -> list[Series]:
+    """A metric of all groups that have it, in each phase of a level."""
+    phases = ((group, phase) for group in family.groups for phase in _phases(group, level))
+    lines = (_line(group, phase, key, axis) for group, phase in phases)
+    return [line for line in lines if line is not None]
+
+
 def _line(group: Group, phase: str, key: str, axis: str) -> Series | None:
     curves = [smoothed(*run.curve(phase, key, axis)) for run in group.runs]
     return mean_line(curves, _named(group, phase), group.colour)
@@ -268,10 +264,9 @@ def _constant(family: Family, measure: Measure) -> float | None:
 
 def _marks(group: Group, axis: Axis) -> list[Mark]:
     found = []
-    for name in group.evaluation_names():
-        pooled = pool([e for r in group.runs for e in r.evaluations if e.name == name])
+    for pooled in group.evaluations():
         x = float(getattr(pooled, axis))
-        label = f"{group.label}, {_counted(name, pooled, group)}"
+        label = f"{group.label}, {_counted(pooled, group)}"
         if pooled.greedy is not None:
             low, high = pooled.greedy_ci95 or (None, None)
             text = f"{label}, greedy"
@@ -290,13 +285,9 @@ def _points(found: Evaluation, colour: int) -> list[Mark]:
     return points
 
 
-def _spoken(name: str) -> str:
-    return NAMES.get(name, name.replace("_", " "))
-
-
-def _counted(name: str, found: Evaluation, group: Group) -> str:
+def _counted(found: Evaluation, group: Group) -> str:
     """An evaluation's name, with the number of seeds that have it where some have not."""
-    spoken = _spoken(name)
+    spoken = NAMES.get(found.name, found.name.replace("_", " "))
     if found.runs == len(group.runs):
         return spoken
     return f"{spoken}, {found.runs} of {len(group.runs)} seeds"

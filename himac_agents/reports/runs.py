@@ -91,12 +91,6 @@ class RunData:
     notes: tuple[str, ...] = ()
 
     @property
-    def name(self) -> str:
-        """A short name: the folder's, with its parent's where that is a run or names little."""
-        parent = self.path.parent.name
-        return f"{parent}/{self.path.name}" if parent else self.path.name
-
-    @property
     def method(self) -> str:
         """The method's name."""
         return str(self.settings.get("method", "himac"))

@@ -175,11 +175,7 @@ def lines_of(decision: Decision, planner: Planner, first: str | None, goal: str)
 
 
 def _key_of(env: gym.Env[Any, Any]) -> str:
-    """The key of the task's state, below a hierarchy and without it.
-
-    Raises:
-        ValueError: The environment has none.
-    """
+    """The key of the task's state, below a hierarchy and without it."""
     task = getattr(env.unwrapped, "task", env.unwrapped)
     if not hasattr(task, "state_key"):
         raise ValueError(

@@ -4,53 +4,18 @@ from __future__ import annotations
 
 import math
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from himac_agents.agents.agent import Executor, HiMACAgent, Planner, assemble, forget
 from himac_agents.agents.expert import Expert, ExpertKind
 from himac_agents.algorithms.learner import Learner
-from himac_agents.config import TrainConfig
-from himac_agents.distributed import Team
 from himac_agents.evaluation.evaluate import evaluate_tasks
 from himac_agents.files import latest_checkpoint, reading
-from himac_agents.policies.base import TokenBatch
 from himac_agents.policies.loading import load_policies
-from himac_agents.prompts import Prompts
-from himac_agents.rollouts.pool import EnvPool
 from himac_agents.training import checkpoint, result
-
-
-class Running(Protocol):
-    """What is used here of a `Trainer`."""
-
-    config: TrainConfig
-    agent: HiMACAgent
-    at: Any
-    run_folder: Any
-    team: Team
-    stop: ClassVar[threading.Event]
-    pool: EnvPool
-    prompts: Prompts
-    demonstrations: Any
-    eval_ids: list[str]
-    flat: bool
-
-    def supervision(self, seed: int, start: int) -> dict[str, Iterator[TokenBatch]]:
-        """See `Trainer.supervision`."""
-        ...
-
-    def evaluate(self, agent: HiMACAgent, *, greedy: bool = True) -> dict[str, Any]:
-        """See `Trainer.evaluate`."""
-        ...
-
-    def beside(self, config: TrainConfig, folder: Path, *, resume: bool) -> Any:
-        """See `Trainer.beside`."""
-        ...
-
+from himac_agents.training.state import Running
 
 #: CPU seconds between the checkpoints of further supervision.
 SAVE_EVERY = 60.0
@@ -120,18 +85,8 @@ def flat_grpo(trainer: Running) -> dict[str, Any]:
     return {key: found[key] for key in ("warm_start", "final", "work")}
 
 
-def demonstrator(trainer: Running) -> dict[str, Any]:
-    """The expert whose demonstrations the warm start imitates, without its mistakes."""
-    return scripted(trainer, trainer.config.expert)
-
-
-def oracle(trainer: Running) -> dict[str, Any]:
-    """The clairvoyant expert."""
-    return scripted(trainer, "oracle")
-
-
 def scripted(trainer: Running, expert: ExpertKind) -> dict[str, Any]:
-    """A scripted agent on the held-out tasks."""
+    """A scripted agent on the held-out tasks; the demonstrator plays without its mistakes."""
     policy = Expert(expert, seed=trainer.config.seed, prompts=trainer.prompts)
     planner = None if trainer.flat else Planner(policy, trainer.prompts)
     agent = HiMACAgent(planner, Executor(policy, trainer.prompts))
@@ -157,10 +112,10 @@ def oracle_executor(trainer: Running) -> dict[str, Any]:
 def cooler(trainer: Running) -> dict[str, Any]:
     """The trained agent at temperature 0.4, which verl-agent's evaluations use."""
     forget(trainer.agent)
+    split = trainer.config.eval_split
     found = evaluate_tasks(
-        trainer.agent, trainer.pool, trainer.eval_ids, temperature=0.4,
-        split=trainer.config.eval_split,
-    )  # fmt: skip
+        trainer.agent, trainer.pool, trainer.eval_ids, temperature=0.4, split=split
+    )
     forget(trainer.agent)
     return result.record(found)
 
@@ -168,8 +123,8 @@ def cooler(trainer: Running) -> dict[str, Any]:
 BASELINES: dict[str, Callable[[Running], dict[str, Any]]] = {
     "supervised": further_supervision,
     "grpo": flat_grpo,
-    "demonstrator": demonstrator,
-    "oracle": oracle,
+    "demonstrator": lambda trainer: scripted(trainer, trainer.config.expert),
+    "oracle": lambda trainer: scripted(trainer, "oracle"),
     "oracle-planner": oracle_planner,
     "oracle-executor": oracle_executor,
     "temperature-0.4": cooler,

@@ -42,7 +42,7 @@ def save(
     *,
     keep: int = 2,
 ) -> Path:
-    """Writes a checkpoint and removes all but the newest `keep`.
+    """Writes a checkpoint, removes all but the newest `keep`, and returns its folder.
 
     Args:
         folder: The run's `checkpoints` folder.
@@ -52,9 +52,6 @@ def save(
         optimizers: By name.
         critics: By the names of their policies, where the method has any.
         keep: How many stay.
-
-    Returns:
-        The checkpoint's folder.
 
     Raises:
         CheckpointError: It cannot be written (a full disk, say); those before it stay.

@@ -84,12 +84,7 @@ def _drop_waiting(episode: Episode) -> None:
 
 
 def demonstration_order(count: int, seed: int) -> NDArray[np.int64]:
-    """The order in which a split's tasks are taken for demonstrations: the first are shown.
-
-    Args:
-        count: Tasks of the split.
-        seed: The run's.
-    """
+    """The order in which a split's tasks are demonstrated, drawn by the run's seed."""
     return np.random.default_rng([seed, _DEMOS]).permutation(count)
 
 

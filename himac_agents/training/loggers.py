@@ -52,9 +52,11 @@ class JsonLogger:
 
     def log(self, row: Row) -> None:
         """See `Logger`."""
-        line = {"phase": row.phase, "step": row.step, **row.values}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(self._line(row))
+
+    def _line(self, row: Row) -> str:
+        return json.dumps({"phase": row.phase, "step": row.step, **row.values}) + "\n"
 
     def rows(self, most: int) -> list[Row]:
         """The first lines, `most` of them."""
@@ -69,8 +71,7 @@ class JsonLogger:
     def rewind(self, rows: Sequence[Row]) -> None:
         """See `Logger`."""
         if self.path.exists():
-            lines = ({"phase": row.phase, "step": row.step, **row.values} for row in rows)
-            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+            write_atomically(self.path, "".join(map(self._line, rows)))
 
     def close(self) -> None:
         """See `Logger`."""
@@ -135,21 +136,13 @@ def register_logger(name: str, factory: Factory, *, replace: bool = False) -> No
 
 
 def make_loggers(config: TrainConfig, folder: Path) -> list[Logger]:
-    """The loggers that a run's settings name.
-
-    Raises:
-        ValueError: A name is not known.
-    """
+    """The loggers that a run's settings name."""
     check_loggers(config)
     return [LOGGERS[name](folder, config) for name in config.loggers]
 
 
 def check_loggers(config: TrainConfig) -> None:
-    """Refuses names that no logger has.
-
-    Raises:
-        ValueError: The message lists those there are.
-    """
+    """Refuses, by a ValueError, names that no logger has."""
     for name in config.loggers:
         try:
             LOGGERS.find(name)

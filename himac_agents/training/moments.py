@@ -40,10 +40,6 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 def read(folder: Path, parameters: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Reads what `write` wrote, spread as the parameters are; all processes call it.
 
-    Args:
-        folder: The folder.
-        parameters: Those that the names' numbers ("0.exp_avg") count.
-
     Raises:
         CheckpointError: It was written for another model.
         OSError: A part is missing or damaged.

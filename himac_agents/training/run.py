@@ -11,22 +11,29 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from himac_agents.config import TrainConfig
+from himac_agents.config.tree import KEPT
 from himac_agents.files import write_atomically
 from himac_agents.rollouts.trace import describe
 from himac_agents.rollouts.types import Episode
 from himac_agents.training.loggers import Guarded, JsonLogger, Logger, make_loggers
 from himac_agents.training.rows import Row
-from himac_agents.training.seal import check_unchanged, seal
 from himac_envs.errors import HiMACError
+
+#: The settings that a run was begun with, written once: a run that goes on is to be the same run.
+#: What is learned or evaluated may not differ; how far it goes, how fast, and what is kept of it
+#: may (see `himac_agents.config.setting.Changes`).
+_BEGUN = "begun.toml"
+_HEAD = (
+    "# What this run was begun with, not to be edited: a run that goes on is compared with it.\n\n"
+)
 
 
 class Run:
     """The folder of one training run, and its logs.
 
-    Files: `config.toml`, `begun.toml` (the settings that the run was begun with; see
-    `himac_agents.training.seal`), `metrics.jsonl` (one JSON object a phase), what the loggers
-    write, `episodes.jsonl` (sampled episodes to look at), `checkpoints/`; when finished also
-    `result.json` and `report.html`.
+    Files: `config.toml`, `begun.toml` (the settings that the run was begun with),
+    `metrics.jsonl` (one JSON object a phase), what the loggers write, `episodes.jsonl` (sampled
+    episodes to look at), `checkpoints/`; when finished also `result.json` and `report.html`.
 
     Args:
         folder: Where; made if absent.
@@ -80,7 +87,9 @@ class Run:
 
         Called when all that they ask for is there, so that a start that fails leaves no run behind.
         """
-        seal(self.folder, self._config, goes_on=self._goes_on)
+        begun = self.folder / _BEGUN
+        if not (self._goes_on and begun.exists()):
+            write_atomically(begun, _HEAD + self._config.to_toml())
         path, text = self.folder / "config.toml", self._config.to_toml()
         # A run that goes on goes further, at most.
         if not path.is_file() or TrainConfig.from_toml(path) != self._config:
@@ -114,19 +123,13 @@ class Run:
 
     def log(self, phase: str, step: int, values: Mapping[str, float]) -> None:
         """Appends one line of metrics, and tells it the loggers."""
-        row = Row(phase, step, {key: _plain(value) for key, value in values.items()})
+        row = Row(phase, step, {key: round(float(value), 6) for key, value in values.items()})
         self._metrics.log(row)
         self.lines += 1
         self._loggers.log(row)
 
     def rename(self, phase: str, step: int, new: str) -> None:
-        """Gives the lines and the shown episodes of an evaluation another name.
-
-        Args:
-            phase: Its name.
-            step: Its iteration.
-            new: The name it gets.
-        """
+        """Gives the lines and the shown episodes of an evaluation another name."""
         rows = self._metrics.rows(self.lines)
         alike = [row.phase == phase and row.step == step for row in rows]
         self._rewrite(
@@ -194,19 +197,12 @@ class Run:
 class UnwrittenRun(Run):
     """The same run seen from a process that leaves the writing to another."""
 
-    def __init__(
-        self,
-        folder: Path,
-        config: TrainConfig,
-        *,
-        resume: bool = False,
-        loggers: Sequence[Logger] | None = None,
-        warn: Callable[[str], None] = print,
-    ) -> None:
+    def __init__(self, folder: Path, config: TrainConfig, **further: Any) -> None:
         self.folder, self.lines = folder, 0
 
-    def begin(self) -> None:
-        """Nothing."""
+    def _nothing(self, *args: Any, **kwargs: Any) -> None: ...
+
+    begin = rename = show = report = close = _nothing
 
     def rewind(self, lines: int) -> None:
         """Counts the lines."""
@@ -216,28 +212,31 @@ class UnwrittenRun(Run):
         """Counts a line."""
         self.lines += 1
 
-    def rename(self, phase: str, step: int, new: str) -> None:
-        """Nothing."""
-
-    def show(
-        self,
-        phase: str,
-        step: int,
-        episodes: Iterable[Episode],
-        candidates: Sequence[tuple[Episode, float, float]] = (),
-    ) -> None:
-        """Nothing."""
-
     def result(self, content: Mapping[str, Any]) -> Path:
         """Where the result is written."""
         return self.folder / "result.json"
 
-    def report(self) -> Path | None:
-        """Nothing."""
-        return None
 
-    def close(self) -> None:
-        """Nothing."""
+def check_unchanged(folder: Path, config: TrainConfig) -> None:
+    """Refuses to go on with other settings than a run was begun with.
+
+    Raises:
+        ValueError: The message names the settings, what they are and what they were.
+    """
+    if not (folder / _BEGUN).is_file():
+        return
+    begun = TrainConfig.from_toml(folder / _BEGUN)
+    changed = [
+        f"{name}={now!r} (begun with {was!r})"
+        for name in begun.__dataclass_fields__
+        if name in KEPT and (now := getattr(config, name)) != (was := getattr(begun, name))
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} was begun with other settings: {', '.join(changed)}. Put them back in its "
+            f"config.toml, or begin another run with them. How far it goes may be changed: `himac "
+            f"train --resume {folder} --iterations N`"
+        )
 
 
 def _row(line: str) -> dict[str, Any] | None:
@@ -259,7 +258,3 @@ def _belongs(episode: Mapping[str, Any], last: int, known: set[tuple[str, int]])
     if phase.startswith("evaluation/"):
         return (phase, episode["step"]) in known
     return bool(episode["step"] <= last)
-
-
-def _plain(value: float) -> float:
-    return round(float(value), 6)

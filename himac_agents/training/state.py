@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
+from himac_agents.agents.agent import HiMACAgent
 from himac_agents.config import TrainConfig
+from himac_agents.distributed import Team
+from himac_agents.policies.base import TokenBatch
+from himac_agents.prompts import Prompts
+from himac_agents.rollouts.pool import EnvPool
+from himac_agents.training.progress import Display
 
 
 @dataclass
@@ -69,3 +80,39 @@ def spent(config: TrainConfig, at: Progressed) -> str:
         for name, done, most in used
         if done >= most and (most or name == "iterations")
     )
+
+
+class Running(Protocol):
+    """What the parts of a run use of its `Trainer`; see there."""
+
+    config: TrainConfig
+    agent: HiMACAgent
+    at: Progressed
+    mark: Any
+    run_folder: Any
+    team: Team
+    stop: ClassVar[threading.Event]
+    display: Display
+    pool: EnvPool
+    prompts: Prompts
+    demonstrations: Any
+    learners: Any
+    eval_ids: list[str]
+    flat: bool
+    rng: np.random.Generator
+
+    def save(self) -> None:
+        """Writes a checkpoint."""
+        ...
+
+    def supervision(self, seed: int, start: int) -> dict[str, Iterator[TokenBatch]]:
+        """Each policy's batches of demonstrations."""
+        ...
+
+    def evaluate(self, agent: HiMACAgent, *, greedy: bool = True) -> dict[str, Any]:
+        """Held-out success."""
+        ...
+
+    def beside(self, config: TrainConfig, folder: Path, *, resume: bool) -> Any:
+        """Another run."""
+        ...

@@ -8,13 +8,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
-
-import numpy as np
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from himac_agents.algorithms.finite import NonFiniteError
-from himac_agents.distributed import Team
 from himac_agents.policies.served.server import RolloutError
+from himac_agents.training.state import Running
 from himac_envs.errors import HiMACError
 
 P = ParamSpec("P")
@@ -38,31 +36,16 @@ class Mark:
     updates: int
 
     @classmethod
-    def of(cls, trainer: Saving) -> Self:
+    def of(cls, trainer: Running) -> Self:
         """The mark of this moment."""
         return cls(dict(trainer.rng.bit_generator.state), _updates(trainer))
 
 
-def _updates(trainer: Saving) -> int:
+def _updates(trainer: Running) -> int:
     return sum(int(learner.updates) for learner in trainer.learners.values())
 
 
-class Saving(Protocol):
-    """What is used here of a `Trainer`."""
-
-    at: Any
-    run_folder: Any
-    team: Team
-    rng: np.random.Generator
-    learners: Any
-    mark: Mark | None
-
-    def save(self) -> None:
-        """See `Trainer.save`."""
-        ...
-
-
-S = TypeVar("S", bound=Saving)
+S = TypeVar("S", bound=Running)
 
 
 def keeping_the_last_good(
@@ -105,7 +88,7 @@ def keeping_the_last_good(
     return kept
 
 
-def _keep(trainer: Saving) -> str:
+def _keep(trainer: Running) -> str:
     """Saves the state before the iteration under way, if that is still at hand; says what is kept.
 
     One of several processes may have failed alone: there nothing is saved that all must agree on.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from himac_agents.config import TrainConfig
 from himac_agents.policies.base import Codec, TokenBatch
 from himac_agents.prompts import Prompts
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import Segment
+from himac_agents.rollouts.types import Episode, Segment
 from himac_agents.training.demo_files import demos_for, segments_of_demos
 from himac_agents.training.demonstrations import (
     Supervision,
@@ -113,17 +113,8 @@ class Demonstrations:
         shown = self._read_for_words[:_READ_FOR_WORDS] or self._train_ids[:_READ_FOR_WORDS]
         with self._display.stage("what is read and written", len(shown)) as tick:
             # Played with more mistakes than are demonstrated: what follows them is to have words.
-            episodes = demonstrate(
-                self._pool,
-                shown,
-                prompts=self._prompts,
-                expert=self.expert,
-                noise=0.2,
-                seed=config.seed + 1,
-                flat=self._flat,
-                transcripts=True,
-                on_episode=lambda episode: tick(),
-            )
+            how: dict[str, Any] = {"noise": 0.2, "seed": config.seed + 1, "transcripts": True}
+            episodes = self._played(shown, tick, **how)
         return texts_of(episodes, self._prompts, history_of(config) if self._flat else None)
 
     def segments(self, codec: Codec) -> list[Segment]:
@@ -157,22 +148,25 @@ class Demonstrations:
         if (shown_by := self.expert) != asked:
             self._display.say(f"note: the environment has no {asked}; the {shown_by} demonstrates")
         with self._display.stage("demonstrations", len(self.task_ids)) as tick:
-            episodes = demonstrate(
-                self._pool,
+            episodes = self._played(
                 self.task_ids,
-                prompts=self._prompts,
+                tick,
                 codec=codec,
-                expert=self.expert,
                 noise=config.demo_noise,
                 plan_noise=config.plan_noise,
                 seed=config.seed + 2,
-                flat=self._flat,
                 constrained=config.constrained,
                 history=history_of(config),
-                on_episode=lambda episode: tick(),
             )
         self.steps = sum(e.steps for e in episodes)
         return [s for episode in episodes if episode.error is None for s in episode.segments]
+
+    def _played(
+        self, task_ids: Sequence[str], tick: Callable[[], None], **how: Any
+    ) -> list[Episode]:
+        """What the expert makes of some tasks; see `demonstrate`."""
+        how |= {"prompts": self._prompts, "expert": self.expert, "flat": self._flat}
+        return demonstrate(self._pool, task_ids, on_episode=lambda _: tick(), **how)
 
     def by_policy(self, policies: Mapping[str, Any]) -> dict[str, list[Segment]]:
         """Which sequences each policy imitates: one that is shared all, the others their role's."""

@@ -141,7 +141,7 @@ class WandbLogger(Tracker):
             name=name,
             group=group,
             resume="allow",
-            config=_settings(self._config),
+            config=dict(vars(self._config)),
             settings=wandb.Settings(console="off", silent=True),
         )
         self._phases: set[str] = set()
@@ -170,7 +170,7 @@ class TrackioLogger(Tracker):
             name=f"{name} {run_id}",
             group=group,
             resume="allow",
-            config=_settings(self._config),
+            config=dict(vars(self._config)),
             embed=False,
         )
 
@@ -181,7 +181,3 @@ class TrackioLogger(Tracker):
         import trackio
 
         trackio.finish()
-
-
-def _settings(config: TrainConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}

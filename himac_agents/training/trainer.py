@@ -36,8 +36,7 @@ from himac_agents.rollouts.trace import Sample
 from himac_agents.training import checkpoint, parts, result, stopping
 from himac_agents.training.baselines import BASELINES
 from himac_agents.training.loggers import Logger, check_loggers
-from himac_agents.training.measuring import measured
-from himac_agents.training.panel import BEST, Panel
+from himac_agents.training.measuring import BEST, Panel, measured
 from himac_agents.training.progress import Clock, Display
 from himac_agents.training.run import Run, UnwrittenRun
 from himac_agents.training.state import Progressed, spent

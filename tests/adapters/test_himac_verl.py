@@ -326,7 +326,7 @@ def test_phases_without_evidence_come_to_an_end(
     model: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer, _ = _trainer(model, tmp_path, store, monkeypatch)
-    monkeypatch.setattr(verl_trainer, "_PATIENCE", 2)
+    monkeypatch.setattr(verl_trainer, "PATIENCE", 2)
     monkeypatch.setattr(verl_trainer.Handover, "next", lambda self: _nothing())
     with pytest.raises(ValueError, match="2 phases gave no evidence"):
         trainer.prepare_step()

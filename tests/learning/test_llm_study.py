@@ -41,7 +41,9 @@ def test_the_warm_start_in_between_is_frozen() -> None:
 
 
 def test_arms_differ_in_their_credit_only(preset: Path) -> None:
-    plan = Plan(str(preset), {"model": "m"}, (4, 8), ("himac-graph", "himac", "grpo"), (3, 4))
+    plan = Plan(
+        str(preset), "m", counts=(4, 8), methods=("himac-graph", "himac", "grpo"), seeds=(3, 4)
+    )
     assert [(job.config.demos, job.config.warm_steps) for job in plan.curve()] == [(4, 2), (8, 4)]
     assert {job.seed for job in plan.curve()} == {3}
     arms = [job for job in plan.arms(4) if job.kind == "learn"]
@@ -79,8 +81,8 @@ def test_it_goes_on_in_stretches_and_ends_with_a_page(
         return execute(self, job)
 
     monkeypatch.setattr(Driver, "_execute", counted)
-    plan = Plan(str(preset), {}, (2, 4))
-    asked = llm.Options(
+    plan = Plan(str(preset), counts=(2, 4))
+    asked = Plan(
         str(preset), str(model), "generated", counts=(2, 4), methods=("himac-graph", "himac"),
         seeds=(0,), out=out, jobs=2,
     )  # fmt: skip

@@ -153,7 +153,7 @@ def test_what_an_environment_raises_ends_the_training_and_nothing_else(
 
 
 def test_no_evidence_is_said(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("himac_agents.adapters.trl._PATIENCE", 3)
+    monkeypatch.setattr("himac_agents.adapters.trl.PATIENCE", 3)
     envs = EnvPool(_brief_hierarchical, 4)
     trainer = HiMACTrainer(
         str(model), SETTINGS.replace(method="himac"), _args(tmp_path, max_steps=1), envs=envs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_each_part_runs_alone(part: str, capsys: pytest.CaptureFixture[str]) -> 
     gpu.show(report, SMALL)
     told = capsys.readouterr().out
     assert f"himac bench gpu --parts {part} --device cpu --small" in told and "two layers" in told
-    json.dumps(gpu.as_json(report))
+    json.dumps(asdict(report))
 
 
 def test_a_part_is_a_process_of_its_own() -> None:

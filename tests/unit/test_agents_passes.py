@@ -232,9 +232,9 @@ def test_sharing_finds_the_longest_beginnings() -> None:
         prompts = [text() for _ in range(int(rng.integers(1, 8)))]
         held = {slot: text() for slot in range(int(rng.integers(0, 6)))}
         starts = [int(rng.integers(0, min(20, len(p)))) for p in prompts]
-        found = sharing(prompts, starts, held, range(len(prompts)))
-        given = {i: stop for _, i, _, stop in found.held}
-        for slot, i, start, stop in found.held:
+        from_held, from_read = sharing(prompts, starts, held, range(len(prompts)))
+        given = {i: stop for _, i, _, stop in from_held}
+        for slot, i, start, stop in from_held:
             assert start == starts[i] and held[slot][:stop] == prompts[i][:stop]
         for i, prompt in enumerate(prompts):
             best = max((_common(prompt[:-1], tokens) for tokens in held.values()), default=0)
@@ -242,22 +242,21 @@ def test_sharing_finds_the_longest_beginnings() -> None:
                 assert given[i] == best
             else:
                 assert i not in given
-        takers = {i for _, i, _, _ in found.read}
-        for giver, i, start, stop in found.read:
+        takers = {i for _, i, _, _ in from_read}
+        for giver, i, start, stop in from_read:
             assert (
                 giver not in takers and start == given.get(i, starts[i]) and stop < len(prompts[i])
             )
             assert prompts[giver][:stop] == prompts[i][:stop]
-        assert found.saved == sum(stop - start for _, _, start, stop in found.read)
 
 
 def test_of_two_groups_each_has_a_reader() -> None:
     rules = [1] * 40
     groups = [[*rules, *[g] * 60, 90 + n] for g in (2, 3) for n in range(3)]
-    found = sharing(groups, [0] * 6, {}, range(6))
-    assert {(giver, taker) for giver, taker, _, _ in found.read} == {(0, 1), (0, 2), (3, 4), (3, 5)}
-    assert all((start, stop) == (0, 100) for _, _, start, stop in found.read)
-    assert sharing(groups, [0] * 6, {}, [1]).read == []
+    _, found = sharing(groups, [0] * 6, {}, range(6))
+    assert {(giver, taker) for giver, taker, _, _ in found} == {(0, 1), (0, 2), (3, 4), (3, 5)}
+    assert all((start, stop) == (0, 100) for _, _, start, stop in found)
+    assert sharing(groups, [0] * 6, {}, [1]) == ([], [])
 
 
 # -- blocks ----------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ sys.exit(status)
     [
         ("torch", ["train"], "training needs torch: pip install 'himac[agents]'"),
         ("torch", ["eval", "HiMAC-Sokoban-v0", "--agent", "."], "trained agent needs torch: pip"),
-        ("torch", ["bench", "methods"], "training needs torch: pip install 'himac[agents]'"),
+        ("torch", ["bench", "methods"], "this benchmark needs torch: pip install 'himac[agents]'"),
         ("torch,jinja2", ["report", "."], "a report needs jinja2: pip install 'himac[report]'"),
         ("flask", ["site"], "needs flask: pip install 'himac[webshop]'"),
     ],

@@ -14,7 +14,7 @@ from report_pages import read, write_run
 from himac_agents.cli import main
 from himac_agents.evaluation.intervals import difference_over_seeds, wilson
 from himac_agents.reports import groups, page
-from himac_agents.reports.compared import differences
+from himac_agents.reports.groups import differences
 from himac_agents.reports.panels import learning_curve
 from himac_agents.reports.runs import read_run
 from himac_agents.reports.tables import COLUMNS

@@ -40,8 +40,6 @@ MAPPINGS = st.dictionaries(TEXT, VALUES, max_size=4)
 
 def _of(hint: Any, told: Any) -> st.SearchStrategy[Any]:
     """Valid values of a setting, from what is declared of it."""
-    if told.choices:
-        return st.sampled_from(told.choices)
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return st.one_of(*(_of(one, told) for one in inner))

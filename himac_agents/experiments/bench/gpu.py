@@ -19,9 +19,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -89,7 +88,10 @@ def run(setup: Setup, parts: Sequence[str] = (), minutes: float = 8.0) -> Report
     wanted = list(dict.fromkeys(parts)) or list(PARTS)
     report.commands = {part: command(setup, part) for part in wanted}
     if len(wanted) == 1:
-        _alone(setup, wanted[0], report)
+        try:
+            report.rows += PARTS[wanted[0]](setup)
+        except gpu_parts.NotHere as error:
+            report.skipped[wanted[0]] = f"not run: {error}"
         return report
     until = time.monotonic() + 60.0 * minutes
     for part in wanted:
@@ -99,13 +101,6 @@ def run(setup: Setup, parts: Sequence[str] = (), minutes: float = 8.0) -> Report
         else:
             _apart(setup, part, left, report)
     return report
-
-
-def _alone(setup: Setup, part: str, report: Report) -> None:
-    try:
-        report.rows += PARTS[part](setup)
-    except gpu_parts.NotHere as error:
-        report.skipped[part] = f"not run: {error}"
 
 
 def _apart(setup: Setup, part: str, seconds: float, report: Report) -> None:
@@ -146,11 +141,7 @@ def command(setup: Setup, part: str) -> str:
 
 
 def machine(setup: Setup) -> str:
-    """What is measured on.
-
-    Raises:
-        NoGPUError: The device is not there.
-    """
+    """What is measured on; a NoGPUError where the device is not there."""
     import transformers
 
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
@@ -166,11 +157,6 @@ def machine(setup: Setup) -> str:
     name = torch.cuda.get_device_name(setup.device)
     memory = torch.cuda.get_device_properties(setup.device).total_memory / 2**30
     return f"{name}, {memory:.0f} GiB, CUDA {torch.version.cuda}, {versions}"
-
-
-def as_json(report: Report) -> dict[str, Any]:
-    """A report as numbers and texts."""
-    return asdict(report)
 
 
 def show(report: Report, setup: Setup) -> None:

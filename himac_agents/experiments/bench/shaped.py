@@ -5,8 +5,7 @@ It reads and writes the words of the environments; what it says means nothing, b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,52 +22,25 @@ _TEMPLATE = (
     "{{ '<|im_start|>' ~ turn.role ~ '\n' ~ turn.content ~ '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+#: The shape of SmolLM2-135M, and one for trying out, as settings of `LlamaConfig`. Most ids stand
+#: for nothing here, and are never written.
+SMOLLM2 = {
+    "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49_152,
+}  # fmt: skip
+SMALL = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512,
+}  # fmt: skip
+#: The most ids that stand for something.
+_WORDS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """The shape of a Llama.
-
-    Attributes:
-        hidden: Width of the residual stream.
-        layers: Decoder layers.
-        heads: Attention heads.
-        shared: Heads that keys and values have.
-        feedforward: Width of the feed-forward part.
-        vocabulary: Ids, most of which stand for nothing here and are never written.
-        words: Ids that stand for something, at most.
-    """
-
-    hidden: int
-    layers: int
-    heads: int
-    shared: int
-    feedforward: int
-    vocabulary: int
-    words: int
-
-
-#: SmolLM2-135M's, and one for trying out.
-SMOLLM2 = ModelShape(576, 30, 9, 3, 1536, 49_152, 4096)
-SMALL = ModelShape(32, 2, 4, 2, 64, 512, 400)
-
-
-def build(folder: Path, shape: ModelShape, texts: Iterable[str]) -> Path:
-    """Writes a model with random weights (always the same) and its tokenizer into a folder.
-
-    Args:
-        folder: Where to.
-        shape: Its shape.
-        texts: What its tokenizer is to read.
-    """
-    tokenizer = _tokenizer(shape.words, texts)
+def build(folder: Path, shape: Mapping[str, Any], texts: Iterable[str]) -> Path:
+    """Writes a model with random weights (always the same) and a tokenizer of texts; the folder."""
+    tokenizer = _tokenizer(min(_WORDS, shape["vocab_size"]), texts)
     config = LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.feedforward,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.shared,
+        **shape,
         max_position_embeddings=8192,
         tie_word_embeddings=True,
         bos_token_id=None,

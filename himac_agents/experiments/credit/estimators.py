@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from himac_agents.algorithms.batching import segments_of
+from himac_agents.algorithms.batching import by_group, segments_of
 from himac_agents.algorithms.credit import Credit, flat_credit
 from himac_agents.algorithms.flat import Flat
 from himac_agents.algorithms.graphs import Graph, Path, returns_to_go
@@ -53,15 +53,7 @@ class Estimator:
         raise TypeError(f"method {self.method!r} has no credit of its own to be measured")
 
     def credit_lines(self, plans: Sequence[Episode], runs: Sequence[Episode]) -> Credit:
-        """The same for the planner's turns, and the lines in them.
-
-        Args:
-            plans: Episodes that hold the planner's segments.
-            runs: For each the episode that executed it.
-
-        Raises:
-            TypeError: The method has no planner.
-        """
+        """The same for the planner's turns and the lines in them; `runs` executed `plans`."""
         config = _config(self.method, tuple(self.settings.items()))
         iterate = METHODS.find(self.method).iterate
         if not isinstance(iterate, CoEvolution):
@@ -77,10 +69,7 @@ def _judge(config: TrainConfig, plans: Sequence[Episode], runs: Sequence[Episode
     By (state, sub-goal), and for the planner by task. It is what a critic with a cell for each
     could learn from them at best.
     """
-    groups: dict[int, list[int]] = {}
-    for place, run in enumerate(runs):
-        groups.setdefault(run.request.group, []).append(place)
-    for places in groups.values():
+    for places in by_group(runs):
         own = [segments_of([runs[i]], "executor") for i in places]
         turns = [[turn for segment in each for turn in segment.turns] for each in own]
         names = [[segment.subgoal for segment in each for _ in segment.turns] for each in own]

@@ -102,17 +102,7 @@ def compared(
     seed: int,
     estimators: Mapping[str, Estimator],
 ) -> dict[str, Any]:
-    """What estimators make of tasks that were played and whose truths are known.
-
-    Args:
-        tasks: For each the groups of episodes, and its decisions.
-        size: How much.
-        seed: That of all of it.
-        estimators: What is compared.
-
-    Returns:
-        As `measure` does.
-    """
+    """What estimators make of tasks that were played and whose truths are known."""
     found: dict[str, dict[str, list[list[float]]]] = {
         str(n): {name: [] for name in estimators} for n in size.episodes
     }

@@ -17,6 +17,7 @@ from himac_agents.experiments.credit.measure import Size, measure
 from himac_agents.experiments.credit.planner import measure_lines
 from himac_agents.experiments.credit.policy import Strength
 from himac_agents.experiments.credit.trained import Trained, measure_trained
+from himac_agents.experiments.study import summary
 from himac_agents.files import write_atomically
 from himac_agents.reports.charts import interval_chart
 from himac_agents.reports.marks import Mark, Row
@@ -95,11 +96,7 @@ class Cell:
         return f"{self.env}-{self.strength}" + ("" if self.level == "executor" else "-lines")
 
     def measured(self, out: Path) -> dict[str, Any]:
-        """Its figures.
-
-        Args:
-            out: Where a language model is kept.
-        """
+        """Its figures; a language model is kept in `out`."""
 
         def make() -> HierarchicalEnv:
             env = gym.make(self.env_id, **self.kwargs).unwrapped
@@ -261,10 +258,12 @@ def of_level(done: Sequence[Mapping[str, Any]], level: Level) -> list[Mapping[st
     return [cell for cell in done if cell["cell"]["level"] == level]
 
 
-def verdict(done: Sequence[Mapping[str, Any]], episodes: str) -> tuple[scores.Score, bool]:
+def verdict(
+    done: Sequence[Mapping[str, Any]], episodes: str, baseline: str = BASELINE
+) -> tuple[scores.Score, bool]:
     """The kill criterion: how many more signs the candidate gets right, and whether it passes."""
     gain = scores.difference(
-        "sign accuracy", pooled(done, episodes, CANDIDATE), pooled(done, episodes, BASELINE)
+        "sign accuracy", pooled(done, episodes, CANDIDATE), pooled(done, episodes, baseline)
     )
     return gain, gain.low > 0
 
@@ -289,35 +288,31 @@ def _level(done: Sequence[Mapping[str, Any]], what: str, baseline: str, criterio
         criterion: How the sentence begins that tells whether the candidate has passed; "": none.
     """
     sizes = [str(n) for n in done[0]["cell"]["size"]["episodes"]]
-    lines = [f"## Credit of the {what}", ""]
-    lines += ["| environment | policy | success | steps | tasks | decisions | that matter |"]
-    lines += ["|---|---|--:|--:|--:|--:|--:|"]
+    heads = ["environment", "policy", "success", "steps", "tasks", "decisions", "that matter"]
+    rows = []
     for cell in done:
-        own = cell["cell"]
-        lines.append(
-            f"| {own['env']} | {own['strength']} | {cell['success']:.2f} | "
-            f"{cell['env_steps']:.1f} | {cell['tasks']} | {cell['decisions']} | {cell['matter']} |"
-        )
+        own, means = cell["cell"], (f"{cell['success']:.2f}", f"{cell['env_steps']:.1f}")
+        counts = (str(cell[name]) for name in ("tasks", "decisions", "matter"))
+        rows.append([own["env"], own["strength"], *means, *counts])
+    lines = [f"## Credit of the {what}", "", *summary.table(heads, rows, words=2)]
     for n in sizes:
-        lines += ["", f"All cells, groups of {n} episodes:", ""]
-        lines += [f"| estimator | {' | '.join(scores.FIGURES)} |"]
-        lines += ["|---|" + "--:|" * len(scores.FIGURES)]
+        rows = []
         for name in done[0]["sums"][n]:
             sums = pooled(done, n, name)
-            told = [str(scores.figure(figure, sums)) for figure in scores.FIGURES]
-            lines.append(f"| {name} | {' | '.join(told)} |")
-        ours, theirs = pooled(done, n, CANDIDATE), pooled(done, n, baseline)
-        gain = scores.difference("sign accuracy", ours, theirs)
-        passed = f": {criterion}{'passed' if gain.low > 0 else 'not passed'}" if criterion else ""
+            rows.append([name, *(str(scores.figure(f, sums)) for f in scores.FIGURES)])
+        lines += ["", f"All cells, groups of {n} episodes:", ""]
+        lines += summary.table(["estimator", *scores.FIGURES], rows)
+        gain, better = verdict(done, n, baseline)
+        passed = f": {criterion}{'passed' if better else 'not passed'}" if criterion else ""
         lines += ["", f"Signs, {CANDIDATE} minus {baseline}, paired by task: {gain}{passed}."]
     last = sizes[-1]
     names = [f"{cell['cell']['env']} {cell['cell']['strength']}" for cell in done]
+    rows = [
+        [name, *(str(scores.figure("sign accuracy", cell["sums"][last][name])) for cell in done)]
+        for name in done[0]["sums"][last]
+    ]
     lines += ["", f"Sign accuracy by cell, groups of {last}:", ""]
-    lines += [f"| estimator | {' | '.join(names)} |", "|---|" + "--:|" * len(names)]
-    for name in done[0]["sums"][last]:
-        told = [str(scores.figure("sign accuracy", cell["sums"][last][name])) for cell in done]
-        lines.append(f"| {name} | {' | '.join(told)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *summary.table(["estimator", *names], rows)]) + "\n"
 
 
 def figure(done: Sequence[Mapping[str, Any]]) -> str:

@@ -130,16 +130,7 @@ def measure_trained(
     lanes: int = LANES,
     estimators: Mapping[str, Estimator] = ESTIMATORS,
 ) -> dict[str, Any]:
-    """Measures a cell whose policy is a language model; see `measure`.
-
-    Args:
-        make: Makes the environment.
-        executor: Who plays.
-        size: How much.
-        seed: Of tasks, episodes, decisions and continuations.
-        lanes: Environments that play at the same time.
-        estimators: What is compared.
-    """
+    """Measures a cell whose policy is a language model; see `measure`."""
     pool, env = EnvPool(make, lanes), make()
 
     def played_tasks() -> Iterator[tuple[list[list[Episode]], list[Decision]]]:

@@ -11,7 +11,7 @@ from typing import Any
 from himac_agents.experiments.llm.plan import BAND, Frozen
 from himac_agents.experiments.study import page, summary
 from himac_agents.experiments.study.plan import Job
-from himac_agents.experiments.study.summary import by_method, percent, titled
+from himac_agents.experiments.study.summary import by_method, percent, titled, within
 from himac_agents.files import write_atomically
 from himac_agents.reports.charts import line_chart
 from himac_agents.reports.marks import Series
@@ -34,8 +34,8 @@ def write(
         jobs: The arms'.
     """
     lines = ["# A language model", "", "## Warm starts", ""]
-    lines += ["| demonstrations | temperature 1 | greedy |", "|--:|--:|--:|"]
-    lines += [f"| {n} | {percent(a)} | {percent(b)} |" for n, (a, b) in sorted(curve.items())]
+    rows = [(str(n), percent(a), percent(b)) for n, (a, b) in sorted(curve.items())]
+    lines += summary.table(["demonstrations", "temperature 1", "greedy"], rows, words=0)
     if frozen is not None:
         low, high = (percent(end) for end in BAND)
         where = "" if frozen.inside else f"; none lay between {low} and {high}"
@@ -69,16 +69,15 @@ def draw(curve: Mapping[int, tuple[float, float]]) -> str:
 def temperatures(cell: Mapping[str, Any]) -> list[str]:
     """Each arm's end at all temperatures."""
     episodes = int(cell["episodes"])
-    lines = ["### Temperatures", "", "| method | seeds | greedy | 0.4 | 1 |"]
-    lines += ["|---|--:|--:|--:|--:|"]
+    table = []
     for method, runs in by_method(cell["runs"]).items():
         shown = []
         for where, key in (("final", "greedy"), ("temperature-0.4", ""), ("final", "")):
             scores = [run[where] for run in runs if where in run]
-            found = summary.success(scores, episodes, key or "success")
-            shown.append(f"{percent(found.mean)} [{percent(found.low)}, {percent(found.high)}]")
-        lines.append(f"| {titled(method)} | {len(runs)} | {' | '.join(shown)} |")
-    return lines
+            shown.append(within(summary.success(scores, episodes, key or "success")))
+        table.append([titled(method), str(len(runs)), *shown])
+    heads = ["method", "seeds", "greedy", "0.4", "1"]
+    return ["### Temperatures", "", *summary.table(heads, table)]
 
 
 def kinds(jobs: Sequence[Job], out: Path) -> list[str]:
@@ -92,9 +91,8 @@ def kinds(jobs: Sequence[Job], out: Path) -> list[str]:
     names = sorted({name for rows in found.values() for row in rows for name in row})
     if not names:
         return []
-    lines = ["### Kinds of tasks", "", f"| method | {' | '.join(names)} |"]
-    lines += ["|---|" + "--:|" * len(names)]
-    for method, rows in found.items():
-        means = [percent(mean(row[name]["success"] for row in rows)) for name in names]
-        lines.append(f"| {titled(method)} | {' | '.join(means)} |")
-    return lines
+    table = [
+        [titled(method), *(percent(mean(row[name]["success"] for row in rows)) for name in names)]
+        for method, rows in found.items()
+    ]
+    return ["### Kinds of tasks", "", *summary.table(["method", *names], table)]

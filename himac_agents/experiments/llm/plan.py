@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from himac_agents.config import TrainConfig
-from himac_agents.experiments.study.plan import Cell, Changes, Job, Study
 from himac_agents.files import write_atomically
+
+if TYPE_CHECKING:
+    from himac_agents.experiments.study.plan import Changes, Job, Study
 
 #: Success at temperature 1 that a warm start should have.
 BAND = (0.30, 0.55)
@@ -27,27 +29,44 @@ _ALIKE: Changes = {"kl": 0.0, "clip_high": 0.28}
 
 @dataclass(frozen=True)
 class Plan:
-    """The study.
+    """Warm starts of several sizes, then methods from one of them; goes on where it stopped."""
 
-    Attributes:
-        preset: The settings that all share: a card of `registry/presets`, or a file. Its `demos`
-            and `warm_steps` say how many supervised steps a demonstration gets.
-        changes: What is changed in it: the model, the data, the budget.
-        counts: Demonstrations of the warm starts that are measured.
-        methods: The arms; the first one is compared with the others.
-        seeds: The arms'. The curve is measured with the first.
-    """
-
-    preset: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = "study-llm"
+    """The settings that all share: a preset of the registry, or a TOML file."""
+    # Its `demos` and `warm_steps` say how many supervised steps a demonstration gets.
+    model: str | None = None
+    """The model's folder or name, instead of the preset's."""
+    data: str | None = None
+    """A folder of games, or "generated", instead of the preset's."""
+    minutes: float = 0.0
+    """Leave after so many minutes, with checkpoints; called again, it goes on. 0: at the end."""
     counts: tuple[int, ...] = (20, 40, 80, 160, 240)
+    """Demonstrations of the warm starts that are measured."""
     methods: tuple[str, ...] = ("himac-graph", "himac", "himac-option", "crbc", "gigpo", "grpo")
+    """The arms; the first one is compared with the others."""
     seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the arms."""
+    max_env_steps: int | None = None
+    """Environment steps of an arm, instead of the preset's."""
+    jobs: int = 1
+    """Runs at a time, each a process of one thread."""
+    out: Path = Path("runs/llm")
+    """Folder of the runs and of llm.md."""
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What is changed in the preset."""
+        given: dict[str, Any] = {"model": self.model, "max_env_steps": self.max_env_steps}
+        if self.data is not None:
+            kwargs = TrainConfig.named(self.preset).env_kwargs
+            given["env_kwargs"] = {**kwargs, "data": self.data}
+        return {key: value for key, value in given.items() if value is not None}
 
     def study(self, counts: Sequence[int]) -> Study:
         """The arms, from warm starts of these sizes."""
-        own = self.preset.endswith(".toml")
-        shared = TrainConfig.from_toml(self.preset) if own else TrainConfig.preset(self.preset)
+        from himac_agents.experiments.study.plan import Cell, Study
+
+        shared = TrainConfig.named(self.preset)
         if not (shared.demos and shared.warm_steps):
             raise ValueError(f"{self.preset}: needs demos and warm_steps above 0")
         cells = {}
@@ -70,11 +89,7 @@ class Plan:
         )
 
     def curve(self) -> list[Job]:
-        """The warm starts that are measured, one for each count.
-
-        Raises:
-            ValueError: No arm is hierarchical: the curve is measured with planner and executor.
-        """
+        """The warm starts that are measured, by planner and executor: one for each count."""
         jobs = [
             job
             for job in self.study(self.counts).jobs()

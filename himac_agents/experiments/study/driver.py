@@ -130,7 +130,8 @@ class Driver:
                     if not job.needs or job.needs in self._done:
                         self._taken.add(job.name)
                         return job
-                    if job.needs in self.failed or not self._known(job.needs):
+                    known = any(other.name == job.needs for other in self.jobs)
+                    if job.needs in self.failed or not known:
                         self._taken.add(job.name)
                         self.failed[job.name] = f"left out: {job.needs} failed"
                         self.report(f"{job.name}: {self.failed[job.name]}")
@@ -141,9 +142,6 @@ class Driver:
                 self._change.wait()
             return None
 
-    def _known(self, name: str) -> bool:
-        return any(job.name == name for job in self.jobs)
-
     def _execute(self, job: Job) -> int:
         settings = self.out / "jobs" / f"{job.name.replace('/', '-')}.toml"
         settings.parent.mkdir(parents=True, exist_ok=True)
@@ -152,13 +150,15 @@ class Driver:
         command += [str(job.folder(self.out)), str(settings)]
         if job.needs:
             command.append(str(self.out / job.needs))
+        # A job is to run the same code as this process.
+        path = os.pathsep.join(filter(None, sys.path))
         with self._log(job).open("ab") as log:
             with self._change:
                 if self._stopped:
                     return 1
                 process = subprocess.Popen(
                     command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                    env={**os.environ, **_THREADS, "PYTHONPATH": _python_path()},
+                    env={**os.environ, **_THREADS, "PYTHONPATH": path},
                 )  # fmt: skip
                 self._running[job.name] = process
             status = process.wait()
@@ -183,11 +183,6 @@ class Driver:
                 process.wait(max(0.0, over - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-def _python_path() -> str:
-    """The import path of this process: a job is to run the same code."""
-    return os.pathsep.join([p for p in sys.path if p])
 
 
 def _reason(status: int, log: Path) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from himac_agents.evaluation.intervals import Interval
 from himac_agents.experiments.study import summary
 from himac_agents.experiments.study.plan import Study
 from himac_agents.experiments.study.summary import (
@@ -18,6 +17,7 @@ from himac_agents.experiments.study.summary import (
     seeds_of,
     title,
     titled,
+    within,
 )
 from himac_agents.experiments.study.views import VIEWS
 from himac_agents.files import write_atomically
@@ -37,9 +37,6 @@ def write_page(path: Path, studies: Sequence[Recorded]) -> Path:
     Args:
         path: The Markdown file, e.g. `docs/results.md`.
         studies: Each study with its recorded cells (see `results.read_all`).
-
-    Returns:
-        `path`.
     """
     figures = path.parent / path.stem
     figures.mkdir(parents=True, exist_ok=True)
@@ -170,69 +167,55 @@ def _origins(runs: Iterable[Run]) -> Iterable[str]:
 
 
 def _methods_table(runs: Sequence[Run], episodes: int, tokens: int) -> list[str]:
-    budget = f"after {tokens:,} tokens | " if tokens else ""
-    lines = [
-        f"| method | seeds | warm start | {budget}after learning | greedy: warm start | after | "
-        "env steps | tokens | CPU s |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|" + ("--:|" if tokens else ""),
-    ]
+    budget = [f"after {tokens:,} tokens"] if tokens else []
+    heads = ["method", "seeds", "warm start", *budget, "after learning", "greedy: warm start"]
+    heads += ["after", "env steps", "tokens", "CPU s"]
+    table = []
     for method, rows in by_method(runs).items():
         warm, final = [r["warm_start"] for r in rows], [r["final"] for r in rows]
         work = [r["work"] for r in rows]
         there = [r["at_tokens"] for r in rows if "at_tokens" in r]
         measured = len(there) == len(rows)
-        at_tokens = f"{_success(there, episodes) if measured else ''} | " if tokens else ""
-        lines.append(
-            f"| {titled(method)} | {len(rows)} | {_success(warm, episodes)} | "
-            f"{at_tokens}{_success(final, episodes, strong=True)} | "
-            f"{_success(warm, episodes, 'greedy')} | "
-            f"{_success(final, episodes, 'greedy')} | {_mean(work, 'env_steps')} | "
-            f"{_mean(work, 'tokens')} | {_mean(work, 'learning_cpu_seconds')} |"
-        )
-        beside = [r["supervised"] for r in rows if "supervised" in r]
-        if beside:
-            lines.append(
-                f"| {titled(method)}: further supervision instead | {len(beside)} | "
-                f"{_success(warm, episodes)} | {'| ' if tokens else ''}"
-                f"{_success(beside, episodes)} | "
-                f"{_success(warm, episodes, 'greedy')} | {_success(beside, episodes, 'greedy')} | "
-                f"0 | 0 | {_mean(beside, 'cpu_seconds')} |"
-            )
-    return lines
+        at_tokens = [_success(there, episodes) if measured else ""] if tokens else []
+        greedily = _success(warm, episodes, "greedy")
+        first = [titled(method), str(len(rows)), _success(warm, episodes)]
+        last = [_mean(work, name) for name in ("env_steps", "tokens", "learning_cpu_seconds")]
+        learned = [_success(final, episodes, strong=True), greedily]
+        table.append([*first, *at_tokens, *learned, _success(final, episodes, "greedy"), *last])
+        if beside := [r["supervised"] for r in rows if "supervised" in r]:
+            first[:2] = [f"{titled(method)}: further supervision instead", str(len(beside))]
+            first[2] += " |" if tokens else ""
+            instead = [_success(beside, episodes), greedily, _success(beside, episodes, "greedy")]
+            table.append([*first, *instead, "0", "0", _mean(beside, "cpu_seconds")])
+    return summary.table(heads, table)
 
 
 def _runs_table(runs: Sequence[Run], episodes: int) -> list[str]:
-    lines = [
-        "Each seed, with intervals over tasks; and **all seeds**, over seeds and tasks:",
-        "",
-        "| run | warm start | after | gain | greedy gain | further supervision | over it |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    heads = ["run", "warm start", "after", "gain", "greedy gain", "further supervision", "over it"]
+    table = []
     for method, rows in by_method(runs).items():
         for run in rows:
             beside = run.get("supervised")
             shown = "" if beside is None else f"{percent(beside['success'])} " \
                 f"({percent(beside['greedy'])} greedy)"  # fmt: skip
+            ends = [percent(run[name]["success"]) for name in ("warm_start", "final")]
+            gains = [_difference(run[name]) for name in ("gain", "greedy_gain")]
             over = _difference(run["over_supervised"]) if "over_supervised" in run else ""
-            lines.append(
-                f"| {titled(method)}, seed {run['seed']} | "
-                f"{percent(run['warm_start']['success'])} | {percent(run['final']['success'])} | "
-                f"{_difference(run['gain'])} | {_difference(run['greedy_gain'])} | "
-                f"{shown} | {over} |"
-            )
+            table.append([f"{titled(method)}, seed {run['seed']}", *ends, *gains, shown, over])
         if len(rows) > 1:
-            lines.append(_whole_row(method, rows, episodes))
-    return lines
+            table.append(_whole_row(method, rows, episodes))
+    said = "Each seed, with intervals over tasks; and **all seeds**, over seeds and tasks:"
+    return [said, "", *summary.table(heads, table)]
 
 
-def _whole_row(method: str, rows: Sequence[Run], episodes: int) -> str:
+def _whole_row(method: str, rows: Sequence[Run], episodes: int) -> list[str]:
     """All seeds of a method, in the columns of the table of runs."""
     beside = [run for run in rows if "over_supervised" in run]
     over = ""
     if beside:
         found = summary.change(beside, "supervised", "final", "over_supervised", episodes)
         over = points(found)
-    cells = [
+    return [
         f"**{titled(method)}, all seeds**",
         _mean_percent(rows, "warm_start"),
         _mean_percent(rows, "final"),
@@ -241,7 +224,6 @@ def _whole_row(method: str, rows: Sequence[Run], episodes: int) -> str:
         _mean_percent(beside, "supervised"),
         over,
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def _paired_lines(cell: Mapping[str, Any]) -> list[str]:
@@ -249,31 +231,28 @@ def _paired_lines(cell: Mapping[str, Any]) -> list[str]:
     if not pairs:
         return []
     tokens = any("token_difference" in row for row in pairs)
-    lines = [
+    said = (
         f"{titled(cell['base'])} minus the other method on the same tasks, after as many "
         + ("environment steps, and after as many tokens" if tokens else "environment steps")
-        + " (each seed over tasks; **all seeds** over seeds and tasks):",
-        "",
-        "| against | seed | temperature 1 | greedy |"
-        + (" equal tokens: temperature 1 |" if tokens else ""),
-        "|---|--:|--:|--:|" + ("--:|" if tokens else ""),
-    ]
-    kinds = ["difference", "greedy_difference"]
-    kinds += ["token_difference"] if tokens else []
+        + " (each seed over tasks; **all seeds** over seeds and tasks):"
+    )
+    heads, kinds = ["temperature 1", "greedy"], ["difference", "greedy_difference"]
+    if tokens:
+        heads, kinds = [*heads, "equal tokens: temperature 1"], [*kinds, "token_difference"]
+    table = []
     order = by_method([{"method": row["against"], "seed": row["seed"]} for row in pairs])
     for against in order:
         rows = sorted((r for r in pairs if r["against"] == against), key=lambda r: int(r["seed"]))
         for row in rows:
             found = [_difference(row[kind]) if kind in row else "" for kind in kinds]
-            lines.append(f"| {titled(against)} | {row['seed']} | {' | '.join(found)} |")
+            table.append([titled(against), str(row["seed"]), *found])
         if len(rows) > 1:
             whole = []
             for kind in kinds:
-                having = [row for row in rows if kind in row]
-                known = len(having) == len(rows)
-                whole.append(points(summary.paired(cell, having, kind)) if known else "")
-            lines.append(f"| **{titled(against)}** | **all seeds** | {' | '.join(whole)} |")
-    return [*lines, ""]
+                known = all(kind in row for row in rows)
+                whole.append(points(summary.paired(cell, rows, kind)) if known else "")
+            table.append([f"**{titled(against)}**", "**all seeds**", *whole])
+    return [said, "", *summary.table(["against", "seed", *heads], table), ""]
 
 
 def draw(cell: Mapping[str, Any]) -> str:
@@ -311,15 +290,10 @@ def _success(
 ) -> str:
     """A mean with its interval, and the seeds that it is the mean of below it."""
     found = summary.success(scores, episodes, key)
-    text = f"{percent(found.mean)} [{percent(found.low)}, {percent(found.high)}]"
-    text = f"**{text}**" if strong else text
+    text = f"**{within(found)}**" if strong else within(found)
     if len(scores) == 1:
-        return f"{text} {_over(found)}"
+        return f"{text} (over {found.over})"
     return f"{text}<br>{seeds_of(scores, key)}"
-
-
-def _over(found: Interval) -> str:
-    return f"(over {found.over})"
 
 
 def _mean_percent(runs: Sequence[Run], name: str) -> str:

@@ -126,8 +126,9 @@ class Study:
                 when they are to be run.
         """
         if name.endswith(".toml"):
-            content = _read_file(Path(name))
-            name = Path(name).stem
+            if not Path(name).is_file():
+                raise FileNotFoundError(f"there is no study {name}")
+            content, name = read_file(Path(name)), Path(name).stem
         else:
             content = registry.read("studies", name)
         where = f"study {name!r}"
@@ -180,15 +181,10 @@ class Study:
                 f"method = {of!r}: give the arm another name"
             )
         card = self.cells[cell]
-        preset = card.preset
-        if preset.endswith(".toml"):
-            base = TrainConfig.from_toml(preset)
-        else:
-            base = TrainConfig.preset(preset)
         roles = card.hierarchical if METHODS[of].hierarchical else card.flat
         changes = {**card.changes, **roles, **own, "method": of, "seed": seed}
-        values = {item.name: getattr(base, item.name) for item in dataclasses.fields(base)}
-        found = TrainConfig.from_dict({**values, **changes}, f"study {self.name!r}, cell {cell!r}")
+        values = {**vars(TrainConfig.named(card.preset)), **changes}
+        found = TrainConfig.from_dict(values, f"study {self.name!r}, cell {cell!r}")
         return resolve(found)
 
     def jobs(self, cells: Sequence[str] = (), methods: Sequence[str] = ()) -> list[Job]:
@@ -212,12 +208,7 @@ class Study:
         return list(found.values())
 
     def missing(self, jobs: Sequence[Job], recorded: Mapping[str, Mapping[str, Any]]) -> list[Job]:
-        """The jobs without the runs that are recorded, and without warm starts nobody needs.
-
-        Args:
-            jobs: From `jobs`.
-            recorded: By cell, from `results.read_all`.
-        """
+        """The jobs without the runs that are recorded, and without warm starts nobody needs."""
         known = {(c, row["method"], row["seed"]) for c, v in recorded.items() for row in v["runs"]}
         left = [
             job
@@ -245,17 +236,9 @@ class Study:
 
 
 def _check_shared(first: Job, job: Job) -> None:
-    for name in (item.name for item in dataclasses.fields(TrainConfig)):
-        if name in LEARNING_FIELDS:
-            continue
-        if getattr(first.config, name) != getattr(job.config, name):
+    for name, value in vars(job.config).items():
+        if name not in LEARNING_FIELDS and getattr(first.config, name) != value:
             raise ValueError(
                 f"{job.name} changes {name}, so it cannot share the warm start {first.name}: "
                 "change it in the cell's preset, for all methods"
             )
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no study {path}")
-    return read_file(path)

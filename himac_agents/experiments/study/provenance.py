@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from himac_envs import __version__, registry
+from himac_agents.training.result import versions
+from himac_envs import registry
 from himac_envs.machine import processor
 
 
@@ -21,13 +20,14 @@ def checkout() -> Path | None:
 
 def provenance() -> dict[str, Any]:
     """What a reader needs to run the same again: plain values."""
+    known = versions()
     return {
-        "version": __version__,
+        "version": known["himac"],
         "commit": commit(),
         "machine": machine(),
-        "python": platform.python_version(),
-        "torch": _installed("torch"),
-        "transformers": _installed("transformers"),
+        "python": known["python"],
+        "torch": known.get("torch", ""),
+        "transformers": known.get("transformers", ""),
         **({"gpu": gpu} if (gpu := accelerator()) else {}),
     }
 
@@ -65,10 +65,3 @@ def _git(root: Path, *args: str) -> str:
         ["git", "-C", str(root), *args], capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
-
-
-def _installed(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""

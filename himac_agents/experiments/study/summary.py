@@ -7,7 +7,7 @@ made of them is marked as `counted` (see `himac_agents.evaluation.intervals`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -146,6 +146,24 @@ def title(method: str) -> str:
 def seeds_of(scores: Sequence[Mapping[str, Any]], key: str = "success") -> str:
     """Every seed's success, in percent."""
     return " · ".join(percent(score[key]) for score in scores)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> list[str]:
+    """The lines of a Markdown table.
+
+    Args:
+        heads: The columns' heads.
+        rows: The rows' cells.
+        words: How many columns hold words; those behind them hold numbers.
+    """
+    ruled = "|" + "---|" * words + "--:|" * (len(heads) - words)
+    first, *further = (f"| {' | '.join(cells)} |" for cells in (heads, *rows))
+    return [first, ruled, *further]
+
+
+def within(found: Interval) -> str:
+    """A success with its interval, in percent."""
+    return f"{percent(found.mean)} [{percent(found.low)}, {percent(found.high)}]"
 
 
 def points(found: Interval) -> str:

@@ -8,7 +8,15 @@ from typing import Any
 
 from himac_agents.experiments.study import summary
 from himac_agents.experiments.study.plan import Study
-from himac_agents.experiments.study.summary import Run, by_method, percent, points, title, titled
+from himac_agents.experiments.study.summary import (
+    Run,
+    by_method,
+    percent,
+    points,
+    title,
+    titled,
+    within,
+)
 from himac_agents.reports.charts import interval_chart, line_chart
 from himac_agents.reports.marks import Mark, Row, Series
 
@@ -32,15 +40,7 @@ def sweep(study: Study, cells: Cells) -> tuple[str, str]:
     """
     order = sorted((c for c in cells.values() if "place" in c), key=lambda c: float(c["place"]))
     methods = list(by_method([run for cell in order for run in cell["runs"]]))
-    lines = [
-        f"### The {study.name} study as a whole",
-        "",
-        "Success at temperature 1, warm start -> end, with intervals over what a cell's runs "
-        "allow (seeds and tasks, or tasks); in brackets thousands of tokens.",
-        "",
-        f"| cell | {' | '.join(map(titled, methods))} |",
-        "|---|" + "--:|" * len(methods),
-    ]
+    table = []
     series: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in methods}
     for cell in order:
         found = by_method(cell["runs"])
@@ -58,15 +58,9 @@ def sweep(study: Study, cells: Cells) -> tuple[str, str]:
                 f"{before} → **{percent(end.mean)}** [{percent(end.low)}, {percent(end.high)}] "
                 f"({tokens / 1000:,.0f}k)"
             )
-        lines.append(f"| {cell['cell']} | {' | '.join(shown)} |")
+        table.append([str(cell["cell"]), *shown])
     against = [name for name in methods if name != study.base]
-    lines += [
-        "",
-        f"{titled(study.base)} minus the other method, in points, after as many environment steps:",
-        "",
-        f"| cell | {' | '.join(map(titled, against))} |",
-        "|---|" + "--:|" * len(against),
-    ]
+    leads = []
     for cell in order:
         shown = []
         for name in against:
@@ -76,7 +70,7 @@ def sweep(study: Study, cells: Cells) -> tuple[str, str]:
                 if pair["base"] == study.base and pair["against"] == name
             ]
             shown.append(points(summary.paired(cell, pairs, "difference")) if pairs else "")
-        lines.append(f"| {cell['cell']} | {' | '.join(shown)} |")
+        leads.append([str(cell["cell"]), *shown])
     drawn = []
     for number, (name, rows) in enumerate(series.items()):
         x, y, low, high = (list(column) for column in zip(*rows, strict=True))
@@ -89,6 +83,18 @@ def sweep(study: Study, cells: Cells) -> tuple[str, str]:
         y_format="percent",
         standalone=True,
     )
+    lines = [
+        f"### The {study.name} study as a whole",
+        "",
+        "Success at temperature 1, warm start -> end, with intervals over what a cell's runs "
+        "allow (seeds and tasks, or tasks); in brackets thousands of tokens.",
+        "",
+        *summary.table(["cell", *map(titled, methods)], table),
+        "",
+        f"{titled(study.base)} minus the other method, in points, after as many environment steps:",
+        "",
+        *summary.table(["cell", *map(titled, against)], leads),
+    ]
     return "\n".join([*lines, ""]), chart
 
 
@@ -99,16 +105,7 @@ def bottleneck(study: Study, cells: Cells) -> tuple[str, str]:
     return, how many different ones there were a task, and how far the best return lay above the
     mean, which is what practising on the best can give over a random one.
     """
-    lines = [
-        f"### The {study.name} study as a whole",
-        "",
-        "Success at temperature 1 at the end of learning, and what is left when the oracle plans, "
-        "acts, or does both. *Alike*: groups whose blueprints all had one return; *different*: "
-        "blueprints a task; *lead*: the best return above the mean.",
-        "",
-        f"| cell | method | {' | '.join(HALVES)} | alike | different | lead |",
-        "|---|---|" + "--:|" * (len(HALVES) + 3),
-    ]
+    table = []
     rows: list[Row] = []
     for cell in cells.values():
         rows.append(Row(str(cell["cell"]), heading=True))
@@ -121,10 +118,9 @@ def bottleneck(study: Study, cells: Cells) -> tuple[str, str]:
                     shown.append("")
                     continue
                 found = summary.success(scores, episodes)
-                shown.append(f"{percent(found.mean)} [{percent(found.low)}, {percent(found.high)}]")
+                shown.append(within(found))
                 marks.append(Mark(label, 0.0, found.mean, found.low, found.high, number))
-            groups = _groups(runs)
-            lines.append(f"| {cell['cell']} | {titled(name)} | {' | '.join([*shown, *groups])} |")
+            table.append([str(cell["cell"]), titled(name), *shown, *_groups(runs)])
             rows.append(Row(title(name), marks))
     chart = interval_chart(
         rows,
@@ -134,6 +130,15 @@ def bottleneck(study: Study, cells: Cells) -> tuple[str, str]:
         width=720,
         standalone=True,
     )
+    lines = [
+        f"### The {study.name} study as a whole",
+        "",
+        "Success at temperature 1 at the end of learning, and what is left when the oracle plans, "
+        "acts, or does both. *Alike*: groups whose blueprints all had one return; *different*: "
+        "blueprints a task; *lead*: the best return above the mean.",
+        "",
+        *summary.table(["cell", "method", *HALVES, "alike", "different", "lead"], table, words=2),
+    ]
     return "\n".join([*lines, ""]), chart
 
 

@@ -193,14 +193,7 @@ def cheapest(
 def _running(
     function: np.ufunc, values: NDArray[np.int64], starts: NDArray[np.int64], nothing: int
 ) -> NDArray[np.int64]:
-    """A function of the values from each start [starts, 1] up to each place, [starts, values].
-
-    Args:
-        function: Of two numbers.
-        values: [values].
-        starts: Where each row begins.
-        nothing: What changes no result.
-    """
+    """A function of the values from each start [starts, 1] up to each place, [starts, values]."""
     held = np.where(np.arange(len(values)) >= starts, values, nothing)
     found: NDArray[np.int64] = function.accumulate(held, axis=1)
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,29 +14,10 @@ from himac_agents.policies.base import Completion, Prompt, Sampling
 from himac_agents.policies.generation.cache import SlotCache
 from himac_agents.policies.generation.draft import LONGEST, MOST
 from himac_agents.policies.generation.draw import draw, draw_among
-from himac_agents.policies.generation.passes import Feed, Passes, Read, Reads, joined
+from himac_agents.policies.generation.passes import Feed, Passes, Read, Writer, joined
 from himac_agents.policies.generation.prefixes import sharing
 from himac_agents.policies.generation.restricted import Answer
 from himac_agents.policies.noise import uniforms
-
-
-class Writer(Reads, Protocol):
-    """What is used here of a `CausalPolicy`."""
-
-    barred: Tensor | None
-    end_ids: tuple[int, ...]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """See `CausalPolicy.decode`."""
-        ...
-
-    def prefix_keys(self, prompt: Prompt) -> list[int]:
-        """See `CausalPolicy.prefix_keys`."""
-        ...
-
-    def prefix_shift(self, prompt: Prompt) -> int:
-        """See `CausalPolicy.prefix_shift`."""
-        ...
 
 
 class Decoding:
@@ -168,12 +148,14 @@ class Decoding:
         starts = [cache.shared_prefix(*pair) for pair in zip(self.slots, self.keys, strict=True)]
         # Pictures take places of their own.
         words = [i for i in range(count) if not self.asked[i].images]
-        found = sharing(self.keys, starts, cache.tokens, words)
-        cache.lend([(cache.row_of[slot], self.rows[i], a, b) for slot, i, a, b in found.held])
-        for _, i, _, b in found.held:
+        held, given = sharing(self.keys, starts, cache.tokens, words)
+        cache.lend([(cache.row_of[slot], self.rows[i], a, b) for slot, i, a, b in held])
+        for _, i, _, b in held:
             starts[i] = b
         self.lengths[self.rows] = starts
-        given = found.read if found.saved > self.costs.pass_ else []
+        # What need not be read, once those that give have been, is to be worth another pass.
+        if sum(b - a for _, _, a, b in given) <= self.costs.pass_:
+            given = []
         takers = sorted(i for _, i, _, _ in given)
         givers = sorted({*range(count)} - {*takers})
         read = self._first(drafts, starts, givers)

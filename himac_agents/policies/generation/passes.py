@@ -17,17 +17,31 @@ from himac_agents.policies.generation.costs import Block, Costs, cheapest
 from himac_agents.policies.generation.reader import Reader
 
 
-class Reads(Protocol):
-    """What is used here of a `CausalPolicy`."""
+class Writer(Protocol):
+    """What generation uses of a `CausalPolicy`; see there."""
 
     model: Any
     device: torch.device
     reader: Reader | None
     pad_id: int
+    barred: Tensor | None
+    end_ids: tuple[int, ...]
 
     @property
     def costs(self) -> Costs:
-        """See `CausalPolicy.costs`."""
+        """What reading costs."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of an answer."""
+        ...
+
+    def prefix_keys(self, prompt: Prompt) -> list[int]:
+        """What stands for a prompt's tokens where beginnings are compared."""
+        ...
+
+    def prefix_shift(self, prompt: Prompt) -> int:
+        """How far an answer's places are moved."""
         ...
 
     def reading_inputs(
@@ -37,7 +51,7 @@ class Reads(Protocol):
         prompts: Sequence[Prompt] | None,
         shifts: NDArray[np.int64],
     ) -> dict[str, Any]:
-        """See `CausalPolicy.reading_inputs`."""
+        """What the model is fed."""
         ...
 
 
@@ -105,7 +119,7 @@ class Passes:
 
     def __init__(
         self,
-        policy: Reads,
+        policy: Writer,
         cache: SlotCache,
         lengths: NDArray[np.int64],
         shifts: NDArray[np.int64],
@@ -113,7 +127,6 @@ class Passes:
         self.policy, self.cache, self.costs = policy, cache, policy.costs
         self.lengths, self.shifts = lengths, shifts
         self._behind = 0
-        self._pad = _Padding(policy.pad_id, apart=policy.reader is None)
         if policy.reader is not None:
             policy.reader.refresh()
 
@@ -132,7 +145,7 @@ class Passes:
         states: list[Tensor] = []
         count = 0
         for part in self._parts(blocks) if reader is not None else [[block] for block in blocks]:
-            layout = _lay(part, feeds, self.lengths, behind, self._pad)
+            layout = _lay(part, feeds, self.lengths, behind, self.policy.pad_id, reader is None)
             if reader is not None:
                 states.append(self._ours(reader, part, layout, behind + 1))
             else:
@@ -217,25 +230,13 @@ class _Layout:
     wanted_each: list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Padding:
-    """How rows are made equally long.
-
-    Attributes:
-        token: The id that stands for nothing.
-        apart: Guesses stand behind the longest feed, so that the columns that are wanted are few.
-    """
-
-    token: int
-    apart: bool
-
-
 def _lay(
     blocks: Sequence[Block],
     feeds: Sequence[Feed],
     lengths: NDArray[np.int64],
     behind: int,
-    pad: _Padding,
+    pad: int,
+    apart: bool,
 ) -> _Layout:
     """Lays the feeds of some blocks out as arrays.
 
@@ -247,7 +248,8 @@ def _lay(
         feeds: All feeds.
         lengths: What each row of the cache holds.
         behind: The end of all rows.
-        pad: How they are made equally long.
+        pad: The id that stands for nothing.
+        apart: Guesses stand behind the longest feed, so that the columns that are wanted are few.
     """
     table: list[tuple[int, ...]] = []
     text: list[int] = []
@@ -256,7 +258,7 @@ def _lay(
         fed = [None if i is None else feeds[i] for i in block.members]
         longest = max(len(feed.known) for feed in fed if feed is not None)
         most = max(len(feed.guessed) for feed in fed if feed is not None)
-        time = longest + most if pad.apart else block.time
+        time = longest + most if apart else block.time
         each.append(1 + most)
         for row, feed in zip(block.rows, fed, strict=True):
             if feed is None:
@@ -265,7 +267,7 @@ def _lay(
             n, k = len(feed.known), len(feed.guessed)
             text += feed.known
             text += feed.guessed
-            start, split = int(lengths[row]), longest if pad.apart else n
+            start, split = int(lengths[row]), longest if apart else n
             table.append((row, start, n, k, split, time, 1 + most))
     # By row: what is known begins at column 0, what is guessed at `split`.
     row, start, n, k, split, time, count = np.asarray(table, dtype=np.int64).T
@@ -274,7 +276,7 @@ def _lay(
     column = np.arange(len(of)) - first[of]
     own, guess = column - n[of], column - split[of]
     known, guessed = own < 0, (guess >= 0) & (guess < k[of])
-    tokens = np.full(len(of), pad.token, dtype=np.int64)
+    tokens = np.full(len(of), pad, dtype=np.int64)
     tokens[known | guessed] = text
     positions = (start + n)[of] + np.where(known, own, np.where(guessed, guess, k[of]))
     # The last that is known, and the guesses.

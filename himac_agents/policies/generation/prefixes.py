@@ -9,30 +9,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 #: A beginning that is shorter than this is read again: to look for it costs as much.
 LEAST = 16
 
 
-@dataclass(slots=True)
-class Sharing:
-    """Who is given what.
-
-    Attributes:
-        held: (slot that gives, prompt that takes, first position, the one behind the last): of
-            what the cache holds already.
-        read: The same, where a prompt gives what it reads now.
-    """
-
-    held: list[tuple[int, int, int, int]] = field(default_factory=list)
-    read: list[tuple[int, int, int, int]] = field(default_factory=list)
-
-    @property
-    def saved(self) -> int:
-        """Tokens that need not be read, once those that give have been."""
-        return sum(stop - start for _, _, start, stop in self.read)
+#: Who gives, which prompt takes, the first position and the one behind the last.
+Loan = tuple[int, int, int, int]
 
 
 def sharing(
@@ -40,7 +24,7 @@ def sharing(
     starts: Sequence[int],
     held: Mapping[int, list[int]],
     asking: Sequence[int],
-) -> Sharing:
+) -> tuple[list[Loan], list[Loan]]:
     """Finds the longest beginnings that others hold or read, too.
 
     In the order of their ids, prompts with a common beginning stand beside each other: how much a
@@ -51,12 +35,17 @@ def sharing(
         starts: How much of it its own row holds.
         held: Tokens in the cache by slot.
         asking: Which of the prompts may be given something.
+
+    Returns:
+        What slots give of what the cache holds already, and what prompts give of what they read
+        now.
     """
-    found = Sharing()
+    from_held: list[Loan] = []
+    from_read: list[Loan] = []
     # A token at least is left to be read by the row itself.
     asks = sorted((list(prompts[i][:-1]), i) for i in asking if len(prompts[i]) - starts[i] > LEAST)
     if not asks:
-        return found
+        return from_held, from_read
     rows = sorted((tokens, slot) for slot, tokens in held.items() if len(tokens) > LEAST)
     have: list[int] = []
     for text, i in asks:
@@ -66,7 +55,7 @@ def sharing(
         ]
         length, slot = max(near, default=(0, -1))
         if length > starts[i] + LEAST:
-            found.held.append((slot, i, starts[i], length))
+            from_held.append((slot, i, starts[i], length))
             have.append(length)
         else:
             have.append(starts[i])
@@ -77,10 +66,10 @@ def sharing(
         shared = min(shared, common[place])
         # One that shares more with the next than with who leads leads the next.
         if shared > have[place] + LEAST and common[place + 1] <= shared + LEAST:
-            found.read.append((leader, i, have[place], shared))
+            from_read.append((leader, i, have[place], shared))
         else:
             leader, shared = i, len(text)
-    return found
+    return from_held, from_read
 
 
 def _common(one: list[int], other: list[int]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 from himac_agents.policies.base import Message, Prompt, Sampling, TokenBatch
 from himac_agents.policies.served.policy import ServedPolicy
 
-#: Tokens that are written for each prompt.
-_TOKENS = 8
+#: How the answers are drawn.
+SAMPLING = Sampling(1.0, 8)
 #: What is asked. The last is long: of short ones a server keeps no beginning from before a sync.
 _ASKED = (
     "Where is the mug?",
@@ -23,30 +22,10 @@ _ASKED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """How far the log-probabilities of the same tokens are apart, in nats.
-
-    Attributes:
-        mean: Over the tokens.
-        largest: Of one token.
-    """
-
-    mean: float
-    largest: float
-
-
 def questions(policy: ServedPolicy) -> list[Prompt]:
     """What is asked of every server after a sync."""
-    found = []
-    for number, text in enumerate(_ASKED):
-        ids = policy.encode([Message("user", text)])
-        found.append(Prompt((), ids, noise=number))
-    return found
-
-
-#: How the answers are drawn.
-SAMPLING = Sampling(1.0, _TOKENS)
+    asked = [policy.encode([Message("user", text)]) for text in _ASKED]
+    return [Prompt((), ids, noise=number) for number, ids in enumerate(asked)]
 
 
 def gap(
@@ -54,14 +33,11 @@ def gap(
     asked: Sequence[Prompt],
     said: Sequence[Mapping[str, Any]],
     logprobs: Callable[[TokenBatch], NDArray[np.float32]],
-) -> Gap:
-    """The gap between what a server says of its answers and what the learning model says of them.
+) -> tuple[float, float]:
+    """How far log-probabilities of a server's answers are from the learning model's, in nats.
 
-    Args:
-        policy: The policy, which reads the answers.
-        asked: The prompts.
-        said: The server's choices, one for each.
-        logprobs: Asks the learning model.
+    Returns:
+        The mean gap of a token, and the largest.
 
     Raises:
         RolloutError: An answer cannot be read.
@@ -82,4 +58,4 @@ def gap(
     lengths = np.asarray([len(row) for row in rows], dtype=np.int64)
     batch = TokenBatch(ids, mask, old, np.zeros_like(old), lengths)
     apart = np.abs(logprobs(batch) - old)[mask > 0]
-    return Gap(float(apart.mean()), float(apart.max()))
+    return float(apart.mean()), float(apart.max())

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from himac_agents.config import TrainConfig
 from himac_agents.policies.chat import ChatPolicy
 from himac_agents.policies.served.plugin import FILE_BACKEND, PROCESSOR, register
-from himac_agents.policies.served.server import Held, RolloutError
+from himac_agents.policies.served.server import Held, RolloutError, Server
 
 #: What vLLM is told by the environment: no process of its own, since weights are handed over here,
 #: and the model runner that the logits processor is written for.
@@ -207,3 +207,7 @@ class Engine:
 
     def _unload(self, told: Mapping[str, Any]) -> None:
         self._llm.llm_engine.remove_lora(self._loaded.pop(told["lora_name"]).lora_int_id)
+
+
+#: Whoever takes weights and answers with them.
+Receiver = Server | Engine

@@ -15,6 +15,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import tyro
 
 from himac_agents.policies.published import folder_of
 from himac_agents.policies.served.plugin import FILE_BACKEND, PROCESSOR
@@ -26,33 +29,31 @@ _START = 1800.0
 
 @dataclass(frozen=True)
 class Serving:
-    """How a model is served; `himac serve --help` explains each.
+    """How a model is served."""
 
-    Attributes:
-        model: Folder or name.
-        host: The address to listen on.
-        port: The port.
-        dtype: What it computes in; None: by the machine.
-        max_model_len: The longest conversation; None: the model's own.
-        max_num_seqs: Answers at a time.
-        lora_rank: The greatest rank of adapters; 0: whole models are sent.
-        loras: Adapters at a time.
-        transfer: "file", "nccl" or "ipc"; None: by the machine.
-        python: The interpreter; "": this one.
-        options: Further options of vLLM's server, as a shell takes them.
-    """
-
-    model: str
+    model: tyro.conf.Positional[str]
+    """A model's folder, or its name: one of `himac model where`, or a hub's."""
     host: str = "127.0.0.1"
+    """The address to listen on."""
     port: int = 8000
-    dtype: str | None = None
+    """The port to listen on."""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """What it computes in; without one: bfloat16 on a GPU, else float32. The model that learns is
+    to compute in the same."""
     max_model_len: int | None = None
+    """The longest conversation in tokens (default: the model's own)."""
     max_num_seqs: int = 128
+    """Answers that it writes at a time."""
     lora_rank: int = 0
+    """The greatest rank of adapters that it takes; 0: whole models are sent to it."""
     loras: int = 2
-    transfer: str | None = None
+    """How many adapters at a time (planner and executor have one each)."""
+    transfer: Literal["file", "nccl", "ipc"] | None = None
+    """How it is sent weights: a file, or from GPU to GPU; without one: nccl on a GPU, else file."""
     python: str = ""
+    """The interpreter of the environment that vLLM is installed in (default: this one)."""
     options: str = ""
+    """Further options of vLLM's own server in one text: --options="--seed 1"."""
 
     @property
     def url(self) -> str:
@@ -61,13 +62,9 @@ class Serving:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def command(self, *, gpu: bool) -> list[str]:
-        """The command line.
-
-        Args:
-            gpu: Whether there is one.
-        """
-        backend = self.transfer or ("nccl" if gpu else "file")
-        backend = FILE_BACKEND if backend == "file" else backend
+        """The command line."""
+        transfer = self.transfer or ("nccl" if gpu else "file")
+        backend = FILE_BACKEND if transfer == "file" else transfer
         words = [
             self.python or sys.executable, "-m", "vllm.entrypoints.openai.api_server",
             "--model", str(folder_of(self.model)),

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from himac_agents.policies.base import Completion, Message, Prompt, Sampling, narrow
+from himac_agents.policies.base import Completion, Prompt, Sampling, narrow
 from himac_agents.policies.chat import ChatPolicy
+from himac_agents.policies.codec import Relayed
 from himac_agents.policies.served.server import RolloutError
 
 
@@ -33,7 +34,7 @@ class Rollouts(Protocol):
         ...
 
 
-class ServedPolicy:
+class ServedPolicy(Relayed):
     """The codec of a local model, and requests that give what it would write.
 
     Args:
@@ -43,33 +44,14 @@ class ServedPolicy:
     """
 
     def __init__(self, learner: ChatPolicy, name: str, rollouts: Rollouts) -> None:
+        super().__init__(learner)
         self.learner, self.name, self.rollouts = learner, name, rollouts
         barred = [] if learner.barred is None else learner.barred.tolist()
         self._barred = {"himac_barred": barred} if barred else {}
 
-    # -- text and tokens -------------------------------------------------------------------------
-
-    def encode(self, messages: Sequence[Message], *, continues: bool = False) -> list[int]:
-        """See `Codec.encode`."""
-        return self.learner.encode(messages, continues=continues)
-
-    def encode_reply(self, text: str) -> tuple[int, ...]:
-        """See `Codec.encode_reply`."""
-        return self.learner.encode_reply(text)
-
-    def encode_past(self, text: str) -> tuple[int, tuple[int, ...]]:
-        """See `Rewriter.encode_past`."""
-        return self.learner.encode_past(text)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """See `ChatPolicy.decode`."""
-        return self.learner.decode(ids)
-
     def forget(self) -> None:
         """The weights may have changed, here or there: they are compared, and sent if need be."""
         self.rollouts.refresh()
-
-    # -- requests --------------------------------------------------------------------------------
 
     def request(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         """A request for an answer, with the noise that belongs to it.

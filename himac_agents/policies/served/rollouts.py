@@ -24,41 +24,19 @@ from himac_agents.config import TrainConfig
 from himac_agents.files import scratch_of
 from himac_agents.policies.chat import ChatPolicy
 from himac_agents.policies.served import check
+from himac_agents.policies.served.engine import Engine, Receiver
 from himac_agents.policies.served.parts import Parts
 from himac_agents.policies.served.policy import EnginePolicy, ServedPolicy, ServerPolicy
-from himac_agents.policies.served.server import Held, Receiver, RolloutError, Server
+from himac_agents.policies.served.server import Held, RolloutError, Server
 from himac_agents.policies.served.weights import DeviceTransfer, FileTransfer
 from himac_agents.policies.vision import VisionPolicy
 from himac_envs.errors import HiMACError
 
 #: The greatest mean gap, where the settings name none: in single precision, and in others.
 _EXACT, _ROUNDED = 1e-3, 0.15
-
-
-@dataclass
-class Synced:
-    """What syncs cost and found since this was last read.
-
-    Attributes:
-        count: How many there were.
-        seconds: What they took together, checks included.
-        gap: The greatest mean gap of a check, in nats a token.
-        largest: The greatest gap of one token.
-    """
-
-    count: int = 0
-    seconds: float = 0.0
-    gap: float = 0.0
-    largest: float = 0.0
-
-    def metrics(self) -> dict[str, float]:
-        """The same, for a run's metrics."""
-        return {
-            "syncs": float(self.count),
-            "sync_seconds": self.seconds,
-            "sync_gap": self.gap,
-            "sync_gap_max": self.largest,
-        }
+#: What is told of syncs: how many, what they took with their checks, and the greatest gaps of a
+#: check's mean and of one token, in nats.
+_NONE_YET = {"syncs": 0.0, "sync_seconds": 0.0, "sync_gap": 0.0, "sync_gap_max": 0.0}
 
 
 @dataclass
@@ -78,7 +56,7 @@ class ServedRollouts:
     folder: str = ""
     policies: dict[str, ServedPolicy] = field(default_factory=dict)
     context: int = 0
-    synced: Synced = field(default_factory=Synced)
+    synced: dict[str, float] = field(default_factory=lambda: dict(_NONE_YET))
     _held: list[Held] = field(default_factory=list)
     _versions: dict[str, str] = field(default_factory=dict)
     _turn: int = 0
@@ -145,8 +123,8 @@ class ServedRollouts:
 
     def take(self) -> dict[str, float]:
         """What syncs cost since this was last called; the same in all processes."""
-        found = distributed.team().agree(self.synced.metrics())
-        self.synced = Synced()
+        found = distributed.team().agree(self.synced)
+        self.synced = dict(_NONE_YET)
         return found
 
     def _agree(self, work: Any) -> None:
@@ -231,8 +209,8 @@ class ServedRollouts:
             for name in self.policies:
                 self._changed(name)
             raise
-        self.synced.count += 1
-        self.synced.seconds += time.perf_counter() - begun
+        self.synced["syncs"] += 1
+        self.synced["sync_seconds"] += time.perf_counter() - begun
 
     def _bring_model(self) -> list[Receiver]:
         """Sends the model to those that do not hold it; returns them."""
@@ -332,13 +310,13 @@ class ServedRollouts:
             if not self._by_adapter:
                 bodies = [{**body, "model": held.name} for body in bodies]
             logprobs = partial(self._parts.logprobs, policy.name)
-            found = check.gap(policy, asked, receiver.complete(bodies), logprobs)
-            self.synced.gap = max(self.synced.gap, found.mean)
-            self.synced.largest = max(self.synced.largest, found.largest)
-            if not (math.isfinite(found.mean) and found.mean <= bound):
+            mean, largest = check.gap(policy, asked, receiver.complete(bodies), logprobs)
+            for name, gap in (("sync_gap", mean), ("sync_gap_max", largest)):
+                self.synced[name] = max(self.synced[name], gap)
+            if not (math.isfinite(mean) and mean <= bound):
                 raise RolloutError(
                     f"after a sync, {receiver.url} and the model that learns ({policy.name}) are "
-                    f"{found.mean:.2g} nats a token apart (largest {found.largest:.2g}), and "
+                    f"{mean:.2g} nats a token apart (largest {largest:.2g}), and "
                     f"{bound:g} are allowed: the server does not sample with the weights that were "
                     "sent. Start it again with the same model; where rounding explains it, a "
                     "greater sync_bound allows it"
@@ -346,11 +324,7 @@ class ServedRollouts:
 
 
 def _check(policies: Mapping[str, Any]) -> None:
-    """Refuses policies that cannot be served.
-
-    Raises:
-        ValueError: The message says why.
-    """
+    """Refuses, by a ValueError, policies that cannot be served."""
     for policy in policies.values():
         if not isinstance(policy, ChatPolicy):
             raise ValueError("rollout: only policy='hf' can be sampled by vLLM; leave it 'local'")
@@ -411,7 +385,5 @@ def make_rollouts(config: TrainConfig, policies: Mapping[str, Any]) -> ServedRol
             "server that they share (rollout='server')"
         )
     else:
-        from himac_agents.policies.served.engine import Engine
-
         receivers = [Engine.of(config, policies)]
     return ServedRollouts(receivers, config.sync_bound, config.transfer, config.sync_folder)

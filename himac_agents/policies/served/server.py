@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from himac_envs.errors import HiMACError, MissingDependencyError
 
@@ -50,37 +50,6 @@ class Held:
     adapters: tuple[int, int] | None = None
     binds: bool = False
     logprobs: str = ""
-
-
-class Receiver(Protocol):
-    """Whoever takes weights and answers with them: a server, or vLLM in this process.
-
-    Attributes:
-        url: Where it is, or what errors call it.
-        busy: Requests under way.
-    """
-
-    url: str
-    busy: int
-
-    def call(
-        self,
-        method: str,
-        path: str,
-        json: Any = None,
-        params: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """See `Server.call`."""
-        ...
-
-    def held(self) -> Held:
-        """See `Server.held`."""
-        ...
-
-    def complete(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """See `Server.complete`."""
-        ...
 
 
 class Server:

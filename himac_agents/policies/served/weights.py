@@ -23,7 +23,8 @@ from torch import Tensor
 
 from himac_agents import distributed
 from himac_agents.files import scratch_of
-from himac_agents.policies.served.server import Receiver, RolloutError
+from himac_agents.policies.served.engine import Receiver
+from himac_agents.policies.served.server import RolloutError
 from himac_agents.policies.sharding import whole
 
 #: The output layer's name where it is not the embedding's own.
@@ -137,11 +138,7 @@ def write(path: Path, weights: Weights) -> None:
 
 
 def update(to: Sequence[Receiver], told: dict[str, Any], version: str) -> None:
-    """Lets receivers load weights, all of them at the same time.
-
-    Raises:
-        RolloutError: One does not.
-    """
+    """Lets receivers load weights, all of them at the same time."""
 
     def one(receiver: Receiver) -> None:
         receiver.call("POST", "/init_weight_transfer_engine", {"init_info": {}})

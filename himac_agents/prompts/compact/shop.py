@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from himac_agents.prompts.compact.forms import rewritten
+from himac_agents.prompts.compact.forms import Form, rewritten
 from himac_agents.prompts.compact.shorthand import instruction
 from himac_envs.blueprint import Blueprint
 
@@ -144,7 +144,7 @@ def _numbered(info: dict[str, Any]) -> list[str]:
     return [what for what in clickable if what not in _BUTTONS and what != "search"]
 
 
-class ShopForm:
+class ShopForm(Form):
     """See the module's text."""
 
     def knows(self, text: str) -> bool:
@@ -154,10 +154,6 @@ class ShopForm:
     def task(self, goal: str) -> str:
         """The instruction in the words that sub-goals use."""
         return instruction(goal).plain()
-
-    def aim(self, subgoal: str) -> str:
-        """As it stands."""
-        return subgoal
 
     def brief(self, goal: str) -> str:
         """The instruction in numbered pieces; see `himac_agents.prompts.compact.shorthand`."""

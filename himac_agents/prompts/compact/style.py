@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from himac_agents.policies.base import Message
-from himac_agents.prompts.base import PlainCommands
-from himac_agents.prompts.compact.forms import Form, PlainForm
+from himac_agents.prompts.base import Prompts
+from himac_agents.prompts.compact.forms import Form
 from himac_agents.prompts.compact.shop import ShopForm
 from himac_agents.prompts.compact.warehouse import WarehouseForm
 from himac_envs.blueprint import Blueprint
 from himac_envs.reading import read_blueprint
 
-_PLAIN, _GATHER = PlainForm(), PlainForm(gathers=True)
+_PLAIN, _GATHER = Form(), Form(gathers=True)
 _SHOP, _WAREHOUSE = ShopForm(), WarehouseForm()
 
 
 @dataclass(frozen=True, slots=True)
-class CompactPrompts(PlainCommands):
+class CompactPrompts(Prompts):
     """Few words, for small models trained from scratch: a role token, the scene, the sub-goal.
 
     Each environment's text has a form of its own, recognised by how it looks: see

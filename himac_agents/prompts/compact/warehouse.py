@@ -21,7 +21,7 @@ from functools import lru_cache
 from itertools import product
 from typing import Any
 
-from himac_agents.prompts.compact.forms import PlainForm, rewritten
+from himac_agents.prompts.compact.forms import Form, rewritten
 from himac_envs.blueprint import Blueprint
 
 _CELLS = "#_O√XPS"
@@ -90,7 +90,7 @@ def grid(text: str) -> Grid | None:
     return Grid(tuple(last)) if last else None
 
 
-class WarehouseForm(PlainForm):
+class WarehouseForm(Form):
     """See the module's text."""
 
     def knows(self, text: str) -> bool:

@@ -1,16 +1,27 @@
-"""``himac serve-env ID``: an environment behind HTTP and WebSocket, for any language (OpenEnv)."""
+"""Commands that serve until Ctrl-C: a model that samples, an environment, a shop's web site."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from himac_agents.cli.environment import AS_NAMED, EnvOptions, find_text_env
+from himac_agents.policies.served.launch import Serving, serve
 from himac_envs.adapters.sessions import LIMIT, TIMEOUT
 
 
-def run(
+def model(how: Annotated[Serving, tyro.conf.arg(name="")]) -> int:
+    """Serve a model with vLLM until Ctrl-C, ready to be sent weights; prints the options to pass.
+
+    Only this machine can reach it, unless --host says otherwise: whoever can reach it can replace
+    its weights, and make it read any file of weights that it can read. vLLM is installed apart
+    (pip install vllm, with this package beside it).
+    """
+    return serve(how, say=lambda line: print(line, flush=True))
+
+
+def environment(
     env: Annotated[str, tyro.conf.Positional],
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -52,4 +63,33 @@ def run(
             print(f"Anyone who can reach {host} can play: there is no password.", flush=True)
         print(f"{found.id} at {serving.address(bound)} (stop with Ctrl-C)", flush=True)
         serving.run(app, bound)
+    return 0
+
+
+def site(
+    name: Annotated[Literal["webshop"], tyro.conf.Positional] = "webshop",
+    data: str | None = None,
+    goals: Literal["human", "synthetic"] | None = None,
+    host: str = "127.0.0.1",
+    port: int = 3000,
+    show_attrs: bool = False,
+    plain: bool = False,
+) -> int:
+    """Serve a benchmark's web site until Ctrl-C.
+
+    Args:
+        name: Which: webshop.
+        data: A folder with the benchmark's data, or "generated".
+        goals: Instructions of people or generated ones; default: people's where the data has any.
+        host: The address to listen on.
+        port: The port to listen on.
+        show_attrs: Give products a page of their attributes.
+        plain: Show the pages as agents of the benchmark read them, without the bar that leads a
+            person from one instruction to the next.
+    """
+    from himac_envs.webshop.site import serve as serve_shop
+
+    serve_shop(
+        host=host, port=port, data=data, goals=goals, show_attrs=show_attrs, people=not plain
+    )
     return 0
