@@ -2,7 +2,7 @@
 
 A name is registered by a call, or by a package's entry point. Entry points are looked at when a
 name is asked for that no call has registered, or when all names are; one that cannot be loaded is
-told once and passed over.
+told once and passed over. "module:name" is what the call in a module registers, which is imported.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any, Generic, TypeVar
+
+from himac_envs.registry import import_named
 
 T = TypeVar("T")
 
@@ -75,16 +77,22 @@ class Register(Mapping[str, T], Generic[T]):
             ValueError: There is none; the message names near ones and all others.
         """
         if name not in self:
-            hint = did_you_mean(name, self)
-            raise ValueError(f"no {self.what} {name!r}.{hint} There are {', '.join(self)}")
-        return self._known[name]
+            hint = did_you_mean(name.rpartition(":")[2], self)
+            raise ValueError(
+                f"no {self.what} {name!r}.{hint} There are {', '.join(self)}; MODULE:NAME is one "
+                f"that a module of yours registers"
+            )
+        return self[name]
 
     def __getitem__(self, name: str) -> T:
+        name = self._brought(name)
         if name not in self._known:
             self._look()
         return self._known[name]
 
     def __contains__(self, name: object) -> bool:
+        if isinstance(name, str):
+            name = self._brought(name)
         if name not in self._known:
             self._look()
         return name in self._known
@@ -96,6 +104,18 @@ class Register(Mapping[str, T], Generic[T]):
     def __len__(self) -> int:
         self._look()
         return len(self._known)
+
+    def _brought(self, name: str) -> str:
+        """The name alone, of "module:name" once the module is imported, which registers it.
+
+        Raises:
+            ValueError: There is no such module.
+        """
+        module, _, own = name.partition(":")
+        if not own or not all(part.isidentifier() for part in module.split(".")):
+            return name
+        import_named(module, self.what, name)
+        return own
 
     def _look(self) -> None:
         """Loads what packages have registered, once. What a call has registered goes first."""

@@ -12,10 +12,19 @@ from himac_agents.agents.conversation import Memory
 from himac_agents.agents.expert import Expert
 from himac_agents.policies.base import Completion, Role, Sampling
 from himac_agents.prompts import ChatPrompts
+from himac_envs.errors import HiMACError
 from himac_envs.registry import import_named
 
 #: One episode's agent: (text, admissible commands) -> command.
 Act = Callable[[str, Sequence[str]], str]
+
+
+#: What an agent is, in errors.
+_AGENT = "an object with act(text, admissible), or a function of these two"
+
+
+class NoAgentError(HiMACError, TypeError):
+    """What was named as an agent is none, or does not answer with a command."""
 
 
 class Own(Expert):
@@ -35,20 +44,26 @@ class Own(Expert):
         """What the agent does at this moment of an episode.
 
         Raises:
-            TypeError: What was made is no agent, or its answer is no text.
+            NoAgentError: What was made is no agent, or its answer is no text.
         """
         act: Act | None = memory.expert.get(self)
         if act is None:
             made = self._make()
             act = memory.expert[self] = getattr(made, "act", made)
             if not callable(act):
-                raise TypeError(
-                    f"{self.name} made {made!r}: make an object with act(text, admissible), or a "
-                    "function of these two"
-                )
+                raise NoAgentError(f"{self.name} made {made!r}: make {_AGENT}")
+            try:
+                inspect.signature(act).bind(memory.text, [])
+            except TypeError as error:
+                raise NoAgentError(
+                    f"{self.name} cannot be asked with a text and the admissible commands "
+                    f"({error}): make {_AGENT}"
+                ) from error
+            except ValueError:  # something built in, which does not tell
+                pass
         command = act(memory.text, list(memory.info["admissible"]))
         if not isinstance(command, str):
-            raise TypeError(f"{self.name} answered {command!r}: a command is a text")
+            raise NoAgentError(f"{self.name} answered {command!r}: a command is a text")
         return Completion(command)
 
 
@@ -87,6 +102,6 @@ def own_agent(name: str) -> HiMACAgent:
     except TypeError as error:
         raise ValueError(
             f"{name} is called without arguments at the beginning of each episode, and makes the "
-            "agent that plays it: an object with act(text, admissible), or a function of these two"
+            f"agent that plays it: {_AGENT}"
         ) from error
     return HiMACAgent(None, Executor(Own(name, make), _AsWritten(), Sampling(0.0, 1), history=0))

@@ -1,4 +1,4 @@
-"""The command line: ``himac list | play | train | eval | demos | data | model | bench | ...``.
+"""The command line ``himac``: environments with sub-goals, and agents that learn in them.
 
 Each command is a function of `himac_agents.cli`, imported only when it runs, so that
 ``himac list`` never waits for torch.

@@ -9,6 +9,7 @@ from gymnasium.envs.registration import EnvSpec
 from rich.console import Console
 from rich.table import Table
 
+from himac_agents.algorithms.methods import METHODS
 from himac_envs import HierarchicalEnv, TaskEnv, data, registry
 from himac_envs.hierarchy import load_entry_point, make_hierarchical
 
@@ -40,6 +41,7 @@ def run(
     console.print(table)
     presets = registry.names("presets")
     console.print(f"\nTraining presets (himac train NAME): {', '.join(presets) or 'none'}")
+    console.print(f"Methods (himac train --method NAME): {', '.join(METHODS)}")
     protocols = registry.names("presets/eval")
     console.print(f"Evaluation presets (himac eval --preset NAME): {', '.join(protocols)}")
     for name in names:

@@ -247,7 +247,7 @@ def run(options: Options) -> int:
 def _name(options: Options) -> str:
     name, method = Path(options.preset).stem, options.config.method
     if method != _settings(options.preset).method:
-        name += f"-{method}"
+        name += f"-{method.replace(':', '-')}"
     return f"{name}-seed{options.config.seed}"
 
 

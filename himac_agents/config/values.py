@@ -97,6 +97,8 @@ def read_file(path: Path) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         ValueError: It is not TOML.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; `himac list` names the presets")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

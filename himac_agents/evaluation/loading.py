@@ -102,8 +102,8 @@ class Players:
     def _own(self, name: str) -> HiMACAgent:
         if not self.flat:
             raise ValueError(
-                f"{name} plays flat environments (--flat), and {self.env} is none; "
-                "himac_envs.PlannerView and ExecutorView are for one level alone"
+                f"{name} plays flat environments, and {self.env} is none: add --flat, or take its "
+                "flat id; himac_envs.PlannerView and ExecutorView are for one level alone"
             )
         return own_agent(name)
 

@@ -49,7 +49,9 @@ class EvaluationData:
     @property
     def title(self) -> str:
         """Who played what."""
-        return f"{self.agent} on {self.env} ({self.about.get('split', '?')})"
+        data = (self.about.get("manifest", {}).get("data") or {}).get("name")
+        played = f"{self.about.get('split', '?')}{f', data: {data}' if data else ''}"
+        return f"{self.agent} on {self.env} ({played})"
 
     @property
     def seeds(self) -> int:

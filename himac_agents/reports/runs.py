@@ -293,7 +293,9 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
-            raise RunError(f"{path}: no such folder; `himac report` takes runs and evaluations")
+            raise RunError(
+                f"{path}: no such file or folder; `himac report` takes runs and evaluations"
+            )
         inner = sorted(
             settings.parent
             for depth in range(DEPTH)

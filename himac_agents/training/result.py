@@ -121,7 +121,7 @@ def table(result: Mapping[str, Any]) -> Table:
     low, high = gain["ci95"]
     told = f"paired 95% interval over tasks {100 * low:+.1f} to {100 * high:+.1f}"
     if low == high:
-        told = "no interval: each task changed alike, and so few say nothing of others"
+        told = "no interval: each task changed alike"
     shown.caption = (
         f"gain at temperature 1: {100 * gain['mean']:+.1f} points, {told} (one seed says nothing "
         "of others); greedy "
@@ -130,6 +130,11 @@ def table(result: Mapping[str, Any]) -> Table:
         f"{result['work']['warm_start_seconds']:.0f} s, learning "
         f"{result['work']['learning_seconds']:.0f} s"
     )
+    if high < 0.0:
+        shown.caption += (
+            ". Learning made it worse: try a smaller --lr, more tasks to train on, or more of them "
+            "an iteration (--tasks)"
+        )
     return shown
 
 

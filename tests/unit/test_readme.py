@@ -35,7 +35,7 @@ def test_its_ten_lines_run(tmp_path: Path) -> None:
 def test_its_two_commands_run(tmp_path: Path) -> None:
     (block,) = (block for block in blocks(README) if block.kind == "bash")
     install, play = commands(block)
-    assert install == ["pip", "install", "."] and (ROOT / "pyproject.toml").is_file()
+    assert install == ["pip", "install", ".[webshop]"] and (ROOT / "pyproject.toml").is_file()
     assert play[0] == "himac"
     shown = _run(["-m", "himac_agents", *play[1:]], tmp_path)
     assert "won: " in shown and "sub-goal 1 ended after" in shown

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from importlib import metadata
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
-from himac_agents.algorithms.methods import METHODS, Method
+from himac_agents.algorithms.methods import METHODS, Method, method_of
+from himac_agents.config import TrainConfig
 from himac_agents.policies.kinds import POLICIES
 from himac_agents.prompts import STYLES, ChatPrompts, make, register_prompts, resolve
 from himac_agents.register import Register
@@ -32,6 +34,30 @@ def test_what_is_registered_is_found_and_what_is_not_names_near_ones() -> None:
             numbers.add(name, 3)
     with pytest.raises(TypeError):
         numbers["four"] = 4  # type: ignore[index]
+
+
+def test_a_name_may_bring_the_module_that_registers_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bold_ideas.py").write_text(
+        "from himac_agents import register_method\n"
+        "register_method('bold', advantage=lambda config, episodes: [0.0] * len(episodes))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match="MODULE:NAME is one that a module of yours registers"):
+        METHODS.find("bold")
+    config = TrainConfig(method="bold_ideas:bold")
+    try:
+        assert method_of(config) is METHODS["bold"] is METHODS.find("bold_ideas:bold")
+        # A run that is resumed finds it again.
+        (tmp_path / "config.toml").write_text(config.to_toml())
+        assert TrainConfig.from_toml(tmp_path / "config.toml").method == "bold_ideas:bold"
+        with pytest.raises(ValueError, match=r"no method 'bold_ideas:bald'\. Did you mean bold"):
+            METHODS.find("bold_ideas:bald")
+    finally:
+        METHODS.remove("bold")
+    with pytest.raises(ValueError, match="there is no module 'no_such_ideas'"):
+        METHODS.find("no_such_ideas:bold")
 
 
 def test_packages_register_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
