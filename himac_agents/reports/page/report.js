@@ -48,6 +48,7 @@
   all.forEach((entry, index) => { entry.index = index; });
   const state = { shown: all, at: null, steps: [], step: 0, timer: null };
 
+  const counted = (n) => `${n} step${n === 1 ? "" : "s"}`;
   const signed = (value, digits = 2) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(digits);
   const adv = (value) => {
     const chip = el("span", "adv", signed(value));
@@ -122,7 +123,7 @@
     const meta = el("span", "meta");
     meta.append(
       el("span", episode.success ? "mark yes" : "mark no", episode.error ? "crashed" : episode.success ? "✓ solved" : "✗ failed"),
-      el("span", "", `${episode.env_steps ?? "?"} steps`),
+      el("span", "", counted(episode.env_steps ?? "?")),
       el("span", "when", episode.phase.startsWith("evaluation") ? episode.phase.replace("evaluation/", "").replace(/_/g, " ").replace("warm start", "start").replace("final", "end").replace("temperature 1", "T=1") : `iteration ${episode.step}`));
     node.append(meta, el("span", "id", episode.task_id));
     node.addEventListener("click", () => open(entry, 0));
@@ -157,7 +158,7 @@
     goal.replaceChildren(document.createTextNode(visible(episode.goal || "")));
     const meta = el("div", "meta");
     meta.append(el("span", `chip ${episode.success ? "up" : "down"}`, episode.error ? "crashed" : episode.success ? "solved" : "failed"));
-    meta.append(el("span", "chip", `return ${Number(episode.return ?? 0).toFixed(2)}`), el("span", "chip", `${episode.env_steps} steps`));
+    meta.append(el("span", "chip", `return ${Number(episode.return ?? 0).toFixed(2)}`), el("span", "chip", counted(episode.env_steps)));
     if (episode.score !== undefined && !episode.success && episode.score > 0) meta.append(el("span", "chip", `score ${Number(episode.score).toFixed(2)}`));
     if (episode.task_type) meta.append(el("span", "chip", episode.task_type));
     if (episode.blueprint_valid === false) meta.append(el("span", "chip warn", "unreadable blueprint"));
@@ -196,7 +197,7 @@
         const reasons = { done: "ended by <sub_done>", budget: "ended by its budget", terminated: "ended with the task", truncated: "out of steps" };
         const told = [];
         if (ended) {
-          told.push(achieved === true ? "achieved" : achieved === false ? "not achieved" : "not judged", `${ended.steps} steps`, reasons[ended.reason] || ended.reason);
+          told.push(achieved === true ? "achieved" : achieved === false ? "not achieved" : "not judged", counted(ended.steps), reasons[ended.reason] || ended.reason);
           if (ended.reward) told.push(`reward ${signed(ended.reward)}`);
         } else told.push(own.length ? "" : "not reached");
         head.append(el("div", "meta", told.filter(Boolean).join(" · ")));
