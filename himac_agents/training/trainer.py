@@ -144,7 +144,8 @@ class Trainer:
             if told := memory.told(config, self.team.size, len(names)):
                 self.display.say(told)
             texts = self.demonstrations.texts
-            with self.display.stage("episodes for the vocabulary" if config.policy == "tiny" else "model"):
+            what = "episodes for the vocabulary" if config.policy == "tiny" else "model"
+            with self.display.stage(what):
                 self.policies = make_policies(config, not self.flat, newest, texts)
                 self.rollouts, players = sampled(config, self.policies)
             self.agent = assemble(config, players, self.prompts, not self.flat)
