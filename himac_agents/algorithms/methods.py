@@ -191,7 +191,11 @@ def method_of(config: TrainConfig) -> Method:
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """The settings with the method's own values wherever none was given."""
+    """The settings with the method's own values wherever none was given.
+
+    Raises:
+        ValueError: There is no such method.
+    """
     own = {**COMMON, **method_of(config).defaults}
     return config.replace(**{k: v for k, v in own.items() if getattr(config, k) is None})
 

@@ -38,7 +38,11 @@ def make_policies(
 
 
 def spread(policies: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
-    """The policies, over the processes where the settings ask for that and there are several."""
+    """The policies, over the processes where the settings ask for that and there are several.
+
+    Raises:
+        ValueError: A policy cannot be spread.
+    """
     if spreads(config):
         for policy in policies.values():
             if not hasattr(policy, "shard"):

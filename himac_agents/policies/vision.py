@@ -166,7 +166,11 @@ class VisionPolicy(ChatPolicy):
         return VisionPolicy(self.model, self.eyes, host=self.host, loading=self.loading)
 
     def shard(self) -> None:
-        """Not these: a pass without pictures leaves out what sees them."""
+        """Not these: a pass without pictures leaves out what sees them.
+
+        Raises:
+            ValueError: Always.
+        """
         raise ValueError(
             "shard: models that see are not spread over processes: leave it out, and learn an "
             "adapter (--lora-rank) where the whole model is too large"

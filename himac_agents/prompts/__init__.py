@@ -104,7 +104,11 @@ def register_prompts(name: str, make: Callable[[About], Prompts], *, replace: bo
 
 
 def resolve(style: str, *, tiny: bool = False) -> str:
-    """The style that a name stands for: "auto" is compact for tiny models, chat for all others."""
+    """The style that a name stands for: "auto" is compact for tiny models, chat for all others.
+
+    Raises:
+        ValueError: There is no such style.
+    """
     if style == "auto":
         return "compact" if tiny else "chat"
     STYLES.find(style)
@@ -120,7 +124,11 @@ def make(
     pixels: bool = False,
     sub_done: bool = True,
 ) -> Prompts:
-    """Prompts of a style ("auto": by `tiny`) for an environment; see `About` for the rest."""
+    """Prompts of a style ("auto": by `tiny`) for an environment; see `About` for the rest.
+
+    Raises:
+        ValueError: There is no such style.
+    """
     about = About(env_id, benchmark_of(env_id), think, pixels, sub_done)
     return STYLES.find(resolve(style, tiny=tiny))(about)
 

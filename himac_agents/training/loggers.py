@@ -136,7 +136,11 @@ def register_logger(name: str, factory: Factory, *, replace: bool = False) -> No
 
 
 def make_loggers(config: TrainConfig, folder: Path) -> list[Logger]:
-    """The loggers that a run's settings name."""
+    """The loggers that a run's settings name.
+
+    Raises:
+        ValueError: A name is not known.
+    """
     check_loggers(config)
     return [LOGGERS[name](folder, config) for name in config.loggers]
 

@@ -37,7 +37,11 @@ def with_modules(config: TrainConfig) -> TrainConfig:
 
 
 def name_of(method: Method) -> str:
-    """What the settings call a method; one that has no name yet is registered by its title."""
+    """What the settings call a method; one that has no name yet is registered by its title.
+
+    Raises:
+        ValueError: Another method has that name.
+    """
     for name, known in METHODS.items():
         if known is method:
             return name

@@ -354,7 +354,11 @@ def _segment(policy: ChatPolicy, number: int, turns: int) -> Segment:
 
 
 def served(setup: Setup) -> list[Row]:
-    """The same steps sampled by vLLM in this process, and what a sync costs and finds."""
+    """The same steps sampled by vLLM in this process, and what a sync costs and finds.
+
+    Raises:
+        NotHere: vLLM is not installed here.
+    """
     if importlib.util.find_spec("vllm") is None:
         raise NotHere("vLLM is not installed here (pip install vllm, beside this package)")
     from himac_agents.policies.served.rollouts import make_rollouts

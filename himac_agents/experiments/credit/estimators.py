@@ -53,7 +53,11 @@ class Estimator:
         raise TypeError(f"method {self.method!r} has no credit of its own to be measured")
 
     def credit_lines(self, plans: Sequence[Episode], runs: Sequence[Episode]) -> Credit:
-        """The same for the planner's turns and the lines in them; `runs` executed `plans`."""
+        """The same for the planner's turns and the lines in them; `runs` executed `plans`.
+
+        Raises:
+            TypeError: The method has no planner.
+        """
         config = _config(self.method, tuple(self.settings.items()))
         iterate = METHODS.find(self.method).iterate
         if not isinstance(iterate, CoEvolution):

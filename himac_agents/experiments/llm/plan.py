@@ -89,7 +89,11 @@ class Plan:
         )
 
     def curve(self) -> list[Job]:
-        """The warm starts that are measured, by planner and executor: one for each count."""
+        """The warm starts that are measured, by planner and executor: one for each count.
+
+        Raises:
+            ValueError: No arm is hierarchical: the curve is measured with planner and executor.
+        """
         jobs = [
             job
             for job in self.study(self.counts).jobs()

@@ -138,7 +138,11 @@ def write(path: Path, weights: Weights) -> None:
 
 
 def update(to: Sequence[Receiver], told: dict[str, Any], version: str) -> None:
-    """Lets receivers load weights, all of them at the same time."""
+    """Lets receivers load weights, all of them at the same time.
+
+    Raises:
+        RolloutError: One does not.
+    """
 
     def one(receiver: Receiver) -> None:
         receiver.call("POST", "/init_weight_transfer_engine", {"init_info": {}})
