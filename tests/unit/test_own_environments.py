@@ -147,7 +147,7 @@ def test_an_installed_package_is_listed_played_evaluated_demonstrated_and_traine
     settings = (tmp_path / "run" / "config.toml").read_text()
     assert 'env = "Orchard-v0"' in settings
     out, err = himac("eval", "Orchard-v0", "--agent", "run", "--episodes", "2", path=package)
-    assert "Orchard-v0 (test)" in out and "was trained on" not in err
+    assert "Orchard-v0 (test, data: orchard)" in out and "was trained on" not in err
 
 
 def test_a_module_in_this_folder_plays_in_every_command(himac: Any, tmp_path: Path) -> None:

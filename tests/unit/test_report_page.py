@@ -273,13 +273,13 @@ def test_broken_files_are_named(tmp_path: Path, name: str, content: str, says: s
 
 
 def test_folders_without_runs_are_refused(tmp_path: Path, capsys: Any) -> None:
-    with pytest.raises(RunError, match="no such folder"):
+    with pytest.raises(RunError, match="no such file or folder"):
         find_runs([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match="holds a config"):
         find_runs([tmp_path / "empty"])
     assert main(["report", str(tmp_path / "nowhere")]) == 1
-    assert "no such folder" in capsys.readouterr().err
+    assert "no such file or folder" in capsys.readouterr().err
 
 
 def test_inner_runs_are_found_once(tmp_path: Path) -> None:

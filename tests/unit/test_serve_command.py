@@ -119,6 +119,8 @@ def _serve(tmp_path: Path, model: str) -> tuple[subprocess.Popen[str], int]:
         [sys.executable, "-m", "himac_agents", *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # Where the tests run in the background, Ctrl-C is ignored by all that they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     return process, port
 
