@@ -320,18 +320,14 @@ def _insist_on_official_data(played: registry.EnvEntry, kwargs: Mapping[str, Any
         )
 
 
-def _data_of(found: Mapping[str, Any]) -> list[str]:
-    """The name of the data that were played, where they are known."""
-    name = (found.get("manifest", {}).get("data") or {}).get("name")
-    return [f"data: {name}"] if name else []
-
-
 def _show(found: Mapping[str, Any], console: Console) -> None:
     """The result as tables: success by kind of task, then everything else."""
+    from himac_agents.evaluation.records import panel_of
+
     planner, executor = found.get("planner"), found.get("executor")
     apart = (planner or found["agent"], executor or found["agent"])
     who = " + ".join(apart) if planner or executor else found["agent"]
-    title = f"{who} on {found['env']} ({', '.join([found['split'], *_data_of(found)])})"
+    title = f"{who} on {found['env']} ({panel_of(found)})"
     table = Table(title=title, title_justify="left", box=None)
     for heading in ("tasks", "episodes", "success", "95% interval over tasks", "score"):
         table.add_column(heading, justify="right" if heading != "tasks" else "left")

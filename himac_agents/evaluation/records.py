@@ -126,3 +126,10 @@ class RecordFile:
             if line.record.error is None:
                 found.append(line)
         return found
+
+
+def panel_of(found: Mapping[str, Any]) -> str:
+    """The split of an evaluation, and the name of the data that were played, where it is known."""
+    split = str(found.get("split", "?"))
+    name = (found.get("manifest", {}).get("data") or {}).get("name")
+    return f"{split}, data: {name}" if name else split

@@ -15,7 +15,7 @@ are left as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from himac_agents.policies.generation.prefixes import common
 
 #: The share of a token's cost that its row's places may add to it, and the bounds of a row.
 _ATTENDING = 0.25
@@ -155,10 +157,10 @@ class Trees:
     @staticmethod
     def _rows(ids: NDArray[np.int64], lengths: NDArray[np.int64], most: int) -> Iterator[_Row]:
         """Sequences in the order of their tokens, in rows of at most so many places."""
-        whole = [ids[i, :length] for i, length in enumerate(lengths.tolist())]
-        row, last = _Row(), np.zeros(0, dtype=np.int64)
-        for number in _sorted(whole):
-            shared = _alike(last, whole[number]) if row.members else 0
+        whole = [ids[i, :length].tolist() for i, length in enumerate(lengths.tolist())]
+        row, last = _Row(), list[int]()
+        for number in sorted(range(len(whole)), key=whole.__getitem__):
+            shared = common(last, whole[number]) if row.members else 0
             new = len(whole[number]) - shared
             if row.members and row.length + new > most:
                 yield row
@@ -176,16 +178,3 @@ def full_attention(config: Any) -> bool:
     if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
         return False
     return not (getattr(config, "sliding_window", None) and config.model_type == "mistral")
-
-
-def _sorted(whole: Sequence[NDArray[np.int64]]) -> list[int]:
-    """The numbers of sequences in the order of their tokens; equal ones keep theirs."""
-    keys = [sequence.tolist() for sequence in whole]
-    return sorted(range(len(keys)), key=keys.__getitem__)
-
-
-def _alike(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
-    """How many tokens two sequences begin with in common."""
-    least = min(len(a), len(b))
-    differ = a[:least] != b[:least]
-    return int(differ.argmax()) if differ.any() else least

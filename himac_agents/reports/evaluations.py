@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from himac_agents.evaluation.metrics import Record, success_of, summarise
-from himac_agents.evaluation.records import is_record_file, read_lines
+from himac_agents.evaluation.records import is_record_file, panel_of, read_lines
 from himac_agents.reports.runs import DEPTH, SKIPPED, RunError, find_runs
 
 #: Of the episodes that are shown, so many are failures where there are enough of either kind.
@@ -49,9 +49,7 @@ class EvaluationData:
     @property
     def title(self) -> str:
         """Who played what."""
-        data = (self.about.get("manifest", {}).get("data") or {}).get("name")
-        played = f"{self.about.get('split', '?')}{f', data: {data}' if data else ''}"
-        return f"{self.agent} on {self.env} ({played})"
+        return f"{self.agent} on {self.env} ({panel_of(self.about)})"
 
     @property
     def seeds(self) -> int:

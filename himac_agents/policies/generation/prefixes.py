@@ -51,7 +51,7 @@ def sharing(
     for text, i in asks:
         place = bisect_left(rows, (text, -1))
         near = [
-            (_common(text, tokens), slot) for tokens, slot in rows[max(place - 1, 0) : place + 1]
+            (common(text, tokens), slot) for tokens, slot in rows[max(place - 1, 0) : place + 1]
         ]
         length, slot = max(near, default=(0, -1))
         if length > starts[i] + LEAST:
@@ -60,19 +60,19 @@ def sharing(
         else:
             have.append(starts[i])
     # How much each shares with the one before it.
-    common = [0, *(_common(a, b) for (a, _), (b, _) in pairwise(asks)), 0]
+    shares = [0, *(common(a, b) for (a, _), (b, _) in pairwise(asks)), 0]
     leader, shared = -1, 0
     for place, (text, i) in enumerate(asks):
-        shared = min(shared, common[place])
+        shared = min(shared, shares[place])
         # One that shares more with the next than with who leads leads the next.
-        if shared > have[place] + LEAST and common[place + 1] <= shared + LEAST:
+        if shared > have[place] + LEAST and shares[place + 1] <= shared + LEAST:
             from_read.append((leader, i, have[place], shared))
         else:
             leader, shared = i, len(text)
     return from_held, from_read
 
 
-def _common(one: list[int], other: list[int]) -> int:
+def common(one: list[int], other: list[int]) -> int:
     """How many leading tokens are the same."""
     low, high = 0, min(len(one), len(other))
     if one[:high] == other[:high]:
