@@ -32,6 +32,7 @@ from himac_agents.cli import (
     train,
 )
 from himac_agents.cli.environment import importable, spell_out
+from himac_agents.cli.helped import helped
 from himac_envs import __version__
 from himac_envs.errors import HiMACError, explained
 
@@ -139,7 +140,10 @@ def _run(args: list[str]) -> int:
         commands, about = _GROUPS[first]
         args, prog = args[1:], f"himac {first}"
     status = tyro.extras.subcommand_cli_from_dict(
-        commands, args=spell_out(args), prog=prog, description=about
+        {name: helped(command) for name, command in commands.items()},
+        args=spell_out(args),
+        prog=prog,
+        description=about,
     )
     return int(status or 0)
 

@@ -12,6 +12,7 @@ from typing import Annotated, TypeVar
 
 import tyro
 
+from himac_agents.cli.helped import helped
 from himac_envs import registry
 
 #: Benchmark -> the module whose ``run(quick)`` measures it and prints a table.
@@ -32,7 +33,7 @@ def with_options(
 
     Ended from outside, it ends its processes too, as after Ctrl-C.
     """
-    asked = tyro.cli(options, args=list(args), prog=f"himac bench {name}")
+    asked = tyro.cli(helped(options), args=list(args), prog=f"himac bench {name}")
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return action(asked)

@@ -18,6 +18,7 @@ from himac_agents.cli.environment import AS_NAMED, EnvOptions, find_text_env
 from himac_envs import HierarchicalEnv, OracleExecutor, OraclePlanner, registry
 from himac_envs.blueprint import SUB_DONE
 from himac_envs.contract import ContractError, expert_of
+from himac_envs.wording import wording
 
 Ask = Callable[[str], str]
 
@@ -151,9 +152,7 @@ class Session:
                 self._say("arrow keys mean nothing here")
             elif line == "?":
                 offered = ", ".join(info["admissible"])
-                self._say(
-                    escape(offered or "sub-goals, in words; an empty line ends the blueprint")
-                )
+                self._say(escape(offered or f"{self._forms()} An empty line ends the blueprint."))
             elif line == "/goal":
                 self._say(escape(info["goal"]))
             elif line == "/quit":
@@ -162,6 +161,12 @@ class Session:
                 self._say(f"there is no command {escape(line)}. {escape(_HELP)}")
             else:
                 return line
+
+    def _forms(self) -> str:
+        """How sub-goals are written here."""
+        spec = self.env.spec
+        benchmark = registry.benchmark_of(spec.id) if spec is not None else ""
+        return wording(benchmark).subgoals
 
     def _expert(self) -> Callable[[dict[str, Any], dict[str, Any]], str]:
         inner: Any = self.env.unwrapped

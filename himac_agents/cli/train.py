@@ -19,6 +19,7 @@ from rich.console import Console
 
 from himac_agents.cli import guide, processes
 from himac_agents.cli.environment import named
+from himac_agents.cli.helped import helped
 from himac_agents.config import TrainConfig, settings_of
 from himac_agents.config.tree import EXTENT
 from himac_agents.training.progress import Display
@@ -115,7 +116,7 @@ def _help(args: Sequence[str]) -> int:
 
 def _parse(args: Sequence[str], preset: str) -> Options:
     default = Options(preset=preset, config=_defaults(args, preset))
-    return tyro.cli(Options, args=list(args), default=default, prog="himac train")
+    return tyro.cli(helped(Options), args=list(args), default=default, prog="himac train")
 
 
 def _defaults(args: Sequence[str], preset: str) -> TrainConfig:
@@ -157,7 +158,9 @@ def _resumed(args: Sequence[str]) -> Options:
             f"{', '.join(sorted(allowed - {'--resume'}))}: leave out all others, or begin another "
             "run with them"
         )
-    asked = tyro.cli(_Resumed, args=[a for a in args if a not in _SHARD], prog="himac train")
+    asked = tyro.cli(
+        helped(_Resumed), args=[a for a in args if a not in _SHARD], prog="himac train"
+    )
     path = asked.resume / "config.toml"
     if not path.is_file():
         raise FileNotFoundError(f"{asked.resume} holds no run: there is no {path.name}")

@@ -15,7 +15,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from rich.console import Console
 
-from himac_agents.cli import bench, doctor, main
+from himac_agents.cli import app, bench, doctor, main
 from himac_agents.cli.play import Session
 from himac_envs import HierarchicalEnv
 from himac_envs.registry import env_cards
@@ -226,6 +226,29 @@ def test_every_bench_explains_itself(name: str, capsys: pytest.CaptureFixture[st
     assert ("Measure speed" in said.out) == (name != "methods")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(name for name in app.COMMANDS if name not in ("train", "data", "model")),
+        *("data get", "data build", "model get", "bench methods", "bench credit", "bench llm"),
+    ],
+)
+def test_help_says_each_thing_once(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "usage: himac" in said and "{None}" not in said
+    assert "(default: None)" not in said and "(default: )" not in said
+    assert ") (default:" not in said
+    if command in ("play", "eval", "demos"):
+        # A text that its docstring breaks is one text, and its default is told once.
+        assert "--no-flat: the hierarchical one (default: as the name says). " in said
+        assert "a benchmark's name (alfworld, webshop, sokoban) or module:Id-v0" in said
+
+
 def test_commands_are_no_subgoals_and_arrows_no_text() -> None:
     lines = ["?", "/goal", "find a \x1b[Cmug", "/nonsense", "\x1b[A", "/done", "/goal", "look"]
     session, shown = _session(lines)
@@ -234,7 +257,7 @@ def test_commands_are_no_subgoals_and_arrows_no_text() -> None:
     blueprint = session.env._blueprint
     assert blueprint is not None and blueprint.texts() == ["find a mug"]
     said = shown.getvalue()
-    assert said.count("Your task is") >= 1 and "sub-goals, in words" in said
+    assert said.count("Your task is") >= 1 and "forms: `find and take a mug`, " in said
     assert "there is no command /nonsense" in said and "arrow keys mean nothing here" in said
     session, shown = _session(["/quit"])
     assert session.play(0, None, expert=False) == 0 and "stopped" in shown.getvalue()
