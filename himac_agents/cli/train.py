@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.console import Console
 
+from himac_agents.algorithms import methods
 from himac_agents.cli import guide, processes
 from himac_agents.cli.environment import named
 from himac_agents.cli.helped import helped
-from himac_agents.config import TrainConfig, settings_of
+from himac_agents.config import TrainConfig, environments, settings_of
 from himac_agents.config.tree import EXTENT
 from himac_agents.training.progress import Display
 from himac_envs import registry
@@ -217,6 +218,8 @@ def _settings(preset: str) -> TrainConfig:
 
 def run(options: Options) -> int:
     """Train to the end, or continue; print the table of results."""
+    if options.resume is None:
+        _check_names(options.config)
     display = Display(Console(stderr=True))
     with display.stage("loading torch and transformers"):
         from himac_agents import distributed
@@ -245,6 +248,18 @@ def run(options: Options) -> int:
     finally:
         distributed.leave()
     return 0
+
+
+def _check_names(config: TrainConfig) -> None:
+    """Refuses a name that means nothing before torch is loaded, which takes seconds.
+
+    Raises:
+        ValueError: The message names the setting and what there is.
+    """
+    environments.import_modules(config.env, config.flat_env)
+    methods.check(config)
+    flat = not methods.method_of(config).hierarchical
+    registry.find_id(environments.resolved(config.env, config.flat_env, flat=flat))
 
 
 def _name(options: Options) -> str:

@@ -9,6 +9,17 @@ from himac_envs.registry import EnvCard, UnknownEnvError
 DEFAULT = "HiMAC-ALFWorld-v0"
 
 
+def import_modules(*ids: str) -> None:
+    """Imports the modules that ids name ("module:Id-v0"): what they register may be named too.
+
+    Raises:
+        UnknownEnvError: There is no such module, or it registers no such id.
+    """
+    for name in ids:
+        if ":" in name:
+            registry.find_id(name)
+
+
 def paired(env: str, flat_env: str) -> tuple[str, str]:
     """Two ids of one benchmark, where one or none of them is given.
 

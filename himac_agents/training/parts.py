@@ -22,18 +22,9 @@ from himac_agents.files import CheckpointError, reading
 from himac_agents.policies.base import Learnable
 from himac_agents.policies.loading import load_reference
 from himac_agents.rollouts.pool import EnvPool, make_pool
-from himac_envs import registry
 
 #: An environment's id, what makes one, or a pool of them.
 Envs = str | Callable[[], gym.Env[Any, Any]] | EnvPool
-
-
-def with_modules(config: TrainConfig) -> TrainConfig:
-    """Imports the modules that the environments' ids name: what they register may be named too."""
-    for name in (config.env, config.flat_env):
-        if ":" in name:
-            registry.find_id(name)
-    return config
 
 
 def name_of(method: Method) -> str:

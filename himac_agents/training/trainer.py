@@ -24,6 +24,7 @@ from himac_agents.algorithms.iteration import Iteration, Setting
 from himac_agents.algorithms.learner import Learner, cosine
 from himac_agents.algorithms.methods import Method, check, method_of, supervised_steps
 from himac_agents.config import TrainConfig
+from himac_agents.config.environments import import_modules
 from himac_agents.evaluation.evaluate import panel_of
 from himac_agents.files import find_checkpoint, reading
 from himac_agents.policies import memory, noise
@@ -90,7 +91,8 @@ class Trainer:
         if method is not None:
             name = method if isinstance(method, str) else parts.name_of(method)
             config = config.replace(method=name)
-        self.config = config = check(parts.with_modules(config))
+        import_modules(config.env, config.flat_env)
+        self.config = config = check(config)
         check_loggers(config)
         if config.policy == "hf" and not config.model and agent is None:
             raise ValueError("model: policy='hf' needs model=<a name or a folder>")

@@ -249,6 +249,17 @@ def test_help_says_each_thing_once(
         assert "a benchmark's name (alfworld, webshop, sokoban) or module:Id-v0" in said
 
 
+@pytest.mark.parametrize("setting", ["method", "env", "policy", "prompt"])
+def test_a_name_is_refused_before_torch_is_loaded(setting: str) -> None:
+    code = (
+        "import sys\n"
+        "from himac_agents.cli import main\n"
+        f"print(main(['train', '--{setting}', 'none-such']), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "False"] and "'none-such'" in done.stderr
+
+
 def test_commands_are_no_subgoals_and_arrows_no_text() -> None:
     lines = ["?", "/goal", "find a \x1b[Cmug", "/nonsense", "\x1b[A", "/done", "/goal", "look"]
     session, shown = _session(lines)
