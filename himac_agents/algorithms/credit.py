@@ -188,6 +188,21 @@ def executor_advantages(
     return values
 
 
+def achieved(config: TrainConfig, segment: Segment) -> bool | None:
+    """Whether a sub-goal counts as achieved; None where the environment does not understand it.
+
+    It has to hold, and to have ended with `<sub_done>` or with the task. If it counted without
+    that, an executor could only lose by saying `<sub_done>`, which is sometimes wrong: it would
+    learn to go on until the steps are used up. See `credit_cut_subgoals` in `TrainConfig`.
+    """
+    option = segment.option or {"achieved": False}
+    holds: bool | None = option["achieved"]
+    cut = option.get("reason") in ("budget", "truncated")
+    if holds and cut and not settled(config.credit_cut_subgoals, "credit_cut_subgoals"):
+        return False
+    return holds
+
+
 def _option_level(
     config: TrainConfig, whole: Sequence[Episode], metrics: dict[str, float]
 ) -> Floats:
@@ -199,7 +214,7 @@ def _option_level(
         for segment in segments_of([episode], "executor"):
             option = segment.option or {"achieved": False, "steps": 0}
             value = advantages.option_value(
-                option["achieved"], option["steps"], step_cost=config.step_cost
+                achieved(config, segment), option["steps"], step_cost=config.step_cost
             )
             begun = (*begun, segment.subgoal)
             # A sub-goal that the environment does not understand is judged by the whole episode.

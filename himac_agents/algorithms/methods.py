@@ -48,6 +48,7 @@ COMMON: Mapping[str, Any] = MappingProxyType(
         "clip_high": 0.28,
         "episode_weight": 1.0,
         "graph_sigma": True,
+        "credit_cut_subgoals": False,
     }
 )
 _PAPER = {"kl": 0.01, "clip_high": 0.2}
@@ -95,7 +96,10 @@ METHODS: Register[Method] = Register(
         "himac-option": Method("HiMAC, option credit", CoEvolution(), defaults=_OPTION),
         "himac-joint": Method("HiMAC, no co-evolution", Joint(), defaults=_PAPER),
         "himac-no-subdone": Method(
-            "HiMAC, no <sub_done>", CoEvolution(), sub_done=False, defaults=_PAPER
+            "HiMAC, no <sub_done>",
+            CoEvolution(),
+            sub_done=False,
+            defaults={**_PAPER, "credit_cut_subgoals": True},
         ),
         "himac-random-blueprint": Method(
             "HiMAC, random blueprint", CoEvolution(practised="random"), defaults=_PAPER

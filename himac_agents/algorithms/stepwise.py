@@ -17,6 +17,7 @@ from himac_agents.algorithms.advantages import Floats
 from himac_agents.algorithms.batching import by_group, segments_of
 from himac_agents.algorithms.credit import (
     Credit,
+    achieved,
     begun,
     blueprint_returns,
     executor_advantages,
@@ -66,7 +67,7 @@ def hgpo(config: TrainConfig, episodes: Sequence[Episode]) -> list[Floats]:
 
 
 def beacon_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
-    """BEACON (arXiv 2605.06078), its milestones the sub-goals that `achieved()` confirms.
+    """BEACON (arXiv 2605.06078), its milestones the sub-goals that count as achieved.
 
     In a segment that achieved its sub-goal r_t = 10 d^{t_k - t}, else 0; among all steps of the
     executions of one task that are in the same place of the blueprint A_seg = r - mean; then
@@ -80,7 +81,7 @@ def beacon_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
     segments = segments_of(whole, "executor")
     rewards = graphs.milestone_rewards(
         [len(s.turns) for s in segments],
-        [bool(s.option and s.option["achieved"]) for s in segments],
+        [bool(achieved(config, s)) for s in segments],
         discount=config.milestone_discount,
     )
     places = [(s.group, s.index) for s in segments]
@@ -158,7 +159,7 @@ def _walks(config: TrainConfig, episode: Episode) -> list[_Walk]:
     for segment in segments:
         own = slice(begins, begins + len(segment.turns))
         begins = own.stop
-        end = segment.option["achieved"] if segment.option else False
+        end = achieved(config, segment)
         worth = float(episode.success if end is None else end)
         found.append(_Walk([segment], Path(whole.states[own], whole.actions[own], worth)))
     return found

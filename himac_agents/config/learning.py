@@ -48,6 +48,10 @@ class LearningSettings:
     stop_at_failure: bool | None = None
     """While learning, end an execution with its first failed sub-goal, as not solved: what follows
     is seldom worth its time. Evaluation always plays to the end. None: the method's own."""
+    credit_cut_subgoals: bool | None = None
+    """Count a sub-goal that holds as achieved also where a budget or the step limit ended it, not
+    `<sub_done>` or the task's end. With credit by sub-goals an executor then learns to go on
+    instead of saying that it is done, which it may be wrong about. None: the method's own."""
     step_cost: float = setting(0.0, least=0)
     """What a step takes off an achieved sub-goal's value, for the option-level advantage. Above 0,
     search luck looks like skill wherever all executions succeed and the deviation is divided by."""

@@ -15,7 +15,7 @@ from himac_agents.agents.conversation import Context, Decision
 from himac_agents.agents.expert import Expert
 from himac_agents.algorithms import stepwise
 from himac_agents.algorithms.batching import token_batch
-from himac_agents.algorithms.credit import Credit
+from himac_agents.algorithms.credit import Credit, executor_credit
 from himac_agents.algorithms.methods import resolve
 from himac_agents.policies.base import Completion
 from himac_agents.rollouts.collect import collect
@@ -195,6 +195,40 @@ def test_option_credit_beside_the_graph_by_hand() -> None:
     assert found[2] == pytest.approx([-4 / 3 - 0.54, -4 / 3])
     assert found[4] == pytest.approx([-1.0 - 0.45])
     assert credit.metrics["dead_options"] == 0.0
+
+
+@pytest.mark.parametrize("reason", ["truncated", "budget"])
+def test_a_sub_goal_that_nobody_ended_earns_nothing(reason: str) -> None:
+    """Or executors would learn to go on, which costs nothing, and never to say `<sub_done>`."""
+    episodes = [
+        _run([("g", True, [("s", "a"), ("x", "<sub_done>")])], False),
+        _run([("g", True, [("s", "a"), ("x", "wait")])], False),
+    ]
+    for episode, said in zip(episodes, ("done", reason), strict=True):
+        option = episode.segments[0].option
+        assert option is not None
+        option["reason"] = said
+    both = {"episode_weight": 1.0, "advantage_std": False, "executor_advantage": "option"}
+    own = resolve(CONFIG.replace(method="himac-option", **both))
+    graph = GRAPH.replace(**both, graph_ends="subgoal", graph_fill=False)
+    beacon = resolve(CONFIG.replace(method="beacon", **both))
+    for config, credit in (
+        (own, executor_credit),
+        (graph, stepwise.graph_executor_credit),
+        (beacon, stepwise.beacon_credit),
+    ):
+        ended, cut = _given(credit(config, episodes))
+        assert ended[1] > 0 > cut[1], config.method
+        alike = _given(credit(config.replace(credit_cut_subgoals=True), episodes))
+        assert alike[0] == alike[1], config.method
+    # Where a fixed number of steps ends all sub-goals, nobody can say it.
+    steps = resolve(CONFIG.replace(method="himac-no-subdone", subgoal_budget=2))
+    assert steps.credit_cut_subgoals
+    # The task's own end says it, too.
+    option = episodes[1].segments[0].option
+    assert option is not None
+    option["reason"] = "terminated"
+    assert _given(executor_credit(own, episodes)) == [[0.0, 0.0]] * 2
 
 
 def test_the_clock_tells_early_from_late() -> None:
