@@ -46,12 +46,12 @@ def run(
     Args:
         env: An id (himac list shows them), a benchmark's name (alfworld, webshop, sokoban) or
             module:Id-v0.
-        split: Which tasks.
+        split: The split to draw a task from.
         task_id: Play this task.
-        seed: Seed of the task's choice.
-        expert: Watch the expert instead.
-        record: Write a film of it, .gif or .mp4 (environments with pictures).
-        environment: Which environment of these tasks, and what it is made with.
+        seed: Seed that draws the task.
+        expert: Watch the expert play.
+        record: Film the episode, as .gif or .mp4 (environments with pictures).
+        environment: The environment's form and arguments.
     """
     kwargs: dict[str, Any] = {"split": split, **environment.arguments()}
     found = find_text_env(env, kwargs, environment.flat)

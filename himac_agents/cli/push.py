@@ -22,17 +22,16 @@ def run(
 ) -> int:
     """Publish a run: its newest checkpoint, its results, and a model card with the evaluation.
 
-    All files come in one commit, so that the repository is never half of it. The Hub's token is
-    read as the Hub's own tools read it (`hf auth login`, or HF_TOKEN); HF_ENDPOINT names another
-    hub.
+    All files are uploaded in one commit, so the repository is never incomplete. The Hub's token
+    comes from `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub.
 
     Args:
         run: The run's folder.
-        name: The repository; made where there is none.
-        private: Make it one that only its owner sees.
-        license: What the card states: the Hub's short name of a licence ("apache-2.0").
-        base: The model that was trained further, by its name on the Hub.
-        dry_run: Only print the card and the files.
+        name: The repository; it is created if there is none.
+        private: Create it as a private repository.
+        license: The licence that the card states, by the Hub's short name ("apache-2.0").
+        base: The base model that was trained, by its name on the Hub.
+        dry_run: Only print the card and the list of files.
     """
     import huggingface_hub as hub
 
