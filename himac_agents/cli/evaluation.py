@@ -64,8 +64,7 @@ def run(
 
     Args:
         env: An id (himac list shows them), a benchmark's name (alfworld, webshop, sokoban) or
-            module:Id-v0. A hierarchical agent needs a hierarchical environment. Leave it out with
-            --preset, which names one.
+            module:Id-v0. A hierarchical agent needs a hierarchical environment. It may be left out with --preset, which names one.
         agent: A run's folder (its newest checkpoint), a checkpoint's folder or RUN/best, a saved
             model's folder, oracle, explorer, random, api, or module:name, a class of yours with
             act(text, admissible), made anew for each episode.
