@@ -1,4 +1,4 @@
-"""Credit by steps: what `himac_agents.algorithms.graphs` computes, made of episodes.
+"""Step-level credit: what `himac_agents.algorithms.graphs` computes, made of episodes.
 
 Each function is the credit of a method of the register, and serves the credit benchmark
 (`himac bench credit`) as it serves training.

@@ -1,6 +1,6 @@
 """The settings of reinforcement learning; see `himac_agents.config.sections` for the others.
 
-The formulas of stepwise credit are in `himac_agents.algorithms.graphs`, their use on episodes in
+The formulas of step-level credit are in `himac_agents.algorithms.graphs`, their use on episodes in
 `himac_agents.algorithms.stepwise`.
 """
 
@@ -92,7 +92,7 @@ class LearningSettings:
 
 @section("learning")
 class CreditSettings:
-    """Stepwise credit."""
+    """Step-level credit."""
 
     graph_credit: Literal["system", "visits", "hindsight", "distance"] = "system"
     """How the graph of a group's transitions gives a step its credit: "system" (CRBC: values solve
