@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     unknown = [name for name in options.benchmarks if name not in BENCHMARKS]
     if unknown:
-        parser.error(f"{unknown[0]!r}: choose of {', '.join(BENCHMARKS)}")
+        parser.error(f"{unknown[0]!r}: choose among {', '.join(BENCHMARKS)}")
     chosen = options.benchmarks or list(BENCHMARKS)
     print(table(row for name in chosen for row in BENCHMARKS[name](options.data)))
 

@@ -69,10 +69,12 @@ def run(
     played_env = find_text_env(env, kwargs, environment.flat)
     env, plays_flat = played_env.id, played_env.flat
     if played_env.kind == "browser":
-        raise ValueError(f"{env} is too slow to demonstrate: its flat text is the same shop's")
+        raise ValueError(
+            f"{env} is too slow for demonstrations: HiMAC-WebShop-Flat-v0 is the same shop in text"
+        )
     path = out or Path(f"demos-{registry.bare(env).replace('/', '-')}.jsonl")
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} is there already: --overwrite writes over it")
+        raise FileExistsError(f"{path} exists already: --overwrite replaces it")
     prompt = prompts.resolve(prompt)
     style = prompts.make(prompt, env)
     if history is None and isinstance(style, prompts.VerlAgentPrompts):

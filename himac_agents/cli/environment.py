@@ -98,7 +98,7 @@ def find_text_env(
     found = registry.find_env(name, flat=flat, **kwargs)
     if not (found.flat or found.hierarchical):
         instead = registry.find_id(found.benchmark)
-        raise ValueError(f"{found.id} has no text to play by: take {instead}, with --image")
+        raise ValueError(f"{found.id} has no text observations: use {instead} with --image")
     return found
 
 

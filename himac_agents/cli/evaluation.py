@@ -64,7 +64,8 @@ def run(
 
     Args:
         env: An id (himac list shows them), a benchmark's name (alfworld, webshop, sokoban) or
-            module:Id-v0. A hierarchical agent needs a hierarchical environment. It may be left out with --preset, which names one.
+            module:Id-v0. A hierarchical agent needs a hierarchical environment. It may be left out
+            with --preset, which names one.
         agent: A run's folder (its newest checkpoint), a checkpoint's folder or RUN/best, a saved
             model's folder, oracle, explorer, random, api, or module:name, a class of yours with
             act(text, admissible), made anew for each episode.
@@ -122,7 +123,10 @@ def run(
     kwargs: dict[str, Any] = {**trained_with(actor, name), **protocol.env_kwargs, **given_kwargs}
     played = find_text_env(name, {"split": protocol.split, **kwargs}, flat)
     if preset is not None and played.id not in (protocol.env, protocol.flat_env):
-        raise ValueError(f"preset {preset!r} is about {protocol.env} and {protocol.flat_env}")
+        raise ValueError(
+            f"preset {preset!r} plays {protocol.env} or {protocol.flat_env}: name one of them, or "
+            "none"
+        )
     env_id, plays_flat = played.id, played.flat
     if played.hierarchical:
         kwargs = {**trained_hierarchy(actor), **kwargs}
@@ -159,7 +163,9 @@ def run(
     if protocol.official and "data" not in given_kwargs:
         _insist_on_official_data(played, whole)
     if resume and protocol.resampled:
-        raise ValueError("--resume: a protocol that resamples its tasks is played from its start")
+        raise ValueError(
+            "--resume: a protocol that resamples its tasks cannot be resumed: leave --resume out"
+        )
     if resume and records is None:
         raise ValueError("--resume needs --records FILE, the file of the interrupted evaluation")
     names = {"agent": agent, "planner": planner, "executor": executor, "preset": preset}
@@ -315,9 +321,9 @@ def _insist_on_official_data(played: registry.EnvEntry, kwargs: Mapping[str, Any
     if getattr(task, "data_name", "") == "generated":
         name = played.benchmark
         raise HiMACError(
-            f"this protocol is about {name}'s published data, which is not installed: `himac data "
-            f"get {name}`, or --data FOLDER; --data generated plays it on generated tasks, which "
-            "gives figures of another kind"
+            f"this protocol needs {name}'s published data, which is not installed: run `himac data "
+            f"get {name}`, or give --data FOLDER. --data generated plays it on generated tasks, "
+            "whose figures cannot be compared with published ones"
         )
 
 

@@ -45,7 +45,10 @@ def run(
         from himac_agents.reports.tables import write_csv
 
         if not found:
-            raise ValueError("--csv is about runs; a file of records has a JSON object a line")
+            raise ValueError(
+                "--csv writes the metrics of runs, and there is no run here; a file of records is "
+                "JSON lines already"
+            )
         print(f"{csv}: {write_csv(found, csv)} lines")
     said = counted(found, evaluations)
     Console().print(f"{path}: {said}, {size / 1e6:.1f} MB", highlight=False, soft_wrap=True)

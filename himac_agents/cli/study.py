@@ -94,7 +94,7 @@ def run(options: Options) -> int:
             failed = driver.run()
         publish()
         if driver.out_of_time:
-            console.print("out of time: the same command goes on")
+            console.print("out of time: the same command continues")
         console.print(f"{len(jobs)} jobs in {(time.monotonic() - began) / 60:.1f} minutes")
     console.print(f"results: {recorded}   page: {shown}")
     for name, why in failed.items():

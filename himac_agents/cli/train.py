@@ -155,8 +155,8 @@ def _resumed(args: Sequence[str]) -> Options:
     words = [word.partition("=")[0].replace("_", "-") for word in args if word.startswith("--")]
     if set(words) - allowed or not args[0].startswith("--"):
         raise ValueError(
-            "--resume RUN goes on with the run's own settings; beside it stand only "
-            f"{', '.join(sorted(allowed - {'--resume'}))}: leave out all others, or begin another "
+            "--resume RUN continues with the run's own settings; beside it are allowed only "
+            f"{', '.join(sorted(allowed - {'--resume'}))}: leave out all others, or start another "
             "run with them"
         )
     asked = tyro.cli(
@@ -164,7 +164,7 @@ def _resumed(args: Sequence[str]) -> Options:
     )
     path = asked.resume / "config.toml"
     if not path.is_file():
-        raise FileNotFoundError(f"{asked.resume} holds no run: there is no {path.name}")
+        raise FileNotFoundError(f"{asked.resume} is not a run: it has no {path.name}")
     further = {name: value for name in names if (value := getattr(asked, name)) is not None}
     elsewhere: dict[str, Any] = {} if asked.servers is None else {"servers": asked.servers}
     for word in args:
@@ -229,11 +229,11 @@ def run(options: Options) -> int:
         trainer = Trainer(options.config, options.resume, resume=True)
         if options.further and (why := trainer.over()):
             trainer.run_folder.close()
-            raise ValueError(f"{options.resume} has gone that far: {why}; name a greater number")
+            raise ValueError(f"{options.resume} has reached its limit: {why}; give a higher one")
     else:
         trainer = Trainer(options.config, options.out or Path("runs") / _name(options))
     folder = trainer.run_folder.folder
-    goes_on = f"`himac train --resume {folder}` goes on"
+    goes_on = f"`himac train --resume {folder}` continues the run"
     try:
         with _gentle_interrupts(trainer):
             trainer.run()
@@ -243,7 +243,7 @@ def run(options: Options) -> int:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        told = f"nothing more can be written: {error}. Make room, then {goes_on}"
+        told = f"cannot write: {error}. Free some space; then {goes_on}"
         raise HiMACError(told) from error
     finally:
         distributed.leave()

@@ -227,8 +227,8 @@ def check_once(values: Sequence[Any], kind: str) -> None:
     for value in values:
         if value in seen:
             raise ValueError(
-                f"{kind} {value!r} stands twice in the panel: each task is played exactly once a "
-                "seed, so give different ones"
+                f"{kind} {value!r} is twice in the panel: each task is played exactly once for "
+                "each seed, so give different ones"
             )
         seen.add(value)
 

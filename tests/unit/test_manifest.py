@@ -236,12 +236,12 @@ def test_the_legacy_protocol_from_the_command_line(
     assert "successes" in capsys.readouterr().out
     for wrong, says in (
         (["--seeds", "0", "1"], "one seed"),
-        (["--resume", "--records", str(tmp_path / "r.jsonl")], "from its start"),
+        (["--resume", "--records", str(tmp_path / "r.jsonl")], "cannot be resumed"),
     ):
         assert main([*args, *wrong]) == 1
         assert says in " ".join(capsys.readouterr().err.split())
     assert main(["eval", FLAT, "--agent", "random", "--draws", "3"]) == 1
-    assert "more seeds play the same tasks again" in " ".join(capsys.readouterr().err.split())
+    assert "same tasks again, give more --seeds" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_style_may_hold_what_json_has_not() -> None:
