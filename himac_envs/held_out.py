@@ -1,4 +1,4 @@
-"""How much of what is held out stands in training: a table, by what one calls the same task.
+"""How much of the held-out splits is also in training: a table, by several meanings of "same".
 
     python -m himac_envs.held_out [sokoban] [alfworld] [webshop] [--data FOLDER]
 
