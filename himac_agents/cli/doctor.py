@@ -125,7 +125,7 @@ def run() -> int:
     missing.
     """
     table = Table(box=None, pad_edge=False)
-    for column in ("", "what", "state", "mend"):
+    for column in ("", "what", "state", "fix"):
         table.add_column(column, overflow="fold")
     broken = False
     for finding in examine():

@@ -129,8 +129,8 @@ def panel_of(
     ids = pool.task_ids(split)
     if count > len(ids):
         say(
-            f"{count:,} tasks were asked for and split {split!r} has {len(ids):,}: each is played "
-            "once a seed (more seeds give more episodes of the same tasks)"
+            f"{count:,} tasks were asked for, but split {split!r} has {len(ids):,}: each is played "
+            "once for each seed (more seeds give more episodes of the same tasks)"
         )
     return spread(ids, count)
 

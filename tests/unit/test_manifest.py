@@ -171,7 +171,7 @@ def test_each_task_is_played_exactly_once_a_seed(
         evaluate(_random(), FLAT, "test", 2, seeds=(1, 1))
     levels = _levels(tmp_path, 3)
     asked = {"data": levels, "max_steps": 2}
-    with pytest.warns(UserWarning, match="5 tasks were asked for and split 'all' has 3"):
+    with pytest.warns(UserWarning, match="5 tasks were asked for, but split 'all' has 3"):
         found = evaluate(_random(), FLAT, "all", 5, seeds=(0, 1), env_kwargs=asked)
     assert Counter((r.task_id, r.seed) for r in found.records) == Counter(
         (f"few:{n}", seed) for n in range(3) for seed in (0, 1)
@@ -181,7 +181,7 @@ def test_each_task_is_played_exactly_once_a_seed(
         assert evaluate(_random(), FLAT, "all", 3, env_kwargs=asked).manifest["tasks"] == 3
     args = ["eval", FLAT, "--agent", "random", "--data", levels, "--split", "all"]
     assert main([*args, "--episodes", "700", "--max-steps", "2"]) == 0
-    assert "700 tasks were asked for and split 'all' has 3" in capsys.readouterr().err
+    assert "700 tasks were asked for, but split 'all' has 3" in capsys.readouterr().err
 
 
 def test_workers_draw_from_orders_of_their_own() -> None:
