@@ -163,7 +163,7 @@ def register_method(
     """
     if method is not None:
         if any(x is not None for x in (title, advantage, planner_credit, executor_credit, critic)):
-            raise ValueError(f"method {name!r}: give a whole Method, or its parts, not both")
+            raise ValueError(f"method {name!r}: a whole Method takes no further arguments")
         return METHODS.add(name, method, replace=replace)
     if (advantage is None) == (planner_credit is None and executor_credit is None):
         raise ValueError(

