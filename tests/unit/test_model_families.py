@@ -233,7 +233,7 @@ def test_what_cannot_be_mended_is_named() -> None:
         "{% for m in messages %}{{ m.role }}{% endfor %}": "does not show",
         # It forgets what is older than two turns.
         "{% for m in messages[-3:] %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
-        "{% endfor %}": "piece by piece.*stands for",
+        "{% endfor %}": "turn by turn.*stands for",
     }
     for template, words in broken.items():
         tokenizer = build_tokenizer(family)

@@ -289,7 +289,7 @@ def test_no_server_and_none_of_vllm(folder: Path, learner: Any) -> None:
         fake.faults.broken["/server_info"] = 404
         with pytest.raises(RolloutError, match=r"has no /server_info.*himac serve MODEL"):
             _serve(folder, learner, fake.url)
-    with pytest.raises(ValueError, match="no address"):
+    with pytest.raises(ValueError, match="is not an address"):
         _serve(folder, learner, "127.0.0.1:8000")
 
 
