@@ -126,7 +126,7 @@ class Register(Mapping[str, T], Generic[T]):
             try:
                 thing: Any = point.load()
                 if not isinstance(thing, self.kind):
-                    raise TypeError(f"it is not a {self.kind.__name__}")
+                    raise TypeError(f"it is no {self.kind.__name__}")
             except Exception as error:
                 warnings.warn(
                     f"the {self.what} {point.name!r} of the entry point {point.value!r} cannot be "
