@@ -75,7 +75,8 @@ def latest_checkpoint(folder: Path) -> Path:
     newest = find_checkpoint(folder)
     if newest is None:
         raise CheckpointError(
-            f"{folder} holds no checkpoint: `himac train --resume {folder.parent}` makes them"
+            f"{folder} holds no checkpoint: `himac train --resume {folder.parent}` continues the "
+            "run, which writes one"
         )
     return newest
 

@@ -69,8 +69,8 @@ def official(name: str) -> str:
     found = Path(root) / name if root else installed(name)
     if found is None:
         raise FileNotFoundError(
-            f"{name}'s published data is asked for: `himac data get {name}` installs it, or set "
-            f"HIMAC_DATA to a folder that holds it as {name}/; generated tasks need no data"
+            f"{name}'s published data is not installed: `himac data get {name}` installs it, or "
+            f"set HIMAC_DATA to a folder that holds it as {name}/; generated tasks need no data"
         )
     return str(found)
 

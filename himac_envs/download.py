@@ -229,9 +229,9 @@ def fetch(
     except ValueError as error:
         part.unlink(missing_ok=True)
         raise DownloadError(
-            f"{url}: what came is not {file.name} (checksum differs): {error}. "
-            "The publisher may have replaced it, or something on the way changed it; "
-            "nothing was installed"
+            f"{url}: the downloaded file is not {file.name} (its checksum differs): {error}. The "
+            "publisher may have replaced it, or something on the way changed it; nothing was "
+            "installed"
         ) from error
     wrong = "" if known else _unpinned_problem(fresh, file)
     if wrong:
@@ -303,7 +303,7 @@ class _Resumable:
             kind = answer.headers.get("Content-Type", "")
             if kind.startswith("text/html"):
                 raise DownloadError(
-                    f"{url}: a web page came instead of {self.file.name}: is there a login or a "
+                    f"{url}: got a web page instead of {self.file.name}: is there a login or a "
                     "proxy in between? Nothing was installed"
                 )
             appends = answer.status_code == 206

@@ -1,4 +1,4 @@
-"""How much of what is held out stands in training: a table, by what one calls the same task.
+"""How much of the held-out splits is also in training: a table, by several meanings of "same".
 
     python -m himac_envs.held_out [sokoban] [alfworld] [webshop] [--data FOLDER]
 
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     unknown = [name for name in options.benchmarks if name not in BENCHMARKS]
     if unknown:
-        parser.error(f"{unknown[0]!r}: choose of {', '.join(BENCHMARKS)}")
+        parser.error(f"{unknown[0]!r}: choose among {', '.join(BENCHMARKS)}")
     chosen = options.benchmarks or list(BENCHMARKS)
     print(table(row for name in chosen for row in BENCHMARKS[name](options.data)))
 

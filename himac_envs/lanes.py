@@ -102,8 +102,8 @@ def read_reset(
         task_ids = [None if task is None else str(task) for task in asked]
         if len(task_ids) != num:
             raise ValueError(
-                f"{len(task_ids)} task ids for {num} environments: give one for all, or one a lane "
-                "(None for a lane that draws its own, or is not reset)"
+                f"{len(task_ids)} task ids for {num} environments: give one for all, or one for "
+                "each lane (None for a lane that draws its own, or is not reset)"
             )
     return Reset(mask, seeds, task_ids, rest)
 
@@ -162,19 +162,19 @@ def read_actions(actions: Any, over: Mask, mode: AutoresetMode) -> list[Any]:
     num = len(over)
     if isinstance(actions, str | bytes | Mapping) or not isinstance(actions, Iterable):
         raise ValueError(
-            f"actions must be a list of {num}, one a lane; one {type(actions).__name__} is no "
-            f"batch: write [action] * {num} to send the same to all"
+            f"actions must be a list of {num}, one for each lane, not a {type(actions).__name__}: "
+            f"to send the same to all, write [action] * {num}"
         )
     given = list(actions)
     if len(given) != num:
-        raise ValueError(f"{len(given)} actions for {num} environments: give one a lane")
+        raise ValueError(f"{len(given)} actions for {num} environments: give one for each lane")
     resting = np.array([action is None for action in given], np.bool_)
     if mode is AutoresetMode.DISABLED and (over & ~resting).any():
         raise ended(over & ~resting)
     if (resting & ~over).any():
         raise ValueError(
-            f"the action of lane {int(np.argmax(resting & ~over))} is None, and the lane plays on: "
-            "None is for lanes that have ended"
+            f"the action of lane {int(np.argmax(resting & ~over))} is None, but the lane has not "
+            "ended: None is only for lanes that have"
         )
     return given
 

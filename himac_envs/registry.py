@@ -417,8 +417,8 @@ def import_named(
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise refused(
-            f"no {what} {name!r}: there is no module {error.name!r}; install it, or start in the "
-            "folder where it lies"
+            f"no {what} {name!r}: there is no module {error.name!r}; install it, or run the "
+            "command in the folder that holds it"
         ) from error
 
 

@@ -81,7 +81,7 @@ def overview() -> str:
     lines = [
         "# Environments", "",
         "Every id plays as soon as it is installed: where a benchmark's own data is missing, tasks",
-        "are generated. [What every environment keeps](../contract.md) holds for all of them,",
+        "are generated. [What every environment guarantees](../contract.md) holds for all of them,",
         "[the hierarchy](../hierarchy.md) for the ids without `Flat`.", "",
         "| id | what it is | needs |", "|---|---|---|",
     ]  # fmt: skip

@@ -138,7 +138,7 @@ class Handover:
 
     def values(self, segments: Sequence[Segment]) -> list[list[float]]:
         """Raises a ValueError: there is no critic here."""
-        raise ValueError("methods with a critic learn with himac's own trainer: `himac train`")
+        raise ValueError("a method with a critic needs HiMAC's own trainer: `himac train`")
 
     def _play(self) -> None:
         try:
@@ -184,17 +184,22 @@ def checked(settings: TrainConfig, stack: str, kl: str) -> TrainConfig:
     settings = check(settings.replace(kl=0.0))
     method = method_of(settings)
     if settings.policy != "hf":
-        raise ValueError(f"policy={settings.policy!r}: {stack} trains models of transformers: 'hf'")
+        raise ValueError(
+            f"policy={settings.policy!r}: {stack} trains transformers models only: set policy='hf'"
+        )
     if settings.constrained:
         raise ValueError(
-            f"constrained=True: {stack} knows log-probabilities over the whole vocabulary only, "
-            "not those of answers that are bound to admissible commands: constrained=False"
+            f"constrained=True: {stack} computes log-probabilities over the whole vocabulary, not "
+            "over the admissible commands only: set constrained=False"
         )
     if method.hierarchical and not settings.share_parameters:
-        raise ValueError("share_parameters=False: here one model plays all roles")
+        raise ValueError(
+            "share_parameters=False: here one model is planner and executor: set "
+            "share_parameters=True"
+        )
     if settings.rollout != "local":
         raise ValueError(
-            f"rollout={settings.rollout!r}: {stack}'s own means sample here: rollout='local'"
+            f"rollout={settings.rollout!r}: {stack} itself samples here: set rollout='local'"
         )
     if method.critic is not None:
         raise ValueError(f"method={settings.method!r} has a critic: `himac train` trains it")
@@ -205,8 +210,8 @@ def insist_on_one_temperature(settings: TrainConfig, theirs: float, stack: str) 
     """Refuses, by a ValueError, two temperatures: the loss weighs the rollout's tokens."""
     if theirs != settings.temperature:
         raise ValueError(
-            f"temperature={theirs} in {stack}'s arguments, {settings.temperature} in the "
-            "settings: they are to be the same"
+            f"temperature={theirs} in {stack}'s arguments, {settings.temperature} in the settings: "
+            "make them equal"
         )
 
 

@@ -248,7 +248,7 @@ def _checked(settings: TrainConfig, args: GRPOConfig) -> TrainConfig:
     """The settings as they are run."""
     settings = checked(settings, "TRL", _NO_REFERENCE)
     if args.use_vllm:
-        raise ValueError("use_vllm: here the model that learns samples")
+        raise ValueError("use_vllm=True: here the trained model itself samples: leave use_vllm out")
     if args.beta:
         raise ValueError(f"beta={args.beta}: {_NO_REFERENCE}")
     insist_on_one_temperature(settings, args.temperature, "TRL")

@@ -157,7 +157,7 @@ class HiMACMethodLoop(AgentLoopBase):
             if len(ids) > limit:
                 raise ValueError(
                     f"a {name} of {len(ids):,} tokens: data.max_{name}_length={limit} is too short "
-                    "for a segment of HiMAC's; give it more, or remember fewer steps (history)"
+                    "for a segment; raise it, or show the agent fewer steps (history)"
                 )
 
 

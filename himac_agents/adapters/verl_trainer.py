@@ -98,8 +98,8 @@ class HiMACTrainer(PPOTrainerSync):  # type: ignore[misc]
         correction = config.algorithm.get("rollout_correction") or {}
         if correction.get("rollout_is") or correction.get("rollout_rs"):
             raise ValueError(
-                "algorithm.rollout_correction: rollout_is and rollout_rs are made where verl makes "
-                "its advantages, which are the method's here: leave both null"
+                "algorithm.rollout_correction: verl applies rollout_is and rollout_rs with its "
+                "own advantages, which the method replaces: leave both null"
             )
         with open_dict(config):
             # Workers may be on machines that do not have the file.
@@ -107,8 +107,7 @@ class HiMACTrainer(PPOTrainerSync):  # type: ignore[misc]
         super().__init__(config)
         if self.use_critic:
             raise ValueError(
-                "verl would train a critic that nothing reads: algorithm.adv_estimator=grpo goes "
-                "without one"
+                "verl would train a critic that nothing uses: set algorithm.adv_estimator=grpo"
             )
         self._method = method_of(self.himac)
         prompts = make_prompts(self.himac, sub_done=self._method.sub_done)

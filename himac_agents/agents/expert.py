@@ -57,8 +57,8 @@ class Expert:
         """
         if memory.env is None:
             raise ValueError(
-                "an expert asks the environment itself and can only play in a rollout: for one "
-                "environment of your own take himac_envs.OraclePlanner and OracleExecutor"
+                "an expert reads the environment itself, so it plays in rollouts only: for a "
+                "single environment use himac_envs.OraclePlanner and OracleExecutor"
             )
         env = memory.env.unwrapped
         if (rng := memory.expert.get(self)) is None:

@@ -63,7 +63,7 @@ class Own(Expert):
                 pass
         command = act(memory.text, list(memory.info["admissible"]))
         if not isinstance(command, str):
-            raise NoAgentError(f"{self.name} answered {command!r}: a command is a text")
+            raise NoAgentError(f"{self.name} answered {command!r}: a command must be a string")
         return Completion(command)
 
 

@@ -104,7 +104,7 @@ def gigpo(
     """
     episode = group_relative(returns, groups, std=std)
     if not len(rewards) == len(anchors) == len(episode):
-        raise ValueError("returns, rewards and anchors must be of as many episodes")
+        raise ValueError("returns, rewards and anchors must be of the same number of episodes")
     ahead: list[float] = []
     keys: list[Hashable] = []
     for i, own in enumerate(rewards):

@@ -95,7 +95,7 @@ class Graph:
         for i, path in enumerate(paths):
             rewards = path.rewards or [0.0] * len(path.states)
             if not len(path.states) == len(path.actions) == len(rewards):
-                raise ValueError(f"path {i}: as many actions and rewards as states are needed")
+                raise ValueError(f"path {i}: needs as many actions and rewards as states")
             own = [states.setdefault(key, len(states)) for key in path.states]
             state += own
             edge += [

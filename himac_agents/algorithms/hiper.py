@@ -158,7 +158,7 @@ def _value(segment: Segment) -> float:
 def _said(value: float | None) -> float:
     if value is None:
         raise ValueError(
-            "a turn has no value: this credit needs critics, and an iteration that asks them "
+            "a turn has no value: this credit needs critics, and an iteration that uses them "
             "(CoEvolution(..., critics=True))"
         )
     return value

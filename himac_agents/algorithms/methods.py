@@ -167,7 +167,7 @@ def register_method(
     """
     if method is not None:
         if any(x is not None for x in (title, advantage, planner_credit, executor_credit, critic)):
-            raise ValueError(f"method {name!r}: a whole Method leaves nothing else to be said")
+            raise ValueError(f"method {name!r}: a whole Method takes no further arguments")
         return METHODS.add(name, method, replace=replace)
     if (advantage is None) == (planner_credit is None and executor_credit is None):
         raise ValueError(
@@ -232,11 +232,11 @@ def check(config: TrainConfig) -> TrainConfig:
         raise ValueError("demos=0: a warm start of warm_steps > 0 needs demonstrations")
     if "supervised" in config.baselines and not supervised_steps(config):
         raise ValueError(
-            "baselines: 'supervised' trains the warm start on, and warm_steps=0 makes none"
+            "baselines: 'supervised' continues the warm start, and with warm_steps=0 there is none"
         )
     halves = [name for name in config.baselines if name in ("oracle-planner", "oracle-executor")]
     if halves and not method_of(config).hierarchical:
         raise ValueError(
-            f"baselines={halves}: method={config.method!r} is one flat agent, which has no levels"
+            f"baselines={halves}: method={config.method!r} is flat and has no planner or executor"
         )
     return config

@@ -1,4 +1,4 @@
-"""Credit by steps: what `himac_agents.algorithms.graphs` computes, made of episodes.
+"""Step-level credit: what `himac_agents.algorithms.graphs` computes, made of episodes.
 
 Each function is the credit of a method of the register, and serves the credit benchmark
 (`himac bench credit`) as it serves training.
@@ -375,8 +375,8 @@ def _keys(config: TrainConfig, turns: Sequence[Turn], episode: Episode) -> list[
 def _by_state(turns: Sequence[Turn], episode: Episode) -> list[Hashable]:
     if any(not turn.state for turn in turns):
         raise ValueError(
-            "a turn has no state key: play with collect(..., state_keys=True) (a method does so "
-            "whose parts say state_keys=True), or compare what was seen: graph_keys='observation'"
+            "a turn has no state key: play with collect(..., state_keys=True), as methods do "
+            "whose parts set state_keys=True, or set graph_keys='observation'"
         )
     return [turn.state for turn in turns]
 

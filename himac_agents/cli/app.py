@@ -1,4 +1,4 @@
-"""The command line ``himac``: environments with sub-goals, and agents that learn in them.
+"""The command line ``himac``: hierarchical environments for language agents, and training.
 
 Each command is a function of `himac_agents.cli`, imported only when it runs, so that
 ``himac list`` never waits for torch.
@@ -56,7 +56,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 
 #: Commands of several commands: those, and what they are about.
 _GROUPS = {
-    "data": (data.COMMANDS, "Public data sets."),
+    "data": (data.COMMANDS, "Data sets of the benchmarks."),
     "model": (model.COMMANDS, "Pretrained models."),
 }
 #: Benchmarks that have options of their own.

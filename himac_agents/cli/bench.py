@@ -48,9 +48,9 @@ def run(
 ) -> int:
     """Measure speed against the original, interleaved in one run (CPU time, median of 5).
 
-    `himac bench methods` compares what methods learn instead: see `himac bench methods --help`;
-    `himac bench credit` how far their credit is from the truth, `himac bench llm` what a
-    pretrained language model learns; `himac bench gpu` checks and measures one GPU.
+    Four more benchmarks have options of their own (`himac bench methods --help`): methods compares
+    what methods learn, credit measures how far their credit is from the truth, llm what a
+    pretrained language model learns, and gpu checks and measures one GPU.
 
     Args:
         name: alfworld, webshop, sokoban (or an id of theirs), or train (beside TRL).

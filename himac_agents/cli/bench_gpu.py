@@ -14,24 +14,24 @@ from himac_agents import files
 
 @dataclass(frozen=True)
 class Options:
-    """Check and measure one GPU, in at most eight minutes: one table, a command for each part."""
+    """Check and measure one GPU in at most eight minutes: a table, with each part's command."""
 
     device: str = "cuda"
-    """Where the model is: "cuda", "cuda:1"; "cpu" with --small to try the command out."""
+    """The model's device: "cuda", "cuda:1"; "cpu" with --small to try the command."""
     small: bool = False
-    """A model of two layers, few lanes and few tokens: for trying out, not for figures."""
+    """A model of two layers, few lanes and few tokens: to try the command, not for figures."""
     model: str = ""
     """A model's name or folder (default: random weights in the shape of SmolLM2-135M)."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What is computed in; "auto": bfloat16 on a GPU."""
+    """Precision of computation; "auto": bfloat16 on a GPU."""
     parts: tuple[str, ...] = ()
-    """Only these: checks, local, update, vllm."""
+    """Only these parts: checks, local, update, vllm."""
     lanes: int = 128
-    """Episodes that are played at a time."""
+    """Episodes played at the same time."""
     steps: int = 10
-    """Environment steps of an episode at most."""
+    """Most environment steps in an episode."""
     minutes: float = 8.0
-    """What is not done by then is left out."""
+    """Time limit; parts not finished by then are left out."""
     output: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """Also write the figures to this file."""
 

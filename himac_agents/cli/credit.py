@@ -13,25 +13,25 @@ class Options:
     """Measure how far each method's credit is from the true advantages of frozen policies."""
 
     size: str = "small"
-    """How much is measured: "tiny", "small" or "full"."""
+    """How much to measure: "tiny", "small" or "full"."""
     out: Path | None = None
-    """Folder of the figures (default: runs/credit-SIZE, or runs/credit-POLICY-SIZE); what is there
-    already is kept."""
+    """Folder of the figures (default: runs/credit-SIZE, or runs/credit-POLICY-SIZE); figures
+    already there are not measured again."""
     envs: tuple[str, ...] = ()
-    """Only these: alfworld, long, sokoban, alfworld-official."""
+    """Only these environments: alfworld, long, sokoban, alfworld-official."""
     strengths: tuple[str, ...] = ()
     """Only these frozen policies: weak, half, strong."""
     policy: str = "scripted"
-    """Who plays: "scripted" (of known probabilities; its planner's lines are measured too), or a
-    language model, supervised for a while: "tiny" (built from scratch) or "hf"."""
+    """Which policies play: "scripted" (with known probabilities; the planner's lines are measured
+    too), or a language model after supervised learning: "tiny" (from scratch) or "hf"."""
     model: str = ""
     """The model of policy "hf": its folder or name."""
     official: Path | None = None
     """A folder with ALFWorld's official games, which are then measured too."""
     jobs: int = 2
-    """Cells at a time, each a process of one thread."""
+    """Cells (an environment and a policy) measured at a time, each in a process of one thread."""
     seed: int = 0
-    """Of tasks, episodes, decisions and continuations."""
+    """Seed of tasks, episodes, decisions and continuations."""
 
 
 def run(options: Options) -> int:

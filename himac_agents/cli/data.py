@@ -22,9 +22,9 @@ def get(
     """Download, verify and install a data set.
 
     Args:
-        name: Which (himac data where lists them).
-        version: Which version; default: the card's.
-        base_url: A mirror: each file is fetched from here by its name.
+        name: The data set (himac data where lists them).
+        version: Its version (default: the registry card's).
+        base_url: Address of a mirror to fetch the files from, by their names.
     """
     chosen = download.card(name).version(version)
     for file in chosen.files:
@@ -38,23 +38,23 @@ def get(
 
 
 def verify(name: Annotated[str, tyro.conf.Positional], version: str | None = None) -> int:
-    """Check an installed data set's files; the status is 1 where something is wrong.
+    """Check an installed data set's files; the exit status is 1 if one is damaged or missing.
 
     Args:
-        name: Which.
-        version: Which version; default: the card's.
+        name: The data set.
+        version: Its version (default: the registry card's).
     """
     status = 0
     for file, problem in download.verify(name, version):
         _CONSOLE.print(f"{problem or 'ok':12} {file}", soft_wrap=True)
         status |= bool(problem)
     if status:
-        _CONSOLE.print(f"`himac data get {name}` mends it")
+        _CONSOLE.print(f"`himac data get {name}` repairs it")
     return status
 
 
 def where() -> int:
-    """Say where data sets are, or would be, installed."""
+    """List data sets and where they are installed."""
     _CONSOLE.print(f"HIMAC_HOME: {data.home()}", soft_wrap=True)
     for name in registry.names("data"):
         folder = data.installed(name)
@@ -68,12 +68,12 @@ def build(
     folder: Annotated[Path, tyro.conf.Positional],
     num_products: int | None = None,
 ) -> int:
-    """Compile a data set now rather than at its first use (WebShop's catalogue).
+    """Compile WebShop's catalogue now rather than at its first use.
 
     Args:
-        name: Which: webshop.
-        folder: Where its published files are.
-        num_products: Only the first so many rows of the product file.
+        name: The data set: webshop.
+        folder: The folder of its published files.
+        num_products: Take only this many rows of the product file, from the top.
     """
     if name != "webshop":
         raise ValueError(f"{name!r} needs no building: only 'webshop' does")
@@ -95,9 +95,9 @@ def export(
     Needs the original package for its rules: pip install 'himac[reference]'.
 
     Args:
-        folder: Where the games are written.
-        split: Of which generated split.
-        games: How many.
+        folder: The folder to write the games to.
+        split: The generated split to take them from.
+        games: How many games.
     """
     from himac_envs.alfworld.generate import GeneratedLibrary
     from himac_envs.alfworld.generate.export import export_game

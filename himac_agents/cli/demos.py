@@ -33,28 +33,27 @@ def run(
 ) -> int:
     """Write an expert's demonstrations as JSONL in chat format, at both levels.
 
-    One line is one conversation: {"messages": [...], "role": "planner" or "executor", ...}. TRL's
+    Each line is one conversation: {"messages": [...], "role": "planner" or "executor", ...}. TRL's
     SFTTrainer takes the file as it is, and so does `himac train --demo-file FILE`. With the noise,
-    expert, prompt and seed of a training run, the file holds what that run would demonstrate.
+    expert, prompt and seed of a training run, the file holds that run's own demonstrations.
 
     Args:
         env: An id (himac list shows them), a benchmark's name (alfworld, webshop, sokoban) or
             module:Id-v0.
-        episodes: How many tasks are demonstrated, drawn from the split by the seed.
-        out: The file (default: demos-ENV.jsonl).
-        expert: "oracle" knows where everything is; "explorer" searches as the agent has to.
-        split: Which tasks.
-        prompt: The style of prompts: chat, compact, compact-gather (both for tiny models) or
-            verl-agent.
-        history: On a flat environment, one conversation a step with so many earlier steps in it
-            (default: the whole episode is one conversation; verl-agent: 2).
-        noise: Chance that a command is a random one; the expert recovers from it.
+        episodes: How many tasks to demonstrate, drawn from the split by the seed.
+        out: The file to write (default: demos-ENV.jsonl).
+        expert: "oracle" knows everything, "explorer" only what it has seen.
+        split: The split to draw tasks from.
+        prompt: The prompt style: chat, verl-agent, or, for tiny models, compact or compact-gather.
+        history: On a flat environment, write one conversation for each step, with this many earlier
+            steps in it (default: the whole episode is one conversation; verl-agent: 2).
+        noise: Chance that a command is replaced by a random one; the expert then recovers.
         plan_noise: Chance that a blueprint has a sub-goal dropped, doubled or swapped.
         solved_only: Leave out episodes that did not solve their task.
-        seed: Seeds the choice of tasks, the expert's choices and its mistakes.
+        seed: Seed of the choice of tasks and of the expert's choices and mistakes.
         lanes: Environments that play at the same time.
-        overwrite: Write over the file where there is one already.
-        environment: Which environment of these tasks, and what it is made with.
+        overwrite: Replace the file if there is one.
+        environment: The environment's form and arguments.
     """
     from himac_agents import prompts
     from himac_agents.config import check_seeds, check_shares
@@ -70,10 +69,12 @@ def run(
     played_env = find_text_env(env, kwargs, environment.flat)
     env, plays_flat = played_env.id, played_env.flat
     if played_env.kind == "browser":
-        raise ValueError(f"{env} is too slow to demonstrate: its flat text is the same shop's")
+        raise ValueError(
+            f"{env} is too slow for demonstrations: HiMAC-WebShop-Flat-v0 is the same shop in text"
+        )
     path = out or Path(f"demos-{registry.bare(env).replace('/', '-')}.jsonl")
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} is there already: --overwrite writes over it")
+        raise FileExistsError(f"{path} exists already: --overwrite replaces it")
     prompt = prompts.resolve(prompt)
     style = prompts.make(prompt, env)
     if history is None and isinstance(style, prompts.VerlAgentPrompts):

@@ -119,13 +119,13 @@ def _browser() -> Finding:
 
 
 def run() -> int:
-    """Report versions, data, browser and GPU, each with the command that mends it.
+    """Report versions, data, browser and GPU; for what is missing, the command that installs it.
 
-    Optional pieces that are missing are no failure: the status is 0 unless a required package is
-    absent.
+    Missing optional parts are no failure: the exit status is 0 unless a required package is
+    missing.
     """
     table = Table(box=None, pad_edge=False)
-    for column in ("", "what", "state", "mend"):
+    for column in ("", "what", "state", "fix"):
         table.add_column(column, overflow="fold")
     broken = False
     for finding in examine():

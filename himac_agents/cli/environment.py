@@ -47,10 +47,10 @@ def spell_out(args: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class EnvOptions:
-    """What an environment is made with."""
+    """The environment's form and arguments."""
 
     flat: Flat = None
-    """The flat environment of the same tasks; --no-flat: the hierarchical one (default: as the
+    """Play the flat environment of the same tasks; --no-flat: the hierarchical one (default: as the
     name says)."""
     data: str | None = None
     """A folder of data, "generated", or the name of an installed data set (himac data where)."""
@@ -98,7 +98,7 @@ def find_text_env(
     found = registry.find_env(name, flat=flat, **kwargs)
     if not (found.flat or found.hierarchical):
         instead = registry.find_id(found.benchmark)
-        raise ValueError(f"{found.id} has no text to play by: take {instead}, with --image")
+        raise ValueError(f"{found.id} has no text observations: use {instead} with --image")
     return found
 
 

@@ -64,42 +64,44 @@ def run(
 
     Args:
         env: An id (himac list shows them), a benchmark's name (alfworld, webshop, sokoban) or
-            module:Id-v0: a hierarchical agent needs a hierarchical one. A preset names its own.
-        agent: A run's folder, a checkpoint's or RUN/best, a saved model's folder, oracle,
-            explorer, random, api, or module:name: a class of yours, made for each episode, with
-            act(text, admissible).
-        planner: Who plans, where it is not the agent.
-        executor: Who acts, where it is not the agent.
+            module:Id-v0. A hierarchical agent needs a hierarchical environment. It may be left out
+            with --preset, which names one.
+        agent: A run's folder (its newest checkpoint), a checkpoint's folder or RUN/best, a saved
+            model's folder, oracle, explorer, random, api, or module:name, a class of yours with
+            act(text, admissible), made anew for each episode.
+        planner: The planner, if not --agent.
+        executor: The executor, if not --agent.
         policy: "api" is short for --agent api.
         preset: A protocol of the literature (himac list shows them); options replace its values.
-        split: Which tasks (default: test).
+        split: The split to evaluate on (default: test).
         episodes: How many tasks, spread evenly over the split (default: 100).
-        seeds: Each task is played once for each seed; intervals are taken over tasks.
-        draws: Of a protocol that resamples its tasks: how often they are drawn (default: 1).
-        temperature: Of sampling; 0 is greedy (default: 1).
-        image: Observations with pictures, for models that see (Sokoban).
-        prompt: The style of prompts: auto, compact, chat or verl-agent.
+        seeds: Play each task once for each of these seeds; intervals are over tasks.
+        draws: With a protocol that resamples its tasks: how often to draw them (default: 1).
+        temperature: Sampling temperature; 0 is greedy (default: 1).
+        image: Put pictures into observations, for vision-language models (Sokoban).
+        prompt: The prompt style: auto, chat, verl-agent, compact or compact-gather.
         think: Ask a model for reasoning in <think> tags before each answer.
-        executor_history: What the executor remembers: its sub-goal's segment, or the episode.
-        history: What a flat agent remembers: its last so many steps (default: as it was trained; a
-            saved or remote model the whole episode).
-        max_command_tokens: The longest command that a model may write, thoughts included (default:
-            as it was trained; a saved or remote model 512, which takes a slow one minutes).
-        max_blueprint_tokens: The longest blueprint, likewise.
+        executor_history: What the executor reads: the segment of its sub-goal, or the whole
+            episode.
+        history: How many of its last steps a flat agent reads (default: as it was trained; the
+            whole episode for a saved or remote model).
+        max_command_tokens: Most tokens of a command, thoughts included (default: as it was
+            trained; 512 for a saved or remote model, which can take a slow one minutes).
+        max_blueprint_tokens: Most tokens of a blueprint, likewise.
         lanes: Environments that play at the same time.
-        threads: CPU threads of a local model; 0: one for a tiny model, and for a larger one as many
-            as this process has cores.
+        threads: CPU threads of a local model; 0: one for a tiny model, else as many as this process
+            has cores.
         output: Also write the result to this file.
-        records: Also write each episode to this file, one JSON object a line: what it was like, and
-            every prompt, answer, command and reward, for himac report FILE. Tiny models' prompts
-            take 5 to 50 KB an episode, a large model's with listed commands 100 KB to 1 MB.
+        records: Also write each episode to this file, one JSON object on a line, for himac report
+            FILE: its outcome, and every prompt, answer, command and reward. Tiny models take 5 to
+            50 KB per episode, large ones whose prompts list the commands 100 KB to 1 MB.
         transcripts: --no-transcripts leaves prompts and answers out of --records.
-        resume: Go on with the evaluation that --records holds: its episodes are not played again,
-            except those that ended in an error.
+        resume: Continue the evaluation in the --records file: of its episodes only those that ended
+            in an error are played again.
         record: Also film the split's first task, as .gif or .mp4 (environments with pictures).
-        environment: Which environment of these tasks, and what it is made with.
-        remote: The remote model that "api" means.
-        sampler: Who samples for a trained agent or a saved model.
+        environment: The environment's form and arguments.
+        remote: The remote model that "api" stands for.
+        sampler: What samples for a trained agent or a saved model.
     """
     from himac_agents.evaluation.evaluate import evaluate
     from himac_agents.evaluation.loading import Players, trained_hierarchy, trained_with
@@ -121,7 +123,10 @@ def run(
     kwargs: dict[str, Any] = {**trained_with(actor, name), **protocol.env_kwargs, **given_kwargs}
     played = find_text_env(name, {"split": protocol.split, **kwargs}, flat)
     if preset is not None and played.id not in (protocol.env, protocol.flat_env):
-        raise ValueError(f"preset {preset!r} is about {protocol.env} and {protocol.flat_env}")
+        raise ValueError(
+            f"preset {preset!r} plays {protocol.env} or {protocol.flat_env}: name one of them, or "
+            "none"
+        )
     env_id, plays_flat = played.id, played.flat
     if played.hierarchical:
         kwargs = {**trained_hierarchy(actor), **kwargs}
@@ -158,7 +163,9 @@ def run(
     if protocol.official and "data" not in given_kwargs:
         _insist_on_official_data(played, whole)
     if resume and protocol.resampled:
-        raise ValueError("--resume: a protocol that resamples its tasks is played from its start")
+        raise ValueError(
+            "--resume: a protocol that resamples its tasks cannot be resumed: leave --resume out"
+        )
     if resume and records is None:
         raise ValueError("--resume needs --records FILE, the file of the interrupted evaluation")
     names = {"agent": agent, "planner": planner, "executor": executor, "preset": preset}
@@ -314,9 +321,9 @@ def _insist_on_official_data(played: registry.EnvEntry, kwargs: Mapping[str, Any
     if getattr(task, "data_name", "") == "generated":
         name = played.benchmark
         raise HiMACError(
-            f"this protocol is about {name}'s published data, which is not installed: `himac data "
-            f"get {name}`, or --data FOLDER; --data generated plays it on generated tasks, which "
-            "gives figures of another kind"
+            f"this protocol needs {name}'s published data, which is not installed: run `himac data "
+            f"get {name}`, or give --data FOLDER. --data generated plays it on generated tasks, "
+            "whose figures cannot be compared with published ones"
         )
 
 

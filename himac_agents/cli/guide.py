@@ -16,13 +16,13 @@ from himac_agents.config.tree import SECTIONS, TrainConfig
 
 #: Under which headings the common settings are shown; all others are named below, by section.
 COMMON: dict[str, tuple[str, ...]] = {
-    "What is learned": ("method", "env", "flat_env", "env_kwargs", "seed"),
-    "By whom": ("policy", "model", "lora_rank", "prompt", "dtype"),
-    "From what": ("demos", "warm_steps", "tasks", "blueprints", "executions"),
-    "How": ("lr", "kl", "epochs"),
-    "How long": ("iterations", "max_env_steps", "max_tokens"),
-    "How it is measured": ("eval_split", "eval_episodes", "eval_every", "baselines"),
-    "On this machine": ("lanes", "threads", "checkpoint_every"),
+    "Task and method": ("method", "env", "flat_env", "env_kwargs", "seed"),
+    "Model": ("policy", "model", "lora_rank", "prompt", "dtype"),
+    "Samples": ("demos", "warm_steps", "tasks", "blueprints", "executions"),
+    "Optimisation": ("lr", "kl", "epochs"),
+    "Budget": ("iterations", "max_env_steps", "max_tokens"),
+    "Evaluation": ("eval_split", "eval_episodes", "eval_every", "baselines"),
+    "This machine": ("lanes", "threads", "checkpoint_every"),
 }
 
 _USAGE = "usage: himac train [PRESET] [--OPTION VALUE ...]\n       himac train --resume RUN"

@@ -19,11 +19,10 @@ def run(
 ) -> int:
     """List environments, training presets and installed data.
 
-    Environments of others are listed where an installed package brings them (the entry-point group
-    himac.envs).
+    Environments of other installed packages are listed too (entry-point group himac.envs).
 
     Args:
-        benchmark: Only this benchmark's: alfworld, webshop or sokoban.
+        benchmark: List only this benchmark's environments: alfworld, webshop or sokoban.
     """
     console = Console()
     table = Table(title="Environments", title_justify="left", box=None, pad_edge=False)

@@ -56,6 +56,6 @@ def run(plan: Options) -> int:
     for name, why in last.failed.items():
         console.print(f"[bold red]{name}[/]: {why}", soft_wrap=True)
     if last.out_of_time:
-        console.print("out of time: the same command goes on")
+        console.print("out of time: the same command continues")
     console.print(f"page: {out / 'llm.md'}")
     return 1 if last.failed else 0

@@ -17,10 +17,10 @@ _PROGRESS = Console(highlight=False, stderr=True)
 def get(name: Annotated[str, tyro.conf.Positional]) -> int:
     """Fetch, convert and check a model, and print its folder: himac train --model "$(...)".
 
-    What broke off is gone on with when the command is given again.
+    An interrupted download continues when the command is given again.
 
     Args:
-        name: Which (himac model where lists them).
+        name: The model (himac model where lists them).
     """
     from himac_agents.policies import published
 
@@ -30,10 +30,10 @@ def get(name: Annotated[str, tyro.conf.Positional]) -> int:
 
 
 def verify(name: Annotated[str, tyro.conf.Positional]) -> int:
-    """Check an installed model's files; the status is 1 where something is wrong.
+    """Check an installed model's files; the exit status is 1 if one is damaged or missing.
 
     Args:
-        name: Which.
+        name: The model.
     """
     from himac_agents.policies import published
 
@@ -45,7 +45,7 @@ def verify(name: Annotated[str, tyro.conf.Positional]) -> int:
 
 
 def where() -> int:
-    """Say which models there are, and where they are, or would be, installed."""
+    """List the models and where they are installed."""
     from himac_agents.policies import published
 
     _CONSOLE.print(f"HIMAC_HOME: {data.home()}", soft_wrap=True)

@@ -46,12 +46,12 @@ def run(
     Args:
         env: An id (himac list shows them), a benchmark's name (alfworld, webshop, sokoban) or
             module:Id-v0.
-        split: Which tasks.
+        split: The split to draw a task from.
         task_id: Play this task.
-        seed: Seed of the task's choice.
-        expert: Watch the expert instead.
-        record: Write a film of it, .gif or .mp4 (environments with pictures).
-        environment: Which environment of these tasks, and what it is made with.
+        seed: Seed that draws the task.
+        expert: Watch the expert play.
+        record: Film the episode, as .gif or .mp4 (environments with pictures).
+        environment: The environment's form and arguments.
     """
     kwargs: dict[str, Any] = {"split": split, **environment.arguments()}
     found = find_text_env(env, kwargs, environment.flat)
@@ -110,7 +110,7 @@ class Session:
             if "option" in info:
                 self._say(f"[magenta]{escape(_ended(info['option']))}[/]")
             if info.get("blueprint_done") and not (terminated or truncated):
-                self._say("[magenta]no sub-goal is left: go on with commands[/]")
+                self._say("[magenta]no sub-goal is left: continue with commands[/]")
         self._show(observation)
         verdict = "[bold green]won[/]" if info["won"] else "[bold red]not won[/]"
         self._say(f"{verdict}: {info['step']} steps, return {total:g}, score {info['score']:g}")
@@ -179,8 +179,8 @@ class Session:
             )
         if "phase" in getattr(self.env.observation_space, "spaces", {}):
             raise ContractError(
-                f"{type(inner).__name__} is hierarchical and no himac_envs.HierarchicalEnv: its "
-                "expert is not known here"
+                f"{type(inner).__name__} is hierarchical but not a himac_envs.HierarchicalEnv, so "
+                "that it has no expert here"
             )
         commands = inner.oracle()
         return lambda observation, info: next(commands)

@@ -1,4 +1,4 @@
-"""How commands are told who plays: a remote model, or who samples for a local one."""
+"""Options that name the player: a remote model, or what samples for a local one."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Remote:
-    """The remote model that is meant by "api"."""
+    """The remote model that "api" stands for."""
 
     model: str = ""
     """The model's name at the endpoint."""
     base_url: str = ""
-    """The endpoint's address, up to and with the version (default: OpenAI's)."""
+    """The endpoint's address, such as http://127.0.0.1:8000/v1 (default: OpenAI's)."""
     key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key; a local server needs none."""
+    """The environment variable that holds the API key; a local server needs none."""
     timeout: float = 120.0
-    """Seconds until a request is given up."""
+    """Seconds to wait for an answer."""
     retries: int = 6
-    """How often a request is repeated, after growing pauses or those the server asks for."""
+    """How often a failed request is repeated, after growing pauses or those the server asks for."""
     concurrency: int = 16
-    """Requests under way at the same time."""
+    """Most requests at the same time."""
     price_in: float = 0.0
-    """Dollars for a million tokens read."""
+    """Price of a million input tokens, in dollars."""
     price_out: float = 0.0
-    """Dollars for a million tokens written."""
+    """Price of a million output tokens, in dollars."""
     max_cost: float | None = None
-    """Dollars after which nothing more is asked; episodes that are left count as errors."""
+    """Limit in dollars: beyond it no request is sent; the remaining episodes count as errors."""
     options: str = ""
     """Further request fields as a JSON object, such as {"top_p": 0.9}; null removes a field."""
 
@@ -48,14 +48,15 @@ class Remote:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Who samples for a trained agent or a saved model of Hugging Face, and how it is asked."""
+    """What samples for a trained agent or a saved Hugging Face model."""
 
     rollout: Literal["local", "vllm", "server"] = "local"
-    """Who writes the answers: the model as it was loaded, vLLM in this process, or servers."""
+    """What samples the answers: the loaded model itself, vLLM in this process, or vLLM servers."""
     servers: tuple[str, ...] = ()
-    """Their addresses (himac serve MODEL prints the options); they are sent the weights."""
+    """The servers' addresses (himac serve MODEL prints the options); they get the weights."""
     sync_bound: float = 0.0
-    """How far apart in nats a token the two may be, where another precision is meant."""
+    """Largest mean difference, in nats per token, between the log-probabilities of server and model
+    (default: 0.001 in float32, 0.15 otherwise)."""
     template_options: Pairs = field(default_factory=dict)
     """Arguments for the model's chat template, such as enable_thinking=false (default: as it was
     trained)."""

@@ -26,7 +26,7 @@ def asked(args: Sequence[str]) -> tuple[int, list[str]]:
         else:
             found = value if equals else next(words, "")
     if not found.isdigit() or int(found) < 1:
-        raise ValueError(f"{_OPTION} {found}: a number of processes, 1 or more")
+        raise ValueError(f"{_OPTION} {found}: must be a whole number, 1 or more")
     return int(found), left
 
 

@@ -22,17 +22,16 @@ def run(
 ) -> int:
     """Publish a run: its newest checkpoint, its results, and a model card with the evaluation.
 
-    All files come in one commit, so that the repository is never half of it. The Hub's token is
-    read as the Hub's own tools read it (`hf auth login`, or HF_TOKEN); HF_ENDPOINT names another
-    hub.
+    All files are uploaded in one commit, so the repository is never incomplete. The Hub's token
+    comes from `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub.
 
     Args:
         run: The run's folder.
-        name: The repository; made where there is none.
-        private: Make it one that only its owner sees.
-        license: What the card states: the Hub's short name of a licence ("apache-2.0").
-        base: The model that was trained further, by its name on the Hub.
-        dry_run: Only print the card and the files.
+        name: The repository; it is created if there is none.
+        private: Create it as a private repository.
+        license: The licence that the card states, by the Hub's short name ("apache-2.0").
+        base: The base model that was trained, by its name on the Hub.
+        dry_run: Only print the card and the list of files.
     """
     import huggingface_hub as hub
 
@@ -40,7 +39,9 @@ def run(
 
     console = Console(highlight=False)
     if not (run / "config.toml").is_file():
-        raise HiMACError(f"{run} is no run (no config.toml): give the folder that a training made")
+        raise HiMACError(
+            f"{run} is not a run (it has no config.toml): give a folder that `himac train` made"
+        )
     hub_name = _checked(name)
     found = card.files(run)
     text = card.card(runs.read_run(run), hub_name, licence=license, base=base)
@@ -64,7 +65,9 @@ def _checked(name: str) -> str:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise ValueError(f"{name!r} is no name of a repository (OWNER/NAME): {error}") from error
+        raise ValueError(
+            f"{name!r} is not the name of a repository (OWNER/NAME): {error}"
+        ) from error
     return name
 
 
@@ -84,17 +87,17 @@ def _commit(name: str, operations: list[object], private: bool, message: str) ->
         address = api.create_repo(name, private=private or None, exist_ok=True)
         api.create_commit(address.repo_id, operations, commit_message=message)
     except LocalTokenNotFoundError as error:
-        raise HiMACError(f"{api.endpoint} wants to know who you are: {_LOGIN}") from error
+        raise HiMACError(f"{api.endpoint} needs a login: {_LOGIN}") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         why = f"{api.endpoint} refused ({status}): {error.server_message or error}"
         if status in (401, 403):
             why += f". {_LOGIN}, with a token that may write to {name}"
-        raise HiMACError(f"{why}. The repository is what it was") from error
+        raise HiMACError(f"{why}. The repository is unchanged") from error
     except unreached as error:
         raise HiMACError(
             f"{api.endpoint} cannot be reached ({type(error).__name__}: {error}). The repository "
-            "is what it was; the same command goes on, and sends no file twice that is there"
+            "is unchanged; run the command again to continue: it sends only the missing files"
         ) from error
     return str(address)
 

@@ -20,16 +20,16 @@ def run(
 ) -> int:
     """Write one HTML file about training runs and evaluations: results, curves, episodes, settings.
 
-    It needs no network and no server. Runs that differ in their seed only are drawn as one line
-    with a band; a run that is not finished is shown as far as it has come. Of an evaluation
-    (himac eval --records FILE) it shows success by kind of task and its episodes, failures first.
+    The file needs no network and no server. Runs that differ only in their seed are drawn as one
+    line with a band; an unfinished run is shown as far as it got. An evaluation
+    (himac eval --records FILE) is shown by kind of task, with its episodes, failures first.
 
     Args:
         runs: Folders of runs, files of evaluations, or folders that hold either.
-        out: Where the file goes (one run: report.html in its folder; one evaluation: beside its
-            file; several: ./report.html).
-        episodes: Episodes that are shown of each.
-        csv: Also write the runs' metrics to this file, one line a figure.
+        out: The file to write (default for one run: report.html in its folder; for one evaluation:
+            beside its file; for several: ./report.html).
+        episodes: How many episodes to show of each.
+        csv: Also write the runs' metrics to this file, one figure per line.
         open: Open the file in the web browser.
     """
     from himac_agents.reports.page import counted, write_report
@@ -45,7 +45,10 @@ def run(
         from himac_agents.reports.tables import write_csv
 
         if not found:
-            raise ValueError("--csv is about runs; a file of records has a JSON object a line")
+            raise ValueError(
+                "--csv writes the metrics of runs, and there is no run here; a file of records is "
+                "JSON lines already"
+            )
         print(f"{csv}: {write_csv(found, csv)} lines")
     said = counted(found, evaluations)
     Console().print(f"{path}: {said}, {size / 1e6:.1f} MB", highlight=False, soft_wrap=True)

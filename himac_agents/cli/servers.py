@@ -14,9 +14,9 @@ from himac_envs.adapters.sessions import LIMIT, TIMEOUT
 def model(how: Annotated[Serving, tyro.conf.arg(name="")]) -> int:
     """Serve a model with vLLM until Ctrl-C, ready to be sent weights; prints the options to pass.
 
-    Only this machine can reach it, unless --host says otherwise: whoever can reach it can replace
-    its weights, and make it read any file of weights that it can read. vLLM is installed apart
-    (pip install vllm, with this package beside it).
+    Only this machine can reach it, unless --host names another address. Whoever can reach it can
+    replace its weights, and make it read any file of weights that the server may read. vLLM must
+    be installed (pip install vllm), with this package in the same environment.
     """
     return serve(how, say=lambda line: print(line, flush=True))
 
@@ -31,20 +31,20 @@ def environment(
     list_admissible: bool = False,
     environment: Annotated[EnvOptions, tyro.conf.arg(name="")] = AS_NAMED,
 ) -> int:
-    """Serve an environment until Ctrl-C, over OpenEnv's standard; see himac_envs.adapters.openenv.
+    """Serve an environment until Ctrl-C, by OpenEnv's protocol; see himac_envs.adapters.openenv.
 
-    Only this machine can reach it, unless --host says otherwise.
+    Only this machine can reach it, unless --host names another address.
 
     Args:
         env: An id (himac list shows them), a benchmark's name (alfworld, webshop, sokoban) or
             module:Id-v0.
         host: The address to listen on.
         port: The port to listen on; 0 takes a free one.
-        split: Which tasks a reset without a task draws from.
-        max_sessions: Sessions that may be open at a time.
+        split: The split that a reset without a task draws from.
+        max_sessions: Most sessions open at the same time.
         session_timeout: Seconds without a call after which a session is closed.
-        list_admissible: Texts end with the commands that are possible.
-        environment: Which environment of these tasks, and what it is made with.
+        list_admissible: End each text with the list of admissible commands.
+        environment: The environment's form and arguments.
     """
     kwargs: dict[str, Any] = {"split": split, **environment.arguments()}
     found = find_text_env(env, kwargs, environment.flat)
@@ -78,13 +78,14 @@ def site(
     """Serve a benchmark's web site until Ctrl-C.
 
     Args:
-        name: Which: webshop.
+        name: The benchmark: webshop.
         data: A folder with the benchmark's data, or "generated".
-        goals: Instructions of people or generated ones; default: people's where the data has any.
+        goals: Instructions written by people, or synthetic ones (default: people's, if the data
+            has any).
         host: The address to listen on.
         port: The port to listen on.
         show_attrs: Give products a page of their attributes.
-        plain: Show the pages as agents of the benchmark read them, without the bar that leads a
+        plain: Show the pages as the benchmark's agents read them, without the bar that leads a
             person from one instruction to the next.
     """
     from himac_envs.webshop.site import serve as serve_shop

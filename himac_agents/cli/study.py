@@ -22,17 +22,17 @@ _EVERY = 20.0
 
 @dataclass(frozen=True)
 class Options:
-    """Run a study; started again, it goes on where it stopped."""
+    """Train methods x environments x seeds at equal budgets; started again, continue the study."""
 
     setting: str = "small"
     """A study of registry/studies ("small", "full", "credit", "attempts", "bottleneck", "horizon"),
     or a TOML file of the same form."""
     jobs: int = 2
-    """Runs at a time, each a process of one thread."""
+    """Runs at the same time, each in a process of one thread."""
     out: Path | None = None
     """Folder of the runs (default: runs/study-SETTING)."""
     cells: tuple[str, ...] = ()
-    """Only these cells."""
+    """Only these cells (columns of the table: an environment with its settings)."""
     methods: tuple[str, ...] = ()
     """Only these methods."""
     results: Path | None = None
@@ -40,11 +40,11 @@ class Options:
     page: Path | None = None
     """The page to write (default: docs/results.md in a checkout, else OUT/results.md)."""
     minutes: float = 0.0
-    """Leave after so many minutes, with checkpoints; called again, it goes on. 0: at the end."""
+    """Stop after this many minutes, with checkpoints; the same command continues. 0: no limit."""
     missing_only: bool = False
-    """Leave out what is recorded already, also where its runs are not in OUT."""
+    """Skip runs whose results are recorded, even if their folders are not in OUT."""
     report_only: bool = False
-    """Run nothing: write the page anew from the recorded results."""
+    """Run nothing; write the page anew from the recorded results."""
 
 
 def run(options: Options) -> int:
@@ -94,7 +94,7 @@ def run(options: Options) -> int:
             failed = driver.run()
         publish()
         if driver.out_of_time:
-            console.print("out of time: the same command goes on")
+            console.print("out of time: the same command continues")
         console.print(f"{len(jobs)} jobs in {(time.monotonic() - began) / 60:.1f} minutes")
     console.print(f"results: {recorded}   page: {shown}")
     for name, why in failed.items():

@@ -39,11 +39,11 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OWN_OPTIONS = {
     "PRESET": "a preset, or a TOML file of settings",
     "--out FOLDER": "the run's folder (runs/PRESET-seedN)",
-    "--resume RUN": "go on with a run; --iterations, --max-env-steps, --max-tokens take it further",
+    "--resume RUN": "continue a run; --iterations, --max-env-steps, --max-tokens extend it",
     "--data DATA": 'a folder of data, "generated", or an installed data set\'s name',
-    "--max-steps N": "commands after which an episode ends",
-    "--processes N": "processes of this machine that train together (1)",
-    "--help-all": "every option with its whole text",
+    "--max-steps N": "commands after which an episode is truncated",
+    "--processes N": "processes on this machine that train together (1)",
+    "--help-all": "explain every option",
 }
 
 
@@ -52,23 +52,23 @@ class Options:
     """Train an agent: a preset's settings, any of them replaced by an option."""
 
     preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = "quickstart"
-    """A preset of the registry (himac list shows them), or a TOML file of settings. Without one:
-    "quickstart", or "hf" with --policy hf."""
+    """A preset (himac list shows them), or a TOML file of settings. Default: "quickstart", or "hf"
+    with --policy hf."""
     out: Path | None = None
-    """Folder of the run (default: runs/PRESET-seedN, with the method where it is not the
-    preset's)."""
+    """Folder of the run (default: runs/PRESET-seedN, or runs/PRESET-METHOD-seedN with a method that
+    is not the preset's)."""
     resume: Path | None = None
-    """Continue this run instead, with its own settings. Only how far it goes can be changed, with
-    --iterations, --max-env-steps and --max-tokens (it is then evaluated anew at its new end), where
-    its --servers are, and whether the model is spread over processes (--shard, --no-shard)."""
+    """Continue this run, with its own settings. Beside it stand only: --iterations, --max-env-steps
+    and --max-tokens, which extend the run (it is evaluated again at its new end), --servers, if
+    their addresses have changed, --processes, and --shard or --no-shard."""
     data: str | None = None
-    """A folder of data, "generated", or the name of an installed data set (himac data where):
-    short for --env-kwargs data=..., which keeps the preset's other arguments."""
+    """A folder of data, "generated", or the name of an installed data set (himac data where): short
+    for --env-kwargs data=..., which keeps the preset's other arguments."""
     max_steps: int | None = None
-    """Commands after which an episode is truncated; likewise."""
+    """Commands after which an episode is truncated: short for --env-kwargs max_steps=..."""
     processes: int = 1
-    """Processes of this machine that train together, one a GPU or one a core for a tiny model: the
-    same run, faster. Across machines torchrun starts them."""
+    """Processes on this machine that train together, one for each GPU, or for each core with a tiny
+    model: the same run, faster. Across machines torchrun starts them."""
     further: tyro.conf.Suppress[bool] = False
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
@@ -155,8 +155,8 @@ def _resumed(args: Sequence[str]) -> Options:
     words = [word.partition("=")[0].replace("_", "-") for word in args if word.startswith("--")]
     if set(words) - allowed or not args[0].startswith("--"):
         raise ValueError(
-            "--resume RUN goes on with the run's own settings; beside it stand only "
-            f"{', '.join(sorted(allowed - {'--resume'}))}: leave out all others, or begin another "
+            "--resume RUN continues with the run's own settings; beside it are allowed only "
+            f"{', '.join(sorted(allowed - {'--resume'}))}: leave out all others, or start another "
             "run with them"
         )
     asked = tyro.cli(
@@ -164,7 +164,7 @@ def _resumed(args: Sequence[str]) -> Options:
     )
     path = asked.resume / "config.toml"
     if not path.is_file():
-        raise FileNotFoundError(f"{asked.resume} holds no run: there is no {path.name}")
+        raise FileNotFoundError(f"{asked.resume} is not a run: it has no {path.name}")
     further = {name: value for name in names if (value := getattr(asked, name)) is not None}
     elsewhere: dict[str, Any] = {} if asked.servers is None else {"servers": asked.servers}
     for word in args:
@@ -181,13 +181,13 @@ class _Resumed:
     resume: Path
     """The run's folder."""
     iterations: int | None = None
-    """Iterations at most, those that are done included."""
+    """Most iterations, those already done included."""
     max_env_steps: int | None = None
-    """Steps of tasks, those that were taken included; 0 sets no bound."""
+    """Most environment steps, those already taken included; 0: no limit."""
     max_tokens: int | None = None
-    """Tokens written, those that were included; 0 sets no bound."""
+    """Most written tokens, those already written included; 0: no limit."""
     servers: tuple[str, ...] | None = None
-    """Addresses of the servers that sample, where they are others now."""
+    """Addresses of the servers that sample, if they have changed."""
 
 
 def _with_option(told: str) -> str:
@@ -229,11 +229,11 @@ def run(options: Options) -> int:
         trainer = Trainer(options.config, options.resume, resume=True)
         if options.further and (why := trainer.over()):
             trainer.run_folder.close()
-            raise ValueError(f"{options.resume} has gone that far: {why}; name a greater number")
+            raise ValueError(f"{options.resume} has reached its limit: {why}; give a higher one")
     else:
         trainer = Trainer(options.config, options.out or Path("runs") / _name(options))
     folder = trainer.run_folder.folder
-    goes_on = f"`himac train --resume {folder}` goes on"
+    goes_on = f"`himac train --resume {folder}` continues the run"
     try:
         with _gentle_interrupts(trainer):
             trainer.run()
@@ -243,7 +243,7 @@ def run(options: Options) -> int:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        told = f"nothing more can be written: {error}. Make room, then {goes_on}"
+        told = f"cannot write: {error}. Free some space; then {goes_on}"
         raise HiMACError(told) from error
     finally:
         distributed.leave()

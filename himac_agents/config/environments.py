@@ -70,8 +70,8 @@ def resolved(env: str, flat_env: str, *, flat: bool) -> str:
         return name
     setting, option = ("flat_env", "--flat-env") if flat else ("env", "--env")
     raise ValueError(
-        f"{setting} is not named, and {name!r}, which would belong to {other!r}, is not "
-        f"registered: name it with {option}, or register that id"
+        f"{setting} is not set, and the id that belongs to {other!r}, {name!r}, is not registered: "
+        f"set {option}, or register that id"
     )
 
 

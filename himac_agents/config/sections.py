@@ -1,4 +1,4 @@
-"""The sections of a run's settings: each field once, with help, limits and what it changes."""
+"""The sections of a run's settings: each field once, with its help, limits and effect."""
 
 from __future__ import annotations
 
@@ -15,46 +15,45 @@ Baseline = Literal[
 
 @section("start")
 class TaskSettings:
-    """What is learned, and where."""
+    """Task and method."""
 
     method: str = setting("himac", "learning")
-    """How it learns: "himac" is the paper's (its formulas are reconstructed), "himac-option" this
-    project's; there are ablations of the paper's, credit by milestones ("beacon") and by graphs
-    ("himac-graph"), flat agents ("grpo", "rloo", "gigpo", "hgpo", "crbc"), and what is registered
-    from outside: see himac_agents.algorithms.methods."""
+    """The method: "himac" is the paper's (its formulas are reconstructed), "himac-option" this
+    project's. Others: ablations of the paper's, credit by milestones ("beacon") or by graphs
+    ("himac-graph"), flat methods ("grpo", "rloo", "gigpo", "hgpo", "crbc"), and registered methods
+    of your own: see himac_agents.algorithms.methods."""
     env: str = ""
-    """The hierarchical environment. Without one: that of flat_env's tasks, or ALFWorld's."""
+    """The hierarchical environment. Empty: the one with flat_env's tasks, or ALFWorld's."""
     flat_env: str = ""
-    """The same tasks without a hierarchy: for the flat methods and the flat baseline. Without one:
-    the id that belongs to env ("X-v0" and "X-Flat-v0")."""
+    """The same tasks without a hierarchy, for flat methods and the flat baseline. Empty: the id
+    that belongs to env ("X-v0" and "X-Flat-v0")."""
     env_kwargs: Pairs = setting({})
-    """Further keyword arguments of both environments; a value "$HIMAC_DATA/..." reads the
-    variable."""
+    """Further keyword arguments of both environments. In a value such as "$HIMAC_DATA/..." the
+    environment variable is filled in."""
     seed: int = setting(0, "sample", least=0, most=GREATEST_SEED)
-    """Seed of everything: weights, demonstrations, task choice, sampling."""
+    """Seed of all that is random: weights, demonstrations, choice of tasks, sampling."""
     subgoal_budget: int = setting(0, least=0)
-    """Steps after which the environment ends a sub-goal by itself; 0 leaves that to the
-    executor."""
+    """Steps after which the environment ends a sub-goal; 0: only the executor ends it."""
     replans: int = setting(0, least=0)
-    """How often the planner is asked again once its last sub-goal has ended and the task is not
-    solved. The further blueprints are part of the world; only "himac-joint" learns from them."""
+    """How many further blueprints the planner may write in an episode, each when the last sub-goal
+    has ended and the task is not solved. Only "himac-joint" learns from them."""
     history: Literal["episode"] | int = setting("episode", least=0)
-    """What a flat agent reads at each step: the "episode" so far as one conversation, or the
-    instruction and its last so many steps (each step is then a training sequence of its own)."""
+    """What a flat agent reads at each step: "episode", all of it so far as one conversation; or a
+    number k, the instruction and the last k steps (each step is then its own training sequence)."""
 
 
 @section("start")
 class PolicySettings:
-    """The policy."""
+    """Policy."""
 
     policy: str = "tiny"
-    """What learns: "tiny" (built from scratch), "hf" (a local transformers model), or a kind that
-    is registered from outside: see himac_agents.policies.kinds."""
+    """The kind of policy: "tiny" (a small model, trained from scratch), "hf" (a local transformers
+    model), or a registered kind of your own: see himac_agents.policies.kinds."""
     model: str = ""
-    """Folder or name of the model (one of `himac model where`, or a hub's); policy = "hf" needs
-    one."""
+    """Folder or name of the model (one that `himac model where` lists, or one of the Hugging Face
+    Hub); required with policy = "hf"."""
     share_parameters: bool = True
-    """One model in both roles, as in the paper; false gives each role its own."""
+    """One model is both planner and executor, as in the paper; false: each has its own."""
     hidden: int = setting(64, least=1)
     """Width of the tiny model."""
     layers: int = setting(3, least=1)
@@ -64,14 +63,15 @@ class PolicySettings:
     feedforward: int = setting(192, least=1)
     """Feed-forward width of the tiny model."""
     match: bool = False
-    """The tiny model's queries and keys begin equal, so that equal words attend to each other from
-    the first step: it learns to copy with fewer demonstrations."""
+    """Start the tiny model's queries and keys equal, so that equal words attend to each other from
+    the first step and it learns to copy with fewer demonstrations."""
     constrained: bool = False
-    """Commands are chosen among the admissible ones (in every arm alike), or written freely."""
+    """Constrained decoding: the agent can write only admissible commands (flat baselines too).
+    False: it writes freely."""
     max_command_tokens: int = setting(16, least=1)
-    """The longest command, in tokens."""
+    """Most tokens of a command."""
     max_blueprint_tokens: int = setting(64, least=1)
-    """The longest blueprint, in tokens."""
+    """Most tokens of a blueprint."""
 
 
 @section("start")
@@ -79,110 +79,111 @@ class PromptSettings:
     """Prompts."""
 
     prompt: str = "auto"
-    """Style: "compact" (few words), "compact-gather" (what matches the task is repeated behind each
-    observation, not marked in it), "chat", "verl-agent" (that project's flat prompt), or "auto":
-    compact for tiny models, chat for all others."""
+    """Prompt style: "compact", "compact-gather", "chat", "verl-agent", or "auto" (compact for tiny
+    models, chat for all others). "compact" has few words; "compact-gather" also repeats the words
+    that match the task behind each observation, instead of marking them in it; "verl-agent" is that
+    project's flat prompt."""
     executor_history: Literal["segment", "episode"] = "segment"
-    """What the executor remembers on a hierarchical environment: its sub-goal's "segment", which is
-    the paper's mask, or the whole "episode"."""
+    """What the executor reads on a hierarchical environment: the "segment" of its sub-goal, as in
+    the paper, or the whole "episode"."""
     think: bool = False
-    """Ask for reasoning in <think> tags before each answer (chat prompts)."""
+    """Ask for reasoning in <think> tags before each answer (chat style)."""
 
 
 @section("start")
 class ModelSettings:
-    """Models of Hugging Face (policy = "hf")."""
+    """Hugging Face models (policy = "hf")."""
 
     lora_rank: int = setting(0, least=0)
-    """Learn an adapter (LoRA) of this rank instead of the model's own weights; 0: the whole
+    """Train a LoRA adapter of this rank instead of the model's own weights; 0: train the whole
     model."""
     lora_alpha: int = setting(32, above=0)
     """The adapter's update is scaled by lora_alpha / lora_rank."""
     lora_targets: tuple[str, ...] = ("all-linear",)
-    """Modules that get an adapter: names, each of which must be found, or "all-linear" alone."""
+    """Modules that get an adapter: their names (one that is not found is an error), or "all-linear"
+    alone."""
     separate_adapters: bool = False
-    """An adapter for the planner and one for the executor on one base model (needs lora_rank; sets
-    share_parameters to false)."""
+    """One adapter for the planner and one for the executor, on one base model (needs lora_rank;
+    sets share_parameters to false)."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What is computed in: "float32", "bfloat16", or "auto" (bfloat16 on a GPU)."""
+    """Precision of computation: "float32", "bfloat16", or "auto" (bfloat16 on a GPU)."""
     gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them: slower, and much less memory."""
+    """Recompute activations in the backward pass instead of keeping them: slower, with much less
+    memory."""
     shard: bool = setting(False, "speed")
-    """Spread the model that learns, its gradients, moments and reference over the processes that a
-    launcher started: each then holds its part. See docs/scaling.md."""
+    """Shard the weights, gradients, optimiser states and reference model over the processes of the
+    run (FSDP2). See docs/scaling.md."""
     keep_thoughts: bool = False
-    """Whether the executor reads, at its next step, what it thought (<think>) at this one. False:
-    as reasoning models are used; each step with a thought (or for which the chat template opens
-    one) is then a training sequence of its own."""
+    """Show the executor its earlier thoughts (<think>) at later steps. False, as reasoning models
+    are meant to be used: each step with a thought is then its own training sequence, and so is each
+    step for which the chat template opens a thought."""
     template_options: Pairs = setting({})
     """Arguments for the model's chat template, such as { enable_thinking = false }."""
 
 
 @section("speed")
 class RolloutSettings:
-    """Who samples (policy = "hf"); see docs/scaling.md."""
+    """Sampling (policy = "hf"); see docs/scaling.md."""
 
     rollout: Literal["local", "vllm", "server"] = setting("local", "start")
-    """Who writes the answers: the model that learns ("local"), vLLM in the same process ("vllm"),
-    or vLLM servers by their addresses ("server"), with weights that are sent to them after each
-    update."""
+    """What samples the answers: the trained model itself ("local"), vLLM in the same process
+    ("vllm"), or vLLM servers ("server"). vLLM gets the new weights after each update."""
     servers: tuple[str, ...] = ()
-    """With rollout = "server": addresses of servers that `himac serve` started; requests go to the
-    least busy."""
+    """With rollout = "server": addresses of servers that `himac serve` started; each request goes
+    to the least busy one."""
     transfer: Literal["auto", "file", "nccl", "ipc"] = "auto"
-    """How weights are sent: by a "file" that the servers read, from GPU to GPU ("nccl"), within one
-    ("ipc"), or as the servers were started ("auto")."""
+    """How weights are sent: through a "file" that the servers read, from GPU to GPU ("nccl"),
+    within one GPU ("ipc"), or in the way that the servers were started for ("auto")."""
     sync_folder: str = ""
-    """Where files of weights and adapters are written: a folder that the servers see, too. Without
-    one: a folder of this machine's own."""
+    """Folder for the files of weights and adapters; the servers must see it too. Empty: a folder on
+    this machine."""
     sync_bound: float = setting(0.0, "record", least=0)
-    """How far apart, in nats a token, the log-probabilities of servers and model may be after a
-    sync, in the mean; beyond it the run stops. 0: 0.001 in float32, 0.15 in others."""
+    """Largest mean difference, in nats per token, between the log-probabilities of server and model
+    after a sync; beyond it the run stops. 0: 0.001 in float32, 0.15 otherwise."""
     sync_timeout: float = setting(30.0, above=0)
-    """Seconds that a step of a sync may take; large models need more."""
+    """Seconds allowed for each step of a sync; large models need more."""
     answer_timeout: float = setting(600.0, above=0)
-    """Seconds until the answer of a server that lives is given up; one that is gone is found out
-    about within half a minute."""
+    """Seconds to wait for an answer of a server that is alive; a dead server is noticed within half
+    a minute."""
     sampler_correction: Literal["none", "token", "sequence"] = setting("none", "learning")
-    """Whether what is learned from an answer is weighed by the ratio of the learning model's
-    probability of it to the sampler's: of each "token", or of a "sequence" as a whole. For samplers
-    that round differently (bfloat16)."""
+    """Importance weights for a sampler that rounds differently (bfloat16): the ratio of the trained
+    model's probability to the sampler's, for each "token" or for the whole "sequence"."""
     sampler_cap: float = setting(2.0, "learning", above=0)
-    """Where that ratio is cut off."""
+    """Largest value of that ratio; above it is cut off."""
 
 
 @section("start")
 class WarmStartSettings:
-    """Warm start: supervision on demonstrations."""
+    """Warm start: supervised learning on demonstrations."""
 
     demos: int = setting(500, least=0)
-    """Demonstrated tasks of the training split."""
+    """Number of tasks of the training split that are demonstrated."""
     demo_file: str = ""
-    """A file of demonstrations (`himac demos`) to start from instead of making them: then `demos`,
-    `expert` and the noise are without effect."""
+    """Take the demonstrations from this file (`himac demos` writes one); `demos`, `expert`,
+    `demo_noise` and `plan_noise` then have no effect."""
     expert: Literal["explorer", "oracle"] = "explorer"
-    """Who demonstrates: "explorer" searches honestly, "oracle" knows where everything is."""
+    """Who demonstrates: "explorer" knows only what it has seen, "oracle" knows everything."""
     demo_noise: float = setting(0.1, least=0, most=1)
-    """Chance that a demonstrated command is a random admissible one: the demonstrator errs."""
+    """Chance that a demonstrated command is replaced by a random admissible one."""
     plan_noise: float = setting(0.1, least=0, most=1)
     """Chance that a demonstrated blueprint has a sub-goal dropped, doubled or swapped."""
     demo_without: tuple[str, ...] = ()
-    """Kinds of tasks that are not demonstrated, by the environment's names for them
-    ("pick_two_obj_and_place" in ALFWorld): what learning has to find by itself."""
+    """Kinds of tasks that are not demonstrated, by the environment's names
+    ("pick_two_obj_and_place" in ALFWorld); reinforcement learning must find out how."""
     warm_steps: int = setting(1500, least=0)
     """Optimiser steps of the warm start; 0 skips it."""
     flat_warm_steps: int = setting(0, least=0)
-    """The same for a flat agent; 0: as many. One model is to be shown what planner and executor see
-    together, where each of them is a model."""
+    """The same for a flat agent; 0: as many as warm_steps. Give more where planner and executor are
+    two models, since one flat model must then see what both of them see."""
     warm_lr: float = setting(3e-3, least=0)
     """Peak learning rate of the warm start, decayed to a tenth along a cosine."""
     warm_planner_repeats: int = setting(2, least=1)
-    """How often a demonstrated blueprint is seen for each time that a sub-goal's execution is."""
+    """How often each demonstrated blueprint is repeated for one pass over the executions."""
     warm_planner_share: float = setting(1.0, least=0, most=1)
-    """With separate parameters: the planner's supervised steps for each of the executor's. Its
-    texts are few and short: at 1 it may learn them by heart, their mistakes included."""
+    """With separate parameters: the planner's supervised steps as a share of the executor's. Its
+    texts are few and short: at 1 it may memorise them, mistakes included."""
     warm_tokens: int = setting(2048, least=1)
-    """Padded tokens in a supervised step."""
+    """Padded tokens in a batch of the warm start."""
 
 
 @section("record")
@@ -190,19 +191,20 @@ class EvaluationSettings:
     """Evaluation."""
 
     eval_split: str = setting("test", "start")
-    """The split that evaluation plays; training never does."""
+    """The split to evaluate on; training never plays it."""
     eval_episodes: int = setting(500, "sample", least=1)
-    """Held-out tasks."""
+    """Number of held-out tasks to evaluate on."""
     eval_every: int = setting(0, least=0)
-    """Success on a small, fixed panel of the "valid" split is measured every so many iterations,
-    and the best checkpoint by it is kept as RUN/best; 0: it is not."""
+    """Iterations between evaluations on a small, fixed panel of "valid" tasks; 0: none. The
+    checkpoint that does best there is kept as RUN/best."""
     panel_episodes: int = setting(32, least=1)
-    """Tasks of that panel."""
+    """Number of tasks in that panel."""
     baselines: tuple[Baseline, ...] = ()
-    """What is measured beside the result: "supervised" (the warm start trained on for the same CPU
-    time), "grpo" (flat, as many environment steps), "demonstrator", "oracle"; of a hierarchy also
-    one level with the oracle in the other's place: "oracle-planner", "oracle-executor";
-    "temperature-0.4": the trained agent at that temperature."""
+    """Baselines to evaluate too, such as "supervised", "grpo" or "demonstrator". "supervised":
+    further supervised training of the warm start, for the same CPU time; "grpo": flat, with as many
+    environment steps; "demonstrator" and "oracle": the experts; "temperature-0.4": the trained
+    agent at that temperature; on a hierarchical environment also "oracle-planner" and
+    "oracle-executor": the oracle in place of one level."""
 
 
 @section("record")
@@ -210,16 +212,15 @@ class HousekeepingSettings:
     """Housekeeping."""
 
     lanes: int = setting(128, "speed", least=1)
-    """Environments that play at the same time."""
+    """Environments that play at the same time, in each process."""
     threads: int = setting(0, "speed", least=0)
-    """CPU threads of torch; 0: one for a tiny model, and for a larger one as many as this process
-    has cores."""
+    """CPU threads of torch; 0: one for a tiny model, else as many as this process has cores."""
     checkpoint_every: int = setting(5, least=1)
     """Iterations between checkpoints."""
     loggers: tuple[str, ...] = ("tensorboard",)
-    """Who is told the metrics beside metrics.jsonl: "tensorboard", "wandb", "trackio", and
-    registered loggers by name."""
+    """Where metrics go beside metrics.jsonl: "tensorboard", "wandb", "trackio", and registered
+    loggers of your own."""
     project: str = "himac"
-    """What wandb and trackio file the run under."""
+    """The project's name for wandb and trackio."""
     note: str = ""
     """What a reader should know before comparing this run's figures."""

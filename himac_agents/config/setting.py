@@ -193,7 +193,7 @@ def check_limits(
     finite = isinstance(value, int) or math.isfinite(value)
     if most is not None and least is not None:
         if not least <= value <= most:
-            raise ValueError(f"{name}={value}: it lies between {_shown(least)} and {_shown(most)}")
+            raise ValueError(f"{name}={value}: must be between {_shown(least)} and {_shown(most)}")
     elif least is not None and not (finite and value >= least):
         raise ValueError(f"{name}={value}: must be at least {_shown(least)}")
     elif above is not None and not (finite and value > above):

@@ -173,7 +173,9 @@ def _check_together(config: TrainConfig) -> None:
     if config.lora_rank and config.policy != "hf":
         raise ValueError("lora_rank > 0 needs policy='hf': the tiny model learns as a whole")
     if config.rollout != "local" and config.policy != "hf":
-        raise ValueError(f"rollout={config.rollout!r} needs policy='hf': vLLM serves such models")
+        raise ValueError(
+            f"rollout={config.rollout!r} needs policy='hf': vLLM serves only such models"
+        )
     if (config.rollout == "server") != bool(config.servers):
         raise ValueError(
             "rollout='server' and servers=<addresses> belong together: `himac serve MODEL` prints "
@@ -181,8 +183,7 @@ def _check_together(config: TrainConfig) -> None:
         )
     if config.shard and config.policy == "tiny":
         raise ValueError(
-            "shard needs policy='hf': a tiny model fits into every process, which plays and learns "
-            "its share without it"
+            "shard needs policy='hf': a tiny model fits into every process and needs no sharding"
         )
     if config.separate_adapters and not config.lora_rank:
         raise ValueError("separate_adapters needs lora_rank > 0")

@@ -28,7 +28,7 @@ def plain(value: Any, where: str) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if type(key) is not str:
-                raise ValueError(f"{where}: the key {key!r} is no text")
+                raise ValueError(f"{where}: the key {key!r} is not a string")
             _check_text(key, where)
         return {key: plain(inner, f"{where}.{key}") for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -39,9 +39,9 @@ def plain(value: Any, where: str) -> Any:
         kind = type(value).__name__
         raise ValueError(f"{where}={value!r}: TOML has no value of type {kind}: give it as text")
     if type(value) is int and value not in _WHOLE:
-        raise ValueError(f"{where}={value}: a whole number lies between -2^63 and 2^63 - 1")
+        raise ValueError(f"{where}={value}: a whole number must be between -2^63 and 2^63 - 1")
     if type(value) is float and math.isnan(value):
-        raise ValueError(f"{where}=nan: a value that equals nothing, not even itself")
+        raise ValueError(f"{where}=nan: NaN cannot be compared, so it cannot be a setting")
     if type(value) is str:
         _check_text(value, where)
     if isinstance(value, (dt.datetime, dt.time)):
@@ -53,7 +53,7 @@ def _check_text(text: str, where: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError(f"{where}={text!r}: not a text that UTF-8 can hold") from error
+        raise ValueError(f"{where}={text!r}: cannot be written as UTF-8") from error
 
 
 def _plain_time(value: dt.datetime | dt.time, where: str) -> dt.datetime | dt.time:
@@ -62,7 +62,9 @@ def _plain_time(value: dt.datetime | dt.time, where: str) -> dt.datetime | dt.ti
         return value.replace(fold=0)
     zone = value.utcoffset()
     if isinstance(value, dt.time) or zone is None or zone % dt.timedelta(minutes=1):
-        raise ValueError(f"{where}={value!r}: only a date's time has a zone, of whole minutes")
+        raise ValueError(
+            f"{where}={value!r}: only a date with a time can have a time zone, of whole minutes"
+        )
     return value.replace(tzinfo=dt.timezone(zone) if zone else dt.UTC, fold=0)
 
 

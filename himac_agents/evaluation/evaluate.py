@@ -129,8 +129,8 @@ def panel_of(
     ids = pool.task_ids(split)
     if count > len(ids):
         say(
-            f"{count:,} tasks were asked for and split {split!r} has {len(ids):,}: each is played "
-            "once a seed (more seeds give more episodes of the same tasks)"
+            f"{count:,} tasks were asked for, but split {split!r} has {len(ids):,}: each is played "
+            "once for each seed (more seeds give more episodes of the same tasks)"
         )
     return spread(ids, count)
 
@@ -227,8 +227,8 @@ def check_once(values: Sequence[Any], kind: str) -> None:
     for value in values:
         if value in seen:
             raise ValueError(
-                f"{kind} {value!r} stands twice in the panel: each task is played exactly once a "
-                "seed, so give different ones"
+                f"{kind} {value!r} is twice in the panel: each task is played exactly once for "
+                "each seed, so give different ones"
             )
         seen.add(value)
 

@@ -78,7 +78,7 @@ class Players:
         """
         if self.flat:
             if planner is not None:
-                raise ValueError(f"{self.env} is flat: it has no place for a planner")
+                raise ValueError(f"{self.env} is flat and has no planner")
             return self._agent(executor or agent)
         above, below = self._agent(planner or agent), self._agent(executor or agent)
         if above.planner is None:
@@ -102,8 +102,9 @@ class Players:
     def _own(self, name: str) -> HiMACAgent:
         if not self.flat:
             raise ValueError(
-                f"{name} plays flat environments, and {self.env} is none: add --flat, or take its "
-                "flat id; himac_envs.PlannerView and ExecutorView are for one level alone"
+                f"{name} plays flat environments, and {self.env} is hierarchical: add --flat, or "
+                "give its flat id; to write one level alone, see himac_envs.PlannerView and "
+                "ExecutorView"
             )
         return own_agent(name)
 

@@ -70,8 +70,8 @@ class Protocol:
         check_seeds(*self.seeds)
         if self.draws < 1 or (self.draws > 1 and not self.resampled):
             raise ValueError(
-                f"draws={self.draws}: only a protocol that resamples its tasks has several "
-                "(verl-agent-legacy); elsewhere more seeds play the same tasks again"
+                f"draws={self.draws}: only a protocol that resamples its tasks (verl-agent-legacy) "
+                "has several; to play the same tasks again, give more --seeds"
             )
         if self.resampled and len(self.seeds) > 1:
             raise ValueError(

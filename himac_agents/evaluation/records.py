@@ -93,8 +93,7 @@ class RecordFile:
     ) -> None:
         if path.exists() and not resume:
             raise FileExistsError(
-                f"{path} exists: --resume goes on with the evaluation that it holds, or choose "
-                "another --records"
+                f"{path} exists: --resume continues its evaluation; or choose another --records"
             )
         self.path = path
         self.about = json.loads(json.dumps(about, default=str))

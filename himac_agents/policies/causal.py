@@ -124,7 +124,9 @@ class CausalPolicy(ABC):
             RuntimeError: The weights are spread over the processes, and were not gathered.
         """
         if self.shards is not None and not self.shards.whole:
-            raise RuntimeError("a spread model plays once forget() has gathered it everywhere")
+            raise RuntimeError(
+                "a sharded model can play only after forget() has gathered its weights"
+            )
         if all(prompt.slot is not None for prompt in prompts):
             cache, slots = self.cache, [int(prompt.slot or 0) for prompt in prompts]
             if len(set(slots)) != len(slots):
@@ -286,8 +288,8 @@ class CausalPolicy(ABC):
         if self.context_length is not None and longest > self.context_length:
             raise ValueError(
                 f"context length: a training sequence of {longest:,} tokens exceeds the "
-                f"{self.context_length:,} that {type(self.model).__name__} can read: let the agent "
-                "remember fewer steps (--history N on a flat environment)"
+                f"{self.context_length:,} that {type(self.model).__name__} can read: show the "
+                "agent fewer steps (--history N on a flat environment)"
             )
         if self.reader is not None:
             # The memory of the weights that only rollouts need.

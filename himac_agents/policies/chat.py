@@ -182,7 +182,7 @@ class ChatPolicy(Written, CausalPolicy):
             ValueError: This policy is no adapter.
         """
         if self.host is None:
-            raise ValueError("this policy is a whole model: there is no base under it")
+            raise ValueError("this policy is a whole model, not an adapter on a base model")
         return type(self)(self.model, self.tokenizer, host=self.host, loading=self.loading)
 
     def save_pretrained(self, path: str | Path) -> None:

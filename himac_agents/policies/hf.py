@@ -65,7 +65,9 @@ def load(path: str | Path, how: Loading, *, seed: int = 0) -> ChatPolicy:
         raise FileNotFoundError(f"{folder} holds no config.json: not a saved model")
     source = base_of(folder) if saved else str(path)
     if saved and Path(source).is_absolute() and not Path(source).is_dir():
-        raise FileNotFoundError(f"{folder} is an adapter of the model in {source}, which is gone")
+        raise FileNotFoundError(
+            f"{folder} is an adapter for the model in {source}, which no longer exists"
+        )
     if Path(source).is_dir():
         source = str(Path(source).resolve())
     parts = _parts(source)

@@ -46,10 +46,7 @@ def spread(policies: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
     if spreads(config):
         for policy in policies.values():
             if not hasattr(policy, "shard"):
-                raise ValueError(
-                    f"shard: {type(policy).__name__} is of no kind that can be spread over "
-                    "processes: leave it out"
-                )
+                raise ValueError(f"shard: {type(policy).__name__} cannot be sharded: leave it out")
             policy.shard()
     return policies
 

@@ -90,7 +90,9 @@ class AdapterHost:
         name = self._add(settings, seed)
         self.use(name)
         if not any(parameter.requires_grad for parameter in self.parameters(name)):
-            raise ValueError(f"lora_targets {', '.join(lora.targets)}: nothing of these learns")
+            raise ValueError(
+                f"lora_targets {', '.join(lora.targets)}: none of these modules can be trained"
+            )
         return name
 
     def _insist_on(self, targets: tuple[str, ...]) -> None:
@@ -139,7 +141,7 @@ class AdapterHost:
             self.shards.scatter()
         if found.unexpected_keys:
             raise ValueError(
-                f"{folder}: an adapter of another model than {self.source}: it has no "
+                f"{folder} is an adapter for another model than {self.source}, which has no "
                 f"{found.unexpected_keys[0]}"
             )
         return name

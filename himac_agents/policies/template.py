@@ -117,7 +117,7 @@ class ChatTemplate:
         shown = self._render([Message("user", _ASKED), Message("assistant", _SAID), *spelled])
         if not shown.startswith(self._history):
             raise TemplateError(
-                "the chat template writes earlier turns in another way when further ones follow: "
+                "the chat template changes earlier turns when further ones follow: "
                 f"{_around(self._history, shown)}. A conversation must grow at its end; give the "
                 "tokenizer another chat template"
             )
@@ -325,7 +325,7 @@ class ChatTemplate:
             self.folds = False
         if wrong:
             raise TemplateError(
-                f"the chat template cannot be written piece by piece: {wrong}. A conversation must "
+                f"the chat template cannot be written turn by turn: {wrong}. A conversation must "
                 "grow at its end; give the tokenizer another chat template, or the template other "
                 "options (template_options)"
             )

@@ -155,14 +155,15 @@ class VisionPolicy(ChatPolicy):
         self._wants_types = "mm_token_type_ids" in inspect.signature(base.forward).parameters
         if "token_type_ids" in inspect.signature(base.forward).parameters:
             raise ValueError(
-                f"{type(base).__name__} looks at pictures in both directions, which the cache of "
-                "the rollout does not: choose a model whose attention is causal, such as Qwen-VL"
+                f"{type(base).__name__} has bidirectional attention over pictures, for which the "
+                "rollout's cache is not exact: choose a model with causal attention, such as "
+                "Qwen-VL"
             )
 
     def without_adapter(self) -> VisionPolicy:
         """See `ChatPolicy.without_adapter`."""
         if self.host is None:
-            raise ValueError("this policy is a whole model: there is no base under it")
+            raise ValueError("this policy is a whole model, not an adapter on a base model")
         return VisionPolicy(self.model, self.eyes, host=self.host, loading=self.loading)
 
     def shard(self) -> None:
@@ -172,8 +173,8 @@ class VisionPolicy(ChatPolicy):
             ValueError: Always.
         """
         raise ValueError(
-            "shard: models that see are not spread over processes: leave it out, and learn an "
-            "adapter (--lora-rank) where the whole model is too large"
+            "shard: vision-language models cannot be sharded: leave it out; if the whole model is "
+            "too large, train an adapter (--lora-rank)"
         )
 
     # -- text and tokens -------------------------------------------------------------------------

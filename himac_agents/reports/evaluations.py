@@ -96,8 +96,8 @@ def find_all(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         if path.is_file():
             if not is_record_file(path):
                 raise RunError(
-                    f"{path}: no evaluation: `himac eval --records FILE` writes such files, and "
-                    "runs are named by their folders"
+                    f"{path} is not an evaluation: `himac eval --records FILE` writes such files; "
+                    "name a run by its folder"
                 )
             files.setdefault(path.resolve(), path)
             continue

@@ -304,8 +304,8 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         )
         if not inner:
             raise RunError(
-                f"{path}: no run: neither it nor a folder below it holds a config.toml "
-                "(`himac train` makes runs), nor an evaluation (`himac eval --records FILE`)"
+                f"{path} has no run, neither itself nor in a folder below (`himac train` makes "
+                "runs, with a config.toml), and no evaluation (`himac eval --records FILE`)"
             )
         found += inner
     unique: dict[Path, Path] = {}

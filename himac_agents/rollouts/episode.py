@@ -179,8 +179,8 @@ def _key_of(env: gym.Env[Any, Any]) -> str:
     task = getattr(env.unwrapped, "task", env.unwrapped)
     if not hasattr(task, "state_key"):
         raise ValueError(
-            f"{type(task).__name__} has no state_key(): make it a himac_envs.TaskEnv, or compare "
-            "what was seen: graph_keys='observation'"
+            f"{type(task).__name__} has no state_key(): make it a himac_envs.TaskEnv, or set "
+            "graph_keys='observation'"
         )
     return str(task.state_key())
 

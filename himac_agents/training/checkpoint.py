@@ -136,8 +136,8 @@ def _insist_on_seeing(staged: Path, together: Team) -> None:
     blind = [rank for rank, seen in enumerate(together.gather(staged.is_dir())) if not seen]
     if blind:
         raise CheckpointError(
-            f"process {blind[0]} does not see it: the folder of a run with --shard (--out) lies "
-            "where all its machines see it under the same name"
+            f"process {blind[0]} cannot see it: with --shard the run's folder (--out) must be "
+            "where all machines see it under the same path"
         )
 
 
@@ -153,8 +153,8 @@ def _staging(staged: Path, final: Path, run: Path, together: Team) -> Iterator[N
         if not isinstance(error, Exception):
             raise
         raise CheckpointError(
-            f"{final} cannot be written: {error}. Make room, then `himac train --resume {run}` "
-            "goes on from the checkpoint before"
+            f"{final} cannot be written: {error}. Free some space; then `himac train --resume "
+            f"{run}` continues from the checkpoint before"
         ) from error
 
 

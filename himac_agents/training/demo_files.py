@@ -162,8 +162,8 @@ def demos_for(config: TrainConfig) -> list[Demo]:
     if others:
         raise ValueError(
             f"{config.demo_file} holds demonstrations in the style {', '.join(sorted(others))}, "
-            f"but the run's prompts are {wanted}: `himac demos ... --prompt {wanted}` writes such, "
-            f"or train with --prompt {min(others)}"
+            f"but the run's prompts are {wanted}: write them with `himac demos ... --prompt "
+            f"{wanted}`, or train with --prompt {min(others)}"
         )
     levels = {demo.role for demo in demos}
     needed = {"planner", "executor"} if method_of(config).hierarchical else {"executor"}
@@ -185,9 +185,9 @@ def _demo(content: Any) -> Demo:
             raise ValueError(f"a message with role {role!r} and text is needed")
         messages.append(Message(role, text))
     if not messages or messages[-1].role != "assistant" or messages[0].role == "assistant":
-        raise ValueError("a conversation begins with a question and ends with the assistant")
+        raise ValueError("a conversation must not begin with the assistant, and must end with it")
     if any(a.role == b.role == "assistant" for a, b in pairwise(messages)):
-        raise ValueError("two answers in a row: something is to be heard between them")
+        raise ValueError("two answers in a row: a user message must be between them")
     if content.get("role") not in ("planner", "executor"):
         raise ValueError('"role" is planner or executor')
     learn, spoken = content.get("learn", "all"), [m.role for m in messages].count("assistant")

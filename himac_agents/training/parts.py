@@ -89,7 +89,7 @@ def check_own_agent(config: TrainConfig) -> None:
             sample for an agent that samples itself.
     """
     if config.shard:
-        raise ValueError("shard: an agent of your own brings its policies as they are")
+        raise ValueError("shard: an agent of your own keeps its policies as they are: leave it out")
     if config.rollout != "local":
         raise ValueError(
             f"rollout={config.rollout!r}: an agent of your own samples with its own policies"
@@ -121,15 +121,15 @@ def check_shard(config: TrainConfig, method: Method, processes: int, *, resume: 
         return ""
     if method.critic is not None:
         raise ValueError(
-            f"shard: method {config.method!r} has a critic, which asks the model in one process "
-            "alone: leave it out"
+            f"shard: method {config.method!r} has a critic, which cannot be used with a sharded "
+            "model: leave it out"
         )
     if processes > 1:
         return ""
     if not resume:
         raise ValueError(
-            "shard: this is one process, and there is nothing to spread the model over. Start "
-            "several (`himac train ... --processes 4 --shard`), or leave it out"
+            "shard: this run has one process, so there is nothing to shard over. Start several "
+            "(`himac train ... --processes 4 --shard`), or leave it out"
         )
     return "note: the run goes on in one process, which holds the whole model"
 
@@ -152,7 +152,7 @@ def load_weights(policies: Mapping[str, Any], folder: Path) -> None:
                 load_model(policy.model, str(saved))
         else:
             raise CheckpointError(
-                f"{type(policy).__name__} ({name}) cannot go on from {folder}: give it a method "
+                f"{type(policy).__name__} ({name}) cannot continue from {folder}: give it a method "
                 "load_weights(folder) that reads what its save_pretrained(folder) wrote"
             )
         policy.forget()

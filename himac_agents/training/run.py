@@ -234,7 +234,7 @@ def check_unchanged(folder: Path, config: TrainConfig) -> None:
     if changed:
         raise ValueError(
             f"{folder} was begun with other settings: {', '.join(changed)}. Put them back in its "
-            f"config.toml, or begin another run with them. How far it goes may be changed: `himac "
+            "config.toml, or start another run with them. Only its limits may be changed: `himac "
             f"train --resume {folder} --iterations N`"
         )
 

@@ -69,7 +69,7 @@ def keeping_the_last_good(
             saved = _keep(trainer)
             raise StoppedError(
                 f"iteration {trainer.at.iteration + 1}, {error}. {saved}: `himac train --resume "
-                f"{folder}` goes on, with --servers where they are at other addresses"
+                f"{folder}` continues, with --servers if their addresses have changed"
             ) from error
         except NonFiniteError as error:
             trainer.save()
@@ -81,8 +81,8 @@ def keeping_the_last_good(
             folder = trainer.run_folder.folder
             raise StoppedError(
                 f"{place}, {error}. They are in the newest checkpoint of {folder}: `himac train "
-                f"--resume {folder}` goes on from it. Where it stops again, a lower learning rate "
-                "or a smaller max_grad_norm helps more often than anything else"
+                f"--resume {folder}` continues from it. If it stops again, try a lower learning "
+                "rate or a smaller max_grad_norm"
             ) from error
 
     return kept

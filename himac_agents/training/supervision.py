@@ -85,8 +85,8 @@ class Demonstrations:
             kind = str(getattr(self._pool[0].unwrapped, "task_type", ""))
             if not kind:
                 raise ValueError(
-                    f"demo_without={self._config.demo_without}: this environment tells no kinds "
-                    "of tasks (task_type)"
+                    f"demo_without={self._config.demo_without}: this environment has no property "
+                    "task_type"
                 )
             if kind not in without:
                 found.append(task_id)

@@ -98,7 +98,9 @@ class Trainer:
             raise ValueError("model: policy='hf' needs model=<a name or a folder>")
         self.team = distributed.join()
         if config.tasks < self.team.size:
-            raise ValueError(f"tasks={config.tasks}: {self.team.size} processes need one each")
+            raise ValueError(
+                f"tasks={config.tasks}: {self.team.size} processes need at least one each"
+            )
         quiet = Console(quiet=True)
         self.console = (console or Console(stderr=True)) if self.team.leads else quiet
         self.display = Display(self.console)

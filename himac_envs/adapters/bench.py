@@ -1,4 +1,4 @@
-"""Steps a second through each stack, beside bare Gymnasium: one row of a table a stack.
+"""Steps per second through each stack, compared with plain Gymnasium: a table with a row for each.
 
 ``python -m himac_envs.adapters.bench [STACK ...]`` prints the rows of the stacks that are named, or
 of all whose packages can be imported here. Each has an environment of its own, so a whole table

@@ -153,7 +153,7 @@ class HiMACResourcesServer(GymnasiumServer):
             if opened is None:
                 raise SessionGoneError(
                     "no episode is open for this rollout: it has ended, was closed, or this server "
-                    f"was started again ({self._sessions.started}); reset begins one"
+                    f"was started again ({self._sessions.started}); call reset to begin one"
                 )
             with self._sessions.use(opened) as session:
                 session.step(said)

@@ -194,8 +194,8 @@ class HiMACEnvironment(Environment):  # type: ignore[misc]
             raise SessionGoneError(self._sessions.why_gone(meant))
         if not session_id:
             raise SessionGoneError(
-                "no episode is open on this connection: reset begins one. If one was, its server "
-                f"is another: this one was started at {self._sessions.started}"
+                "no episode is open on this connection: call reset to begin one. If one "
+                f"was open, the server has been restarted since, at {self._sessions.started}"
             )
         with self._sessions.use(session_id) as session:
             session.step(action.text)
@@ -261,7 +261,7 @@ class HiMACEnvironment(Environment):  # type: ignore[misc]
         unknown = sorted(set(arguments) - set(RESET_ARGUMENTS))
         if unknown:
             known = ", ".join(("seed", "episode_id", *RESET_ARGUMENTS))
-            raise ResetError(f"reset does not know {', '.join(unknown)}: it knows {known}")
+            raise ResetError(f"reset has no argument {', '.join(unknown)}: it takes {known}")
         task_id, index = arguments.get("task_id"), arguments.get("index")
         split = arguments.get("split")
         if index is None:

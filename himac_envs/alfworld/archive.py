@@ -74,20 +74,21 @@ class Place:
                 file.seek(self.offset)
                 header = file.read(30)
                 if header[:4] != b"PK\x03\x04":
-                    raise GameFileError(f"{where}: no such member here: the archive was changed")
+                    raise GameFileError(
+                        f"{where}: not in the archive any more: it has changed since it was indexed"
+                    )
                 name_length, extra_length = struct.unpack("<HH", header[26:30])
                 file.seek(name_length + extra_length, os.SEEK_CUR)
                 data = file.read(self.packed)
             content = zlib.decompress(data, -15) if self.method else data
         except (OSError, zlib.error) as error:
             raise GameFileError(
-                f"{where}: cannot be read ({error}); get the data anew with `himac data get "
-                "alfworld --force`"
+                f"{where}: cannot be read ({error}); `himac data get alfworld` fetches it again"
             ) from error
         if zlib.crc32(content) != self.crc:
             raise GameFileError(
-                f"{where}: its checksum is wrong: the archive is damaged; get it anew with "
-                "`himac data get alfworld --force`"
+                f"{where}: its checksum is wrong: the archive is damaged; `himac data get "
+                "alfworld` fetches it again"
             )
         return content
 
@@ -215,8 +216,8 @@ def _find_in_archives(archives: list[Path], source: Path) -> _Found:
                 members = opened.infolist()
         except (zipfile.BadZipFile, OSError) as error:
             raise GameFileError(
-                f"{archive}: not a readable zip archive ({error}); delete it and get it anew with "
-                "`himac data get alfworld`"
+                f"{archive}: not a readable zip archive ({error}); delete it and fetch it again "
+                "with `himac data get alfworld`"
             ) from error
         stat = archive.stat()
         stamps.append((archive.name, stat.st_size, stat.st_mtime_ns))
@@ -229,7 +230,7 @@ def _find_in_archives(archives: list[Path], source: Path) -> _Found:
             if id_ is None or id_ in target:
                 continue
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise GameFileError(f"{archive}: {name} is packed by an unknown method")
+                raise GameFileError(f"{archive}: {name} is compressed by an unknown method")
             target[id_] = Place(
                 str(archive), name, member.header_offset, member.compress_size,
                 member.compress_type, member.CRC,

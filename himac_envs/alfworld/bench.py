@@ -274,7 +274,7 @@ class _Original:
         except (OSError, ValueError) as error:
             code = self.process.wait()
             raise RuntimeError(
-                f"the original ended with code {code} ({error}); its message stands above"
+                f"the original ended with code {code} ({error}); see its message above"
             ) from error
 
     def close(self) -> None:

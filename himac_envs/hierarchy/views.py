@@ -31,8 +31,8 @@ def hierarchical(env: gym.Env[Any, Any]) -> HierarchicalEnv:
     inner = env.unwrapped
     if not isinstance(inner, HierarchicalEnv):
         raise TypeError(
-            f"a view needs a hierarchical environment (e.g. gym.make('HiMAC-ALFWorld-v0')), not "
-            f"{type(inner).__name__}; HierarchicalEnv(task_env) makes one of a flat one"
+            "a view needs a hierarchical environment (e.g. gym.make('HiMAC-ALFWorld-v0')), not "
+            f"{type(inner).__name__}; HierarchicalEnv(task_env) wraps a flat one"
         )
     return inner
 

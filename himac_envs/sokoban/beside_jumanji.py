@@ -93,8 +93,8 @@ class Jumanji:
             cpu, wall = json.loads(process.stdout.readline())
         except (OSError, ValueError) as error:
             raise RuntimeError(
-                f"Jumanji's interpreter ended with code {process.wait()} ({error}); its message "
-                "stands above"
+                f"Jumanji's interpreter ended with code {process.wait()} ({error}); see its "
+                "message above"
             ) from error
         return float(cpu), float(wall)
 

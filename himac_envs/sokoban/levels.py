@@ -134,7 +134,7 @@ def _level(
         for column, character in enumerate(row, 1):
             if character not in _CODES and character not in _PACKING:
                 raise LevelError(
-                    f"{of}line {number}, column {column}: {character!r} is no Sokoban character "
+                    f"{of}line {number}, column {column}: {character!r} is not a Sokoban character "
                     f"(in {row!r}, of {name}); rows are written with # @ + $ * . and blanks"
                 )
     where = f"{of}line {line}: {name}"

@@ -138,8 +138,8 @@ class Level:
             )
             if wrong:
                 raise LevelError(
-                    f"{self.name}: room_fixed has {below} and room_state {above} at "
-                    f"row {cell // cols}, column {cell % cols}, which do not go together"
+                    f"{self.name}: room_fixed has {below} and room_state {above} at row "
+                    f"{cell // cols}, column {cell % cols}, which contradict each other"
                 )
 
     @property

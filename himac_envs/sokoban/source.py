@@ -202,16 +202,16 @@ def make_source(
         )
         if generator != "fast" and split in NUMBERS:
             _warn(
-                f"generator={generator!r} makes the original's room for each number, and rooms of "
-                f"{split!r} are among those of other splits too (small ones for the most part): "
-                "success on them is not success on rooms held out. generator='fast' holds out "
-                "floor plans; split='all' says that no split is meant"
+                f"generator={generator!r} copies the original's room for each number, so rooms of "
+                f"{split!r} (small ones above all) are in other splits too and are not held out. "
+                "generator='fast' holds out floor plans; split='all' plays all rooms without this "
+                "warning"
             )
         return GeneratedSource(made)
     if boxes is not None or min_solution is not None or max_solution is not None:
         raise ValueError(
-            "boxes, min_solution and max_solution are for generated rooms; levels of files "
-            f"(data={data!r}) come as they are"
+            "boxes, min_solution and max_solution are for generated rooms only, not for levels "
+            f"from files (data={data!r})"
         )
     if data == "puzzles":
         folder = LevelFolder(registry.root() / "worlds" / "sokoban.xsb", "puzzles")
@@ -228,7 +228,8 @@ def make_source(
     if split in ("valid", "test") and not folder.has_splits:
         _warn(
             f"data={data!r} has no folders train, valid and test: every level is in every split, "
-            f"so that those of {split!r} are not held out. split='all' says that no split is meant"
+            f"so those of {split!r} are not held out. split='all' plays all levels without this "
+            "warning"
         )
     return FileSource(folder, split, room)
 

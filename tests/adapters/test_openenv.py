@@ -198,7 +198,7 @@ def test_plain_http_has_sessions_too() -> None:
         assert begin(split="valid").status_code == begin(index="x").status_code == 422
         assert begin(split="valid", index=0, task_id="a").status_code == 422
         lost = http.post("/step", json={"action": {"text": "up"}})
-        assert lost.status_code == 410 and "reset begins one" in lost.json()["detail"]
+        assert lost.status_code == 410 and "call reset to begin one" in lost.json()["detail"]
         assert begin(session="new").status_code == 200
         full = begin(session="new")
         assert full.status_code == 503 and "2 of 2 sessions" in full.json()["detail"]
@@ -431,7 +431,7 @@ def test_the_command_says_what_is_wrong(capfd: pytest.CaptureFixture[str]) -> No
     assert main(["serve-env", "sokobann"]) == 1
     assert "Did you mean sokoban" in capfd.readouterr().err
     assert main(["serve-env", "HiMAC-Sokoban-Pixels-v0"]) == 1
-    assert "has no text to play by" in capfd.readouterr().err
+    assert "has no text observations" in capfd.readouterr().err
     assert main(["serve-env", "sokoban", "--port", "0", "--max-sessions", "0"]) == 1
     assert "at least one session" in capfd.readouterr().err
 

@@ -64,7 +64,7 @@ def play_a_group(envs: VectorEnv[Any, Any, Any], a: str, b: str, c: str) -> None
         envs.step([act] * 4)
     with pytest.raises(gym.error.ResetNeeded, match=r"lanes have ended: 1\. "):
         envs.step([None, act, act, act])
-    with pytest.raises(ValueError, match="lane 2 is None, and the lane plays on"):
+    with pytest.raises(ValueError, match="lane 2 is None, but the lane has not ended"):
         envs.step([None, None, None, act])
     again, reward, terminated, truncated, infos = envs.step([None, None, act, act])
     assert part(again, [0, 1]) == part(seen, [0, 1])
@@ -106,7 +106,7 @@ def test_bad_calls_are_refused_alike(env_id: str) -> None:
     envs = gym.make_vec(env_id, num_envs=4)
     envs.reset(seed=0)
     for bad in ("look", b"look", {"text": ["look"] * 4}, 3):
-        with pytest.raises(ValueError, match="is no batch"):
+        with pytest.raises(ValueError, match="one for each lane, not a"):
             envs.step(bad)
     with pytest.raises(ValueError, match="3 actions for 4"):
         envs.step([action(envs)] * 3)

@@ -109,7 +109,7 @@ def test_what_was_not_learned_in_is_saved_whatever_was_due(folder: Path, tmp_pat
 
 
 def test_a_sync_that_does_nothing_ends_the_run(folder: Path, tmp_path: Path) -> None:
-    told = "nats a token apart"
+    told = "nats per token apart"
     with FakeVLLM(folder, Faults(withhold=True)) as fake, pytest.raises(StoppedError, match=told):
         _train(folder, tmp_path / "run", fake.url)
 

@@ -154,7 +154,7 @@ def test_either_level_is_measured_with_the_oracle_in_the_others_place(tmp_path: 
     acted = HiMACAgent(again.agent.planner, Executor(oracle, again.prompts))
     assert again.evaluate(acted)["outcomes"] == found["oracle-executor"]["outcomes"]
     assert found["oracle-planner"] != found["oracle-executor"]
-    with pytest.raises(ValueError, match="one flat agent, which has no levels"):
+    with pytest.raises(ValueError, match="is flat and has no planner or executor"):
         check(_config("grpo", baselines=("oracle-planner",)))
 
 

@@ -41,7 +41,7 @@ def test_a_finished_run_goes_further_and_is_evaluated_anew(
     capsys.readouterr()
     assert main(["train", "--resume", str(run), "--iterations", "2"]) == 1
     told = capsys.readouterr().err.replace("\n", " ")
-    assert "has gone that far: iterations=2 (2 done)" in told
+    assert "has reached its limit: iterations=2 (2 done)" in told
 
     assert main(["train", "--resume", str(run), "--iterations", "3"]) == 0
     assert TrainConfig.from_toml(run / "config.toml").iterations == 3

@@ -72,7 +72,7 @@ def test_it_goes_on_in_stretches_and_ends_with_a_page(
     )
     # No time at all: nothing is begun, and that is no failure.
     assert app.main(["bench", "llm", *options.split(), "--minutes", "1e-9"]) == 0
-    assert "out of time: the same command goes on" in capsys.readouterr().err
+    assert "out of time: the same command continues" in capsys.readouterr().err
     begun: list[str] = []
     execute = Driver._execute
 

@@ -101,7 +101,7 @@ def test_names_are_taken_once_and_unknown_ones_are_near_others() -> None:
         register_method("nothing")
     with pytest.raises(ValueError, match="give a Method"):
         register_method("both", advantage=_centred, executor_credit=executor_credit)
-    with pytest.raises(ValueError, match="nothing else"):
+    with pytest.raises(ValueError, match="no further arguments"):
         register_method("more", METHODS["grpo"], title="More")
     with pytest.raises(ValueError, match="no values of its own for lr"):
         register_method("fast", advantage=_centred, defaults={"lr": 1.0})

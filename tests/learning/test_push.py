@@ -130,9 +130,9 @@ def test_what_cannot_be_pushed(
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.toml").write_text(CONFIG.to_toml())
     for arguments, told in (
-        ([str(tmp_path), "me/x"], "is no run (no config.toml)"),
+        ([str(tmp_path), "me/x"], "is not a run (it has no config.toml)"),
         ([str(tmp_path / "begun"), "me/x"], "holds no checkpoint"),
-        ([str(run), "me/too/long"], "no name of a repository (OWNER/NAME)"),
+        ([str(run), "me/too/long"], "not the name of a repository (OWNER/NAME)"),
         ([str(run), "me/x"], "http://127.0.0.1:9 cannot be reached"),
     ):
         assert main(["push", *arguments]) == 1

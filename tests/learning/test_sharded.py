@@ -171,7 +171,7 @@ def test_a_part_that_is_missing_is_named(model: Path, learned: Path, tmp_path: P
 
 def test_what_cannot_be_spread_is_refused(model: Path, tmp_path: Path) -> None:
     config = sharded_runs.config_of(str(model), "whole", 2).replace(env="fruit_runs:Brief-v0")
-    with pytest.raises(ValueError, match=r"^shard: this is one process.*--processes 4 --shard"):
+    with pytest.raises(ValueError, match=r"^shard: this run has one process.*es 4 --shard"):
         Trainer(config, tmp_path / "run", console=fruit_runs.QUIET)
     with pytest.raises(ValueError, match="shard needs policy='hf'"):
         config.replace(policy="tiny", model="")
@@ -183,7 +183,7 @@ def test_what_cannot_be_spread_is_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="agent of your own"):
         parts.check_own_agent(config)
     sees = load_policy(save_vision_model(tmp_path / "sees", layers=1), "hf")
-    with pytest.raises(ValueError, match="models that see"):
+    with pytest.raises(ValueError, match="vision-language models"):
         sees.shard()
 
 
@@ -193,7 +193,7 @@ def test_a_run_goes_on_spread_or_not_as_asked(model: Path, tmp_path: Path) -> No
     asked = ["--resume", str(tmp_path)]
     for words, shard in ([], False), (["--shard"], True), (["--no-shard"], False):
         assert train._resumed([*asked, *words]).config == config.replace(shard=shard)
-    with pytest.raises(ValueError, match="beside it stand only"):
+    with pytest.raises(ValueError, match="beside it are allowed only"):
         train._resumed([*asked, "--lora-rank", "4"])
 
 

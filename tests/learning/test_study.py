@@ -109,10 +109,10 @@ def test_an_arm_is_a_method_with_settings_and_a_name_of_its_own(card: Path, tmp_
     (out / "runs" / "fruit-careful-seed0").rename(out / "elsewhere")
     assert command.run(_options(card, out, methods=("careful",))) == 0
     card.write_text(text + "[methods.careful]\nlr = 1e-5\n")
-    with pytest.raises(ValueError, match=r"unknown method 'careful'.*whose arm"):
+    with pytest.raises(ValueError, match=r"unknown method 'careful'.*that it varies"):
         Study.load(str(card)).jobs()
     card.write_text(text.replace("[methods.himac]", '[methods.himac]\nmethod = "grpo"'))
-    with pytest.raises(ValueError, match="give the arm another name"):
+    with pytest.raises(ValueError, match="give it another name"):
         Study.load(str(card)).jobs(methods=["himac"])
 
 

@@ -63,5 +63,5 @@ def test_a_sync_of_the_old_weights_is_found_out(both: Any, monkeypatch: pytest.M
     policy.forget()
     old = {n: t.clone() for n, t in weights.named_weights(learner.model).items()}
     monkeypatch.setattr(weights, "named_weights", lambda model: old)
-    with pytest.raises(RolloutError, match="nats a token apart"):
+    with pytest.raises(RolloutError, match="nats per token apart"):
         move(learner, 8)

@@ -62,7 +62,7 @@ def test_a_sync_without_the_output_layer_is_found_out(
 
     with monkeypatch.context() as patched:
         patched.setattr(weights, "named_weights", without_head)
-        with pytest.raises(RolloutError, match="nats a token apart"):
+        with pytest.raises(RolloutError, match="nats per token apart"):
             move(learner, 7)
     taken(policy)
     move(learner, 9)
@@ -77,7 +77,7 @@ def test_a_sync_of_the_old_weights_is_found_out(
     policy.forget()
     old = {n: t.clone() for n, t in weights.named_weights(learner.model).items()}
     monkeypatch.setattr(weights, "named_weights", lambda model: old)
-    with pytest.raises(RolloutError, match="nats a token apart"):
+    with pytest.raises(RolloutError, match="nats per token apart"):
         move(learner, 8)
 
 

@@ -26,7 +26,7 @@ def test_without_a_gpu_the_error_says_what_to_do(
     assert main(["bench", "gpu"]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "no device 'cuda'" in said and "--device cpu --small" in said
-    with pytest.raises(ValueError, match=r"no part 'all': choose of checks, local, update, vllm"):
+    with pytest.raises(ValueError, match=r"'all': choose among checks, local, update, vllm"):
         gpu.run(SMALL, ["all"])
 
 

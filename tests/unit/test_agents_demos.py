@@ -86,8 +86,8 @@ def test_broken_files_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for line, says in (
         ("{", "line 3"),
         ("[]", "messages"),
-        ('{"messages": []}', "begins with a question"),
-        ('{"messages": [{"role": "user", "content": "x"}], "role": "executor"}', "ends with"),
+        ('{"messages": []}', "not begin with the assistant"),
+        ('{"messages": [{"role": "user", "content": "x"}], "role": "executor"}', "end with"),
         ('{"messages": [{"role": "tool", "content": "x"}]}', "tool"),
         ('{"messages": [{"role": "user"}]}', "content"),
         (
@@ -293,7 +293,7 @@ def test_kinds_of_tasks_can_be_left_out_of_the_demonstrations() -> None:
     with pytest.raises(ValueError, match="demonstrated tasks are of another kind: lower demos"):
         Demonstrations(config.replace(demo_without=without, demos=60), pool, prompts, ids)
     fruit = EnvPool(lambda: FruitEnv(), 1)
-    with pytest.raises(ValueError, match="tells no kinds of tasks"):
+    with pytest.raises(ValueError, match="has no property task_type"):
         Demonstrations(
             config.replace(demo_without=without, demos=2), fruit, prompts, fruit.task_ids("train")
         )

@@ -349,7 +349,7 @@ def test_errors_teach(tmp_path: Path) -> None:
         HFPolicy.load(tmp_path)
     gone = {"base_model_name_or_path": str(tmp_path / "gone")}
     (tmp_path / "adapter_config.json").write_text(json.dumps(gone))
-    with pytest.raises(FileNotFoundError, match="which is gone"):
+    with pytest.raises(FileNotFoundError, match="which no longer exists"):
         HFPolicy.load(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{")
     with pytest.raises(ValueError, match="does not name"):

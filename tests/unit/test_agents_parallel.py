@@ -92,7 +92,7 @@ def test_control_c_ends_all_processes_and_the_run_goes_on(tmp_path: Path) -> Non
         started.send_signal(signal.SIGINT)
         told = started.communicate(timeout=60)[1]
     assert started.returncode == 130, told[-2000:]
-    assert "goes on" in told and "Traceback" not in told
+    assert "continues the run" in told and "Traceback" not in told
     newest = latest_checkpoint(run / "checkpoints")
     further = checkpoint.read_state(newest)["state"]["iteration"] + 1
     launch(1, *command[1:], "--resume", str(run), "--iterations", str(further))
@@ -106,7 +106,7 @@ def _text(path: Path) -> str:
 
 @pytest.mark.parametrize("count", ["0", "two", "-1", ""])
 def test_a_number_of_processes_is_one(count: str) -> None:
-    with pytest.raises(ValueError, match="a number of processes, 1 or more"):
+    with pytest.raises(ValueError, match="must be a whole number, 1 or more"):
         processes.asked(["quickstart", f"--processes={count}"])
 
 

@@ -1,4 +1,4 @@
-"""Credit by steps, of episodes: in numbers worked by hand, and as rollouts note what it needs."""
+"""Step-level credit, of episodes: in numbers worked by hand, and as rollouts note what it needs."""
 
 from __future__ import annotations
 

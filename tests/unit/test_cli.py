@@ -119,7 +119,7 @@ def test_eval_of_scripted_agents(
         ),
         (["train", "--env", "webshop", "--flat-env", "HiMAC-ALFWorld-Flat-v0"], "same tasks"),
         (["train", "--env", "toy:Own-v0", "--method", "grpo"], "no environment 'toy:Own-v0'"),
-        (["train", "--env", "LonelyFruit-v0", "--method", "grpo"], "name it with --flat-env"),
+        (["train", "--env", "LonelyFruit-v0", "--method", "grpo"], "set --flat-env"),
         (["eval", "HiMAC-ALFWorld-v0", "--threads", "-1"], "threads=-1"),
         (["train", "--env", "NoSuch-v0"], "NoSuch"),
         (["train", "--env", "HiMAC-NoSuch-v0"], "himac list"),

@@ -69,7 +69,7 @@ def test_a_protocol_is_played_and_options_replace_its_values(tmp_path: Path) -> 
         ([], "--preset"),
         (["--preset", "verl-agent-chess"], "verl-agent-sokoban"),
         (["HiMAC-WebShop-v0", "--preset", "verl-agent-sokoban"], "HiMAC-Sokoban-v0"),
-        (["HiMAC-ALFWorld-Flat-v0", "--planner", "oracle"], "no place for a planner"),
+        (["HiMAC-ALFWorld-Flat-v0", "--planner", "oracle"], "is flat and has no planner"),
         (["HiMAC-ALFWorld-v0", "--policy", "api"], "--model"),
         (["HiMAC-ALFWorld-v0", "--agent", "api", "--model", "m", "--base-url", "here"], "http"),
         (["HiMAC-ALFWorld-v0", "--agent", "api", "--model", "m", "--options", "x"], "JSON"),
@@ -372,7 +372,7 @@ def test_what_is_no_agent_of_ones_own_is_named(
     assert says in error and "Traceback" not in error
 
 
-@pytest.mark.parametrize(("name", "says"), [("wordless", "a command is a text"), ("nobody", "act")])
+@pytest.mark.parametrize(("name", "says"), [("wordless", "must be a string"), ("nobody", "act")])
 def test_an_agent_that_does_not_answer_is_an_error_of_its_own(
     name: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,4 +62,4 @@ def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert any("| product | test |" in line and "97.2%" in line for line in lines)
     with pytest.raises(SystemExit):
         held_out.main(["chess"])
-    assert "choose of sokoban, alfworld, webshop" in capsys.readouterr().err
+    assert "choose among sokoban, alfworld, webshop" in capsys.readouterr().err

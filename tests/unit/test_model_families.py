@@ -228,12 +228,12 @@ def test_what_cannot_be_mended_is_named() -> None:
     family = FAMILIES["ChatML, SmolLM2"]
     numbered = "{% for m in messages %}<|im_start|>{{ m.role }} {{ loop.length }}\n{{ m.content }}"
     broken = {
-        numbered + "<|im_end|>\n{% endfor %}": "in another way|piece by piece",
+        numbered + "<|im_end|>\n{% endfor %}": "changes earlier turns|turn by turn",
         "{{ raise_exception('never') }}": "refuses.*never",
         "{% for m in messages %}{{ m.role }}{% endfor %}": "does not show",
         # It forgets what is older than two turns.
         "{% for m in messages[-3:] %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
-        "{% endfor %}": "piece by piece.*stands for",
+        "{% endfor %}": "turn by turn.*stands for",
     }
     for template, words in broken.items():
         tokenizer = build_tokenizer(family)

@@ -141,7 +141,7 @@ def test_what_is_no_evaluation_is_refused(tmp_path: Path) -> None:
     other.write_text('{"messages": []}\n')
     with pytest.raises(RunError, match=r"himac eval --records FILE"):
         find_all([other])
-    with pytest.raises(RunError, match="nor an evaluation"):
+    with pytest.raises(RunError, match="and no evaluation"):
         find_all([tmp_path])
     path = tmp_path / "r.jsonl"
     _file(path, 1, 1)

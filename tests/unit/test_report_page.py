@@ -276,7 +276,7 @@ def test_folders_without_runs_are_refused(tmp_path: Path, capsys: Any) -> None:
     with pytest.raises(RunError, match="no such file or folder"):
         find_runs([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RunError, match="holds a config"):
+    with pytest.raises(RunError, match="has no run"):
         find_runs([tmp_path / "empty"])
     assert main(["report", str(tmp_path / "nowhere")]) == 1
     assert "no such file or folder" in capsys.readouterr().err

@@ -135,4 +135,4 @@ def test_a_table_is_about_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["eval", "HiMAC-ALFWorld-Flat-v0", "--data", "generated", "--episodes", "1",
                  "--max-steps", "2", "--records", str(records)]) == 0  # fmt: skip
     assert main(["report", str(records), "--csv", str(tmp_path / "x.csv")]) == 1
-    assert "--csv is about runs" in capsys.readouterr().err
+    assert "--csv writes the metrics of runs" in capsys.readouterr().err

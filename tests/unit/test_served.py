@@ -172,7 +172,7 @@ def test_a_sync_that_changes_nothing_stops_the_run(folder: Path, learner: Any) -
         policy = _serve(folder, learner, fake.url)
         policy.forget()
         fake.faults.withhold = True
-        told = r"nats a token apart .* does not sample with the"
+        told = r"nats per token apart .* does not sample with the"
         with pytest.raises(RolloutError, match=told):
             _move(learner)
         with pytest.raises(RolloutError, match=told):
@@ -258,8 +258,8 @@ def test_requests_go_to_the_least_busy(folder: Path, learner: Any) -> None:
     ("made", "settings", "told"),
     [
         ({"processors": ()}, {}, "without this project's logits processor"),
-        ({"dtype": "bfloat16"}, {}, "computes in bfloat16, the model that learns in float32"),
-        ({"loras": 2}, {}, "takes no weights"),
+        ({"dtype": "bfloat16"}, {}, "computes in bfloat16, the trained model in float32"),
+        ({"loras": 2}, {}, "cannot be sent weights"),
         ({}, {"transfer": "nccl"}, "take weights by himac_file"),
     ],
 )
@@ -289,7 +289,7 @@ def test_no_server_and_none_of_vllm(folder: Path, learner: Any) -> None:
         fake.faults.broken["/server_info"] = 404
         with pytest.raises(RolloutError, match=r"has no /server_info.*himac serve MODEL"):
             _serve(folder, learner, fake.url)
-    with pytest.raises(ValueError, match="no address"):
+    with pytest.raises(ValueError, match="is not an address"):
         _serve(folder, learner, "127.0.0.1:8000")
 
 
@@ -318,7 +318,7 @@ def test_a_server_that_is_gone_is_told_from_one_that_is_slow(folder: Path, learn
             _ask(policy, [prompt], how)
         policy = _serve(folder, learner, fake.url, answer_timeout=0.3)
         fake.faults = Faults(slow={"/v1/completions": 30.0})
-        with pytest.raises(RolloutError, match=r"lives, and gave no answer within 0.3 s"):
+        with pytest.raises(RolloutError, match=r"is alive, but gave no answer within 0.3 s"):
             _ask(policy, [prompt], how)
 
 
@@ -340,7 +340,7 @@ def test_a_sync_that_takes_too_long_or_fails_says_so(folder: Path, learner: Any)
     with FakeVLLM(folder) as fake:
         policy = _serve(folder, learner, fake.url, sync_timeout=0.3)
         fake.faults.slow["/update_weights"] = 30.0
-        with pytest.raises(RolloutError, match=r"/update_weights was not done within 0.3 s"):
+        with pytest.raises(RolloutError, match=r"/update_weights did not finish within 0.3 s"):
             policy.forget()
         assert fake.calls[-1] == ("POST", "/resume")
         fake.faults.slow.clear()

@@ -116,7 +116,7 @@ def test_what_failed_before_is_the_same_behind_a_file(tmp_path: Path) -> None:
     [
         ({"env_kwargs": {"data": None}}, r"env_kwargs\.data=None"),
         ({"env_kwargs": {"data": {"deep": [1, None]}}}, r"env_kwargs\.data\.deep\[1\]=None"),
-        ({"env_kwargs": {1: "a"}}, "env_kwargs: the key 1 is no text"),
+        ({"env_kwargs": {1: "a"}}, "env_kwargs: the key 1 is not a string"),
         ({"env_kwargs": {"x": float("nan")}}, r"env_kwargs\.x=nan"),
         ({"env_kwargs": {"x": 2**63}}, r"env_kwargs\.x=.*2\^63"),
         ({"env_kwargs": {"folder": Path("data")}}, r"env_kwargs\.folder=.*give it as text"),
@@ -135,7 +135,7 @@ def test_what_failed_before_is_the_same_behind_a_file(tmp_path: Path) -> None:
         ({"history": -1}, "history=-1: must be at least 0"),
         ({"baselines": "grpo"}, "baselines='grpo' should be of type tuple"),
         ({"loggers": [1]}, "loggers=1 should be of type str"),
-        ({"plan_noise": 1.5}, "plan_noise=1.5: it lies between 0 and 1"),
+        ({"plan_noise": 1.5}, "plan_noise=1.5: must be between 0 and 1"),
     ],
     ids=str,
 )
@@ -227,12 +227,12 @@ def test_an_own_environment_tells_its_other_where_that_is_registered(
     monkeypatch.setitem(sys.modules, "mine", types.ModuleType("mine"))
     config = TrainConfig(env="mine:Own-v0")
     assert config.flat_env == "" and config.env_id(flat=False) == "mine:Own-v0"
-    with pytest.raises(ValueError, match=r"flat_env is not named.*'mine:Own-Flat-v0'.*--flat-env"):
+    with pytest.raises(ValueError, match=r"flat_env is not set.*'mine:Own-Flat-v0'.*--flat-env"):
         config.env_id(flat=True)
     spec = gym.envs.registration.EnvSpec("Own-Flat-v0", entry_point="mine:none")
     monkeypatch.setitem(gym.registry, "Own-Flat-v0", spec)
     assert config.env_id(flat=True) == "mine:Own-Flat-v0"
-    with pytest.raises(ValueError, match=r"env is not named.*--env"):
+    with pytest.raises(ValueError, match=r"env is not set.*--env"):
         TrainConfig(flat_env="mine:Other-Flat-v0").env_id(flat=False)
 
 

@@ -178,7 +178,7 @@ def test_a_bad_character_is_named_by_file_line_and_column(
     good = "#####\n#@$.#\n#####"
     file.write_text(f"Level 1 #\n{good}\n\n; 2\n#######\n#     #\n{row}\n#######\n")
     message = (
-        f"{re.escape(str(file))}, line 9, column {column}: {re.escape(character)} is no Sokoban"
+        f"{re.escape(str(file))}, line 9, column {column}: {re.escape(character)} is not a Sokoban"
     )
     with pytest.raises(LevelError, match=message):
         read_levels(file)

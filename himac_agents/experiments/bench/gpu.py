@@ -83,7 +83,7 @@ def run(setup: Setup, parts: Sequence[str] = (), minutes: float = 8.0) -> Report
     """
     for part in parts:
         if part not in PARTS:
-            raise ValueError(f"no part {part!r}: choose of {', '.join(PARTS)}")
+            raise ValueError(f"no part {part!r}: choose among {', '.join(PARTS)}")
     report = Report(machine(setup))
     wanted = list(dict.fromkeys(parts)) or list(PARTS)
     report.commands = {part: command(setup, part) for part in wanted}

@@ -29,27 +29,27 @@ _ALIKE: Changes = {"kl": 0.0, "clip_high": 0.28}
 
 @dataclass(frozen=True)
 class Plan:
-    """Warm starts of several sizes, then methods from one of them; goes on where it stopped."""
+    """Measure warm starts of several sizes, then train methods from one of them; resumable."""
 
     preset: str = "study-llm"
-    """The settings that all share: a preset of the registry, or a TOML file."""
+    """The settings of all runs: a preset (himac list shows them), or a TOML file."""
     # Its `demos` and `warm_steps` say how many supervised steps a demonstration gets.
     model: str | None = None
     """The model's folder or name, instead of the preset's."""
     data: str | None = None
     """A folder of games, or "generated", instead of the preset's."""
     minutes: float = 0.0
-    """Leave after so many minutes, with checkpoints; called again, it goes on. 0: at the end."""
+    """Stop after this many minutes, with checkpoints; the same command continues. 0: no limit."""
     counts: tuple[int, ...] = (20, 40, 80, 160, 240)
-    """Demonstrations of the warm starts that are measured."""
+    """Numbers of demonstrations: a warm start of each is measured."""
     methods: tuple[str, ...] = ("himac-graph", "himac", "himac-option", "crbc", "gigpo", "grpo")
-    """The arms; the first one is compared with the others."""
+    """The methods to train; the first one is compared with the others."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the arms."""
+    """Training seeds."""
     max_env_steps: int | None = None
-    """Environment steps of an arm, instead of the preset's."""
+    """Environment steps of each run, instead of the preset's."""
     jobs: int = 1
-    """Runs at a time, each a process of one thread."""
+    """Runs at the same time, each in a process of one thread."""
     out: Path = Path("runs/llm")
     """Folder of the runs and of llm.md."""
 

@@ -173,12 +173,13 @@ class Study:
         if of not in METHODS:
             raise ValueError(
                 f"study {self.name!r}: [[runs]] names an unknown method {of!r}: choose among "
-                f"{', '.join(METHODS)}, or say whose arm it is: [methods.{method}] method = ..."
+                f"{', '.join(METHODS)}, or name the method that it varies: [methods.{method}] "
+                "method = ..."
             )
         if method in METHODS and of != method:
             raise ValueError(
-                f"study {self.name!r}: [methods.{method}] is a method's name, and says "
-                f"method = {of!r}: give the arm another name"
+                f"study {self.name!r}: [methods.{method}] has a method's name, but sets method = "
+                f"{of!r}: give it another name"
             )
         card = self.cells[cell]
         roles = card.hierarchical if METHODS[of].hierarchical else card.flat

@@ -60,7 +60,7 @@ def fork(config: TrainConfig, folder: Path, source: Path) -> None:
         FileNotFoundError: The warm start is not ready.
     """
     if not (source / READY).is_file():
-        raise FileNotFoundError(f"{source} is no finished warm start: there is no {READY}")
+        raise FileNotFoundError(f"{source} is not a finished warm start: it has no {READY}")
     staged = folder.with_name(f".forking-{folder.name}")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
@@ -84,7 +84,7 @@ def _check_settings(
     if names:
         raise ValueError(
             f"{folder} was begun with other settings ({', '.join(names)}): finish it with those, "
-            "or take another --out"
+            "or choose another --out"
         )
 
 

@@ -32,28 +32,28 @@ class Serving:
     """How a model is served."""
 
     model: tyro.conf.Positional[str]
-    """A model's folder, or its name: one of `himac model where`, or a hub's."""
+    """The model's folder or name (one that `himac model where` lists, or one of the Hub)."""
     host: str = "127.0.0.1"
     """The address to listen on."""
     port: int = 8000
     """The port to listen on."""
     dtype: Literal["float32", "bfloat16"] | None = None
-    """What it computes in; without one: bfloat16 on a GPU, else float32. The model that learns is
-    to compute in the same."""
+    """Precision, the same as the trained model's (default: bfloat16 on a GPU, else float32)."""
     max_model_len: int | None = None
-    """The longest conversation in tokens (default: the model's own)."""
+    """Longest conversation, in tokens (default: the model's own limit)."""
     max_num_seqs: int = 128
-    """Answers that it writes at a time."""
+    """Most answers written at the same time."""
     lora_rank: int = 0
-    """The greatest rank of adapters that it takes; 0: whole models are sent to it."""
+    """Highest rank of the LoRA adapters to be sent; 0: whole models are sent."""
     loras: int = 2
-    """How many adapters at a time (planner and executor have one each)."""
+    """How many adapters at the same time (planner and executor may have one each)."""
     transfer: Literal["file", "nccl", "ipc"] | None = None
-    """How it is sent weights: a file, or from GPU to GPU; without one: nccl on a GPU, else file."""
+    """How weights are sent: "nccl" from GPU to GPU, "ipc" within one GPU, or through a "file"
+    (default: nccl on a GPU, else file)."""
     python: str = ""
-    """The interpreter of the environment that vLLM is installed in (default: this one)."""
+    """Python interpreter of the environment with vLLM (default: this one)."""
     options: str = ""
-    """Further options of vLLM's own server in one text: --options="--seed 1"."""
+    """Further options of vLLM's own server, as one string: --options="--seed 1"."""
 
     @property
     def url(self) -> str:

@@ -105,7 +105,8 @@ class ServedPolicy(Relayed):
             if found is None:
                 raise RolloutError(
                     f"the server answered {self.decode(ids)!r}, which is none of the "
-                    f"{len(prompt.choices)} choices: its logits processor does not bind answers"
+                    f"{len(prompt.choices)} choices: its logits processor does not constrain "
+                    "answers"
                 )
             end = _cut(found, sampling.max_tokens)
             ids, logps, allowed = ids[:end], logps[:end], found[:end]

@@ -174,9 +174,9 @@ class ServedRollouts:
         computes = str(learner.loading.precision(learner.device)).removeprefix("torch.")
         if computes != held.dtype and not self.bound:
             raise RolloutError(
-                f"{url} computes in {held.dtype}, the model that learns in {computes}: start the "
-                f"server with --dtype {computes}, or learn with --dtype {held.dtype}. Where the "
-                "difference is meant, a sync_bound says how large it may be"
+                f"{url} computes in {held.dtype}, the trained model in {computes}: start the "
+                f"server with --dtype {computes}, or train with --dtype {held.dtype}. To allow the "
+                "difference, set sync_bound"
             )
         other = _other_model(learner, held.folder)
         if other:
@@ -194,7 +194,7 @@ class ServedRollouts:
                     f" start it with --lora-rank {rank}"
                 )
         elif held.backend is None:
-            raise RolloutError(f"{url} takes no weights: start it with `himac serve MODEL`")
+            raise RolloutError(f"{url} cannot be sent weights: start it with `himac serve MODEL`")
 
     def _bring(self) -> None:
         begun = time.perf_counter()
@@ -234,8 +234,8 @@ class ServedRollouts:
                 sender.send(weights, late, version)
         except RolloutError as error:
             raise RolloutError(
-                f"a sync failed: {error}. The server may hold parts of two models now: start it "
-                "again before the run goes on"
+                f"a sync failed: {error}. The server may hold parts of two models now: restart it "
+                "before you resume the run"
             ) from error
         finally:
             for receiver in late:
@@ -249,8 +249,8 @@ class ServedRollouts:
             wanted = "himac_file" if self.transfer == "file" else self.transfer
             if len(backends) > 1 or (wanted != "auto" and wanted not in backends):
                 raise RolloutError(
-                    f"transfer={self.transfer!r}, and the servers take weights by "
-                    f"{', '.join(sorted(backends))}: start them with --transfer, all alike"
+                    f"transfer={self.transfer!r}, but the servers take weights by "
+                    f"{', '.join(sorted(backends))}: start all of them with the same --transfer"
                 )
             (backend,) = backends
             device = backend != "himac_file"
@@ -315,11 +315,11 @@ class ServedRollouts:
                 self.synced[name] = max(self.synced[name], gap)
             if not (math.isfinite(mean) and mean <= bound):
                 raise RolloutError(
-                    f"after a sync, {receiver.url} and the model that learns ({policy.name}) are "
-                    f"{mean:.2g} nats a token apart (largest {largest:.2g}), and "
-                    f"{bound:g} are allowed: the server does not sample with the weights that were "
-                    "sent. Start it again with the same model; where rounding explains it, a "
-                    "greater sync_bound allows it"
+                    f"after a sync, the log-probabilities of {receiver.url} and of the trained "
+                    f"model ({policy.name}) are {mean:.2g} nats per token apart (largest "
+                    f"{largest:.2g}), and {bound:g} are allowed: the server does not sample with "
+                    "the weights that were sent. Restart it with the same model; if rounding "
+                    "explains the difference, raise sync_bound"
                 )
 
 
@@ -330,7 +330,7 @@ def _check(policies: Mapping[str, Any]) -> None:
             raise ValueError("rollout: only policy='hf' can be sampled by vLLM; leave it 'local'")
         if isinstance(policy, VisionPolicy):
             raise ValueError(
-                "rollout: models that see are sampled locally: pictures are not sent to vLLM"
+                "rollout: vision-language models are sampled locally: pictures are not sent to vLLM"
             )
     whole = [name for name, policy in policies.items() if policy.host is None]
     if len(policies) > 1 and whole:
@@ -381,8 +381,8 @@ def make_rollouts(config: TrainConfig, policies: Mapping[str, Any]) -> ServedRol
         receivers = [Server(url, **limits) for url in config.servers]
     elif distributed.team().size > 1:
         raise ValueError(
-            "rollout='vllm' is for one process, and several learn: `himac serve MODEL` starts a "
-            "server that they share (rollout='server')"
+            "rollout='vllm' works in one process only, and this run has several: `himac serve "
+            "MODEL` starts a server that they share (rollout='server')"
         )
     else:
         receivers = [Engine.of(config, policies)]

@@ -71,7 +71,7 @@ class Server:
         self, url: str, *, control_timeout: float = 30.0, answer_timeout: float = 600.0
     ) -> None:
         if not url.startswith(("http://", "https://")):
-            raise ValueError(f"servers: {url!r} is no address: it begins with http(s)://")
+            raise ValueError(f"servers: {url!r} is not an address, which begins with http(s)://")
         try:
             import httpx
         except ImportError as error:
@@ -130,8 +130,8 @@ class Server:
                 await self._insist_alive()
                 if time.monotonic() - begun > self._answer_timeout:
                     raise RolloutError(
-                        f"{self.url} lives, and gave no answer within {self._answer_timeout:g} s: "
-                        "fewer lanes ask it for less at a time, answer_timeout waits for longer"
+                        f"{self.url} is alive, but gave no answer within {self._answer_timeout:g} "
+                        "s: use fewer lanes, or raise answer_timeout"
                     )
             return task.result()
         finally:
@@ -195,8 +195,8 @@ class Server:
             raise self._gone(error) from error
         except self._httpx.TimeoutException as error:
             raise RolloutError(
-                f"{self.url}{path} was not done within {limit:g} s: see the "
-                "server's output; where the model is large, a greater sync_timeout waits for longer"
+                f"{self.url}{path} did not finish within {limit:g} s: see the server's output; for "
+                "a large model, raise sync_timeout"
             ) from error
         except (self._httpx.TransportError, self._httpx.InvalidURL) as error:
             raise self._gone(error) from error
@@ -245,8 +245,8 @@ class Server:
             )
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise RolloutError(
-                f"{self.url} does not say what it holds ({error!r}): this was written for vLLM "
-                "0.32, whose /server_info tells it"
+                f"{self.url} does not report its model ({error!r}): HiMAC needs /server_info as in "
+                "vLLM 0.32"
             ) from error
 
     def complete(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

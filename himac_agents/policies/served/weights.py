@@ -240,7 +240,7 @@ class DeviceTransfer:
         """
         if distributed.team().size > 1:
             raise RolloutError(
-                f"weights go by {self.backend!r} from one process that learns, and here are "
+                f"weights go by {self.backend!r} from one training process only, and this run has "
                 f"{distributed.team().size}: start the servers with --transfer file"
             )
         if self._sender is None or self._source is None:
@@ -258,8 +258,8 @@ class DeviceTransfer:
             from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
         except ImportError as error:
             raise RolloutError(
-                f"weights go by {self.backend!r} from vLLM's own senders: install vLLM beside the "
-                "model that learns, or start the servers with --transfer file"
+                f"weights go by {self.backend!r} from vLLM's own senders: install vLLM in the "
+                "training environment, or start the servers with --transfer file"
             ) from error
         if self.backend == "ipc":
             init: Any = IPCTrainerInitInfo(rank=0)

@@ -1,4 +1,4 @@
-"""How the generated games compare with the official ones: a table of what both look like.
+"""Statistics of the generated games and of the official ones, in one table.
 
     python -m himac_envs.alfworld.generate.distribution --data FOLDER [--games 600]
 

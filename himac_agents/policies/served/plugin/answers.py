@@ -88,7 +88,7 @@ def _choices(params: SamplingParams) -> list[tuple[int, ...]] | None:
     try:
         found = [tuple(int(i) for i in choice) for choice in json.loads(told)]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{CHOICES} is to be JSON: a list of lists of token ids") from error
+        raise ValueError(f"{CHOICES} must be JSON: a list of lists of token ids") from error
     if not found or not all(found):
         raise ValueError(f"{CHOICES} holds no choice, or an empty one")
     return found
