@@ -184,7 +184,7 @@ def _truncate(path: Path) -> None:
 @pytest.mark.parametrize("damage", [_damage_header, _damage_middle, _truncate])
 def test_a_damaged_archive_is_named(small: Path, damage: Callable[[Path], None]) -> None:
     damage(small / ZIP)
-    with pytest.raises(GameFileError, match=rf"{ZIP}.*(archive|checksum|anew)"):
+    with pytest.raises(GameFileError, match=rf"{ZIP}.*(archive|checksum|fetches it again)"):
         open_library(small)
 
 
