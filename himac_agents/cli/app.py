@@ -139,11 +139,10 @@ def _run(args: list[str]) -> int:
     if first in _GROUPS:
         commands, about = _GROUPS[first]
         args, prog = args[1:], f"himac {first}"
+    if args and args[0] in commands:
+        helped(commands[args[0]])
     status = tyro.extras.subcommand_cli_from_dict(
-        {name: helped(command) for name, command in commands.items()},
-        args=spell_out(args),
-        prog=prog,
-        description=about,
+        commands, args=spell_out(args), prog=prog, description=about
     )
     return int(status or 0)
 

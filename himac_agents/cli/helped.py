@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import types
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -28,6 +29,13 @@ def helped(command: _Command) -> _Command:
     Args:
         command: A function or a dataclass; its annotations are written anew.
     """
+    _annotate(command)
+    return command
+
+
+@cache
+def _annotate(command: Any) -> None:
+    """Does so once: several commands take the same dataclasses."""
     import docstring_parser
 
     told = docstring_parser.parse_from_object(command).params
@@ -35,10 +43,9 @@ def helped(command: _Command) -> _Command:
     for name, hint in get_type_hints(command, include_extras=True).items():
         kind = _bare(hint)
         if inspect.isclass(kind) and dataclasses.is_dataclass(kind):
-            helped(kind)
+            _annotate(kind)
         elif text := texts.get(name):
             command.__annotations__[name] = Annotated[hint, _argument(name, hint, text)]
-    return command
 
 
 def _argument(name: str, hint: Any, text: str) -> Any:
