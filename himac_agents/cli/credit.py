@@ -22,8 +22,8 @@ class Options:
     strengths: tuple[str, ...] = ()
     """Only these frozen policies: weak, half, strong."""
     policy: str = "scripted"
-    """Which policies play: "scripted" (with known probabilities; the planner's lines are measured
-    too), or a language model after supervised learning: "tiny" (from scratch) or "hf"."""
+    """Which policies play: "scripted" (with known probabilities), or a language model after
+    supervised learning: "tiny" (from scratch) or "hf"."""
     model: str = ""
     """The model of policy "hf": its folder or name."""
     official: Path | None = None

@@ -193,7 +193,9 @@ def test_policies_are_chosen_by_their_names() -> None:
     chosen = bench.cells("tiny", ["long"], strengths=["half"])
     assert [cell.name for cell in chosen] == ["long-half", "long-half-lines"]
     trained = bench.cells("small", ["alfworld"], policy="tiny", strengths=["strong", "weak"])
-    assert [cell.policy.steps for cell in trained] == [700, 2500]  # type: ignore[union-attr]
+    assert [cell.policy.steps for cell in trained] == [700, 2500, 700, 2500]  # type: ignore[union-attr]
+    assert [cell.level for cell in trained] == ["executor"] * 2 + ["planner"] * 2
+    assert trained[0].place(Path("out")) == trained[2].place(Path("out")), "one model for both"
     with pytest.raises(ValueError, match="no policy 'half': choose among weak"):
         bench.cells("tiny", policy="tiny", strengths=["half"])
 

@@ -6,6 +6,7 @@ import random
 from itertools import product
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +16,22 @@ from toy import FruitEnv
 import himac_agents.experiments.credit.run as bench
 from himac_agents.agents.agent import Executor, HiMACAgent
 from himac_agents.cli import app
+from himac_agents.experiments.credit.begun import Begun, trained_line_truths
 from himac_agents.experiments.credit.estimators import LINE_ESTIMATORS, Estimator
 from himac_agents.experiments.credit.measure import SUMS, Size, drawn_tasks, played
-from himac_agents.experiments.credit.planner import ScriptedPlanner, Worth, measure_lines
+from himac_agents.experiments.credit.planner import (
+    ScriptedPlanner,
+    Worth,
+    measure_lines,
+    planner_turn,
+)
 from himac_agents.experiments.credit.policy import Scripted, Simulator, Strength
 from himac_agents.experiments.credit.trained import LedBack, Trained, trained_truths
+from himac_agents.policies.base import Prompt, Sampling
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.episode import noise_of
 from himac_agents.rollouts.pool import EnvPool
-from himac_agents.rollouts.types import EpisodeRequest
+from himac_agents.rollouts.types import Episode, EpisodeRequest
 from himac_envs.blueprint import Blueprint
 from himac_envs.hierarchy import HierarchicalEnv
 
@@ -110,16 +118,81 @@ def test_with_many_blueprints_every_estimate_of_a_line_comes_to_the_truth() -> N
 
 
 @pytest.fixture(scope="module")
-def executor(tmp_path_factory: pytest.TempPathFactory) -> Executor:
+def agent(tmp_path_factory: pytest.TempPathFactory) -> HiMACAgent:
     folder = tmp_path_factory.mktemp("qwen")
     model = save_text_model(folder / "model", layers=2)
     settings = {"expert": "oracle", "demos": 12, "warm_lr": 3e-3, "max_command_tokens": 16}
     trained = Trained("hf", 30, str(model), settings)
-    first = trained.executor(folder / "run", "fruit_runs:Fruit-v0", {}, 0)
-    again = trained.executor(folder / "run", "fruit_runs:Fruit-v0", {}, 0)
-    pairs = zip(first.policy.parameters(), again.policy.parameters(), strict=True)  # type: ignore[union-attr]
-    assert all(bool((a == b).all()) for a, b in pairs), "what is there is not made again"
+    first = trained.agent(folder / "run", "fruit_runs:Fruit-v0", {}, 0)
+    again = trained.agent(folder / "run", "fruit_runs:Fruit-v0", {}, 0)
+    for own, other in zip(first.policies(), again.policies(), strict=True):
+        pairs = zip(own.parameters(), other.parameters(), strict=True)  # type: ignore[union-attr]
+        assert all(bool((a == b).all()) for a, b in pairs), "what is there is not made again"
     return first
+
+
+@pytest.fixture(scope="module")
+def executor(agent: HiMACAgent) -> Executor:
+    return agent.executor
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> HiMACAgent:
+    """A tiny model that has learned to write blueprints, and errs."""
+    trained = Trained("tiny", 100, settings={"expert": "oracle", "demos": 20, "demo_noise": 0.3})
+    return trained.agent(tmp_path_factory.mktemp("writer"), "fruit_runs:Fruit-v0", {}, 0)
+
+
+def _written(agent: HiMACAgent, count: int) -> list[Episode]:
+    """Blueprints of one task, the planner's and differing, each executed."""
+    task_id = next(i for i, lines in _planner().oracle.items() if len(lines) == 3)
+    asked = [EpisodeRequest(task_id, 0, k) for k in range(count)]
+    return collect(agent, EnvPool(_make, 16), asked, seed=2, state_keys=True)
+
+
+def test_an_answer_that_is_begun_goes_on_as_the_model_would(writer: HiMACAgent) -> None:
+    planner = writer.planner
+    assert planner is not None
+    model: Any = planner.policy
+    segment = _written(writer, 1)[0].segments[0]
+    prompt = tuple(segment.token_ids[: segment.turns[0].start])
+    asked = [Prompt((), prompt, role="planner", noise=k) for k in range(4)]
+    (best, *_) = model.generate(asked[:1], Sampling(0.0, 40))
+    begun = {0: (), 1: best.token_ids[:2], 2: best.token_ids[:-1]}
+    greedy = Begun(model, begun).generate(asked, Sampling(0.0, 40))
+    for answer in greedy:
+        assert (answer.text, answer.token_ids) == (best.text, best.token_ids)
+        assert len(answer.logprobs) == len(best.token_ids)
+    other = tuple(reversed(best.token_ids[:5]))
+    ((alone,),) = [Begun(model, {3: other}).generate([asked[3]], Sampling(1.0, 12))]
+    assert alone.token_ids[:5] == other and len(alone.token_ids) <= 12
+    assert alone.text == model.decode(alone.token_ids)
+    (rest,) = model.generate(
+        [Prompt((), (*prompt, *other), role="planner", noise=3)], Sampling(1.0, 7)
+    )
+    assert alone.token_ids[5:] == rest.token_ids and alone.logprobs[5:] == rest.logprobs
+    # The limit holds for the whole answer.
+    assert len(Begun(model, {3: other}).generate([asked[3]], Sampling(1.0, 6))[0].token_ids) == 6
+
+
+def test_a_blueprint_is_led_to_the_end_of_any_line(writer: HiMACAgent) -> None:
+    """What lines add to the chance of success adds up to what the whole blueprint does to it."""
+    written = _written(writer, 24)
+    episode = next(e for e in written if e.blueprint is not None and len(e.blueprint) == 2)
+    assert set(planner_turn(episode).lines) == {0, 1}
+    task_id, times = episode.request.task_id, 150
+    pool = EnvPool(_make, 16)
+    truths = trained_line_truths(writer, pool, [[episode]], [(0, 0, k) for k in range(2)], times, 9)
+
+    def rate(blueprint: Blueprint | None) -> float:
+        asked = [EpisodeRequest(task_id, 0, k, blueprint) for k in range(times)]
+        return float(np.mean([e.success for e in collect(writer, pool, asked, seed=21)]))
+
+    gained = rate(episode.blueprint) - rate(None)
+    assert sum(truths) == pytest.approx(gained, abs=0.2)
+    # The task has three fruits: what is wrong is to end after the second, not the first line.
+    firsts = [e.blueprint.texts()[0] for e in written if e.blueprint is not None]
+    assert firsts.count(firsts[0]) > 20 and abs(truths[0]) < 0.15 and truths[1] < -0.25
 
 
 def test_a_language_model_is_led_back_token_by_token(executor: Executor) -> None:
@@ -179,7 +252,9 @@ def test_the_command_measures_a_language_model(
     args += ["--model", str(model), "--out", str(tmp_path / "out")]
     assert app.main(args) == 0
     page = capsys.readouterr().out
-    assert "| sokoban | weak |" in page and "hiper, a table" in page and "lines" not in page
+    assert "| sokoban | weak |" in page and "hiper, a table" in page
+    commands, lines = page.split("## Credit of the planner's lines")
+    assert "himac-graph, clock" in commands and "himac-graph, prefixes" in lines
     assert (tmp_path / "out" / "policies" / "sokoban-weak-seed0" / "checkpoints").is_dir()
     assert app.main([*args[:7], "someone"]) == 1
     assert "choose one of scripted, tiny, hf" in capsys.readouterr().err

@@ -148,11 +148,7 @@ def drawn_tasks(env: HierarchicalEnv, count: int, seed: int) -> list[str]:
 def played(
     agent: HiMACAgent, pool: EnvPool, task_id: str, size: Size, seed: int
 ) -> list[list[Episode]]:
-    """A task's groups of episodes under the oracle's blueprint.
-
-    Raises:
-        RuntimeError: An episode broke off.
-    """
+    """A task's groups of episodes under the oracle's blueprint."""
     env = pool[0].unwrapped
     assert isinstance(env, HierarchicalEnv)
     env.reset(options={"task_id": task_id})
@@ -163,10 +159,22 @@ def played(
         for group in range(size.groups)
         for k in range(most)
     ]
-    found = collect(agent, pool, requests, seed=noise.key(seed, "episodes"), state_keys=True)
-    if broken := next((e.error for e in found if e.error), None):
-        raise RuntimeError(f"{task_id}: {broken}")
+    found = collected(agent, pool, requests, seed=noise.key(seed, "episodes"), state_keys=True)
     return [found[i : i + most] for i in range(0, len(found), most)]
+
+
+def collected(
+    agent: HiMACAgent, pool: EnvPool, requests: Sequence[EpisodeRequest], **how: Any
+) -> list[Episode]:
+    """Episodes that were all played to their end; see `collect`.
+
+    Raises:
+        RuntimeError: One broke off.
+    """
+    found = collect(agent, pool, requests, **how)
+    if broken := next((e for e in found if e.error), None):
+        raise RuntimeError(f"{broken.request.task_id}: {broken.error}")
+    return found
 
 
 def drawn_decisions(

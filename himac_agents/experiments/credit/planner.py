@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -21,10 +21,15 @@ import numpy as np
 
 from himac_agents.agents.agent import Executor, HiMACAgent
 from himac_agents.experiments.credit.estimators import LINE_ESTIMATORS, Estimator
-from himac_agents.experiments.credit.measure import Size, drawn_tasks, sums, told_of
+from himac_agents.experiments.credit.measure import (
+    Size,
+    collected,
+    drawn_tasks,
+    sums,
+    told_of,
+)
 from himac_agents.experiments.credit.policy import SLIPS, Scripted, Simulator, Strength
 from himac_agents.policies import noise
-from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment, Turn
 from himac_envs.blueprint import Blueprint
@@ -77,6 +82,23 @@ def _slips(task_id: str, place: int, line: str, everywhere: Sequence[str]) -> li
     return [others[int(i)] for i in sorted(drawn)]
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A task's blueprints, executed once each, and what some of their lines were worth.
+
+    Attributes:
+        plans: [groups][blueprints] the planner's episodes, with `Turn.lines`.
+        runs: For each the episode that executed it (the same one, where it holds both).
+        places: Group, blueprint and line of those whose truth is known.
+        truths: For each place A of the line.
+    """
+
+    plans: Sequence[Sequence[Episode]]
+    runs: Sequence[Sequence[Episode]]
+    places: Sequence[tuple[int, int, int]]
+    truths: Sequence[float]
+
+
 def measure_lines(
     make: Callable[[], HierarchicalEnv],
     strength: Strength,
@@ -85,7 +107,7 @@ def measure_lines(
     seed: int = 0,
     estimators: Mapping[str, Estimator] = LINE_ESTIMATORS,
 ) -> dict[str, Any]:
-    """Measures the credit of a planner's lines; each blueprint is executed once, as in phase A.
+    """Measures the credit of a scripted planner's lines; each blueprint is executed once.
 
     Args:
         make: Makes the environment.
@@ -106,34 +128,46 @@ def measure_lines(
         simulator.env.reset(options={"task_id": task_id})
         oracle[task_id] = tuple(simulator.env.oracle_blueprint().texts())
     planner = ScriptedPlanner(oracle)
+
+    def tried() -> Iterator[Tried]:
+        for task_id in oracle:
+            rng = random.Random(noise.key(seed, "lines", task_id))
+            groups = [
+                [planner.write(task_id, rng) for _ in range(max(size.episodes))]
+                for _ in range(size.groups)
+            ]
+            runs = _executed(agent, pool, task_id, groups, seed)
+            plans = [[_plan(lines, g) for lines in group] for g, group in enumerate(groups)]
+            worth = Worth(simulator, planner, task_id, size.continuations, rng)
+            places = drawn_lines(plans, size, rng)
+            known = [worth.advantage(groups[g][e][: k + 1]) for g, e, k in places]
+            policy.forget()
+            yield Tried(plans, runs, places, known)
+
+    return {"strength": asdict(strength), **compared_lines(tried(), size, seed, estimators)}
+
+
+def compared_lines(
+    tasks: Iterable[Tried], size: Size, seed: int, estimators: Mapping[str, Estimator]
+) -> dict[str, Any]:
+    """What estimators make of the lines of blueprints that were executed; see `measure_lines`."""
     found: dict[str, dict[str, list[list[float]]]] = {
         str(n): {name: [] for name in estimators} for n in size.episodes
     }
-    successes, steps, truths = [], [], []
-    for task_id in oracle:
-        rng = random.Random(noise.key(seed, "lines", task_id))
-        groups = [
-            [planner.write(task_id, rng) for _ in range(max(size.episodes))]
-            for _ in range(size.groups)
-        ]
-        runs = _executed(agent, pool, task_id, groups, seed)
-        worth = Worth(simulator, planner, task_id, size.continuations, rng)
-        wanted = _drawn(groups, size, rng)
-        known = [worth.advantage(groups[g][e][: k + 1]) for g, e, k in wanted]
-        policy.forget()
-        successes.append(float(np.mean([run.success for group in runs for run in group])))
-        steps.append(float(np.mean([run.steps for group in runs for run in group])))
-        truths += known
+    successes, steps = [], []
+    truths: list[float] = []
+    for task in tasks:
+        episodes = [run for group in task.runs for run in group]
+        successes.append(float(np.mean([run.success for run in episodes])))
+        steps.append(float(np.mean([run.steps for run in episodes])))
+        truths += task.truths
         for n in size.episodes:
-            told = [[_plan(lines, g) for lines in group[:n]] for g, group in enumerate(groups)]
+            plans = [group[:n] for group in task.plans]
+            told, runs = [p for g in plans for p in g], [r for g in task.runs for r in g[:n]]
             for name, estimator in estimators.items():
-                estimator.credit_lines(
-                    [plan for group in told for plan in group],
-                    [run for group in runs for run in group[:n]],
-                )
-                found[str(n)][name].append(_line_sums(groups, told, wanted, known))
+                estimator.credit_lines(told, runs)
+                found[str(n)][name].append(_line_sums(plans, task.places, task.truths))
     return {
-        "strength": asdict(strength),
         "size": asdict(size),
         "seed": seed,
         **told_of(successes, steps, truths),
@@ -196,9 +230,7 @@ def _executed(
         for g, group in enumerate(groups)
         for k, lines in enumerate(group)
     ]
-    runs = collect(agent, pool, requests, seed=noise.key(seed, "runs"), state_keys=True)
-    if broken := next((run.error for run in runs if run.error), None):
-        raise RuntimeError(f"{task_id}: {broken}")
+    runs = collected(agent, pool, requests, seed=noise.key(seed, "runs"), state_keys=True)
     size = len(groups[0])
     return [list(runs[i : i + size]) for i in range(0, len(runs), size)]
 
@@ -211,39 +243,54 @@ def _plan(lines: Sequence[str], group: int) -> Episode:
     return Episode(EpisodeRequest("", group), [segment], Blueprint.of(lines))
 
 
-def _drawn(
-    groups: Sequence[Sequence[tuple[str, ...]]], size: Size, rng: random.Random
+def planner_turn(plan: Episode) -> Turn:
+    """The turn in which its blueprint was written."""
+    return next(turn for turn in plan.turns() if turn.role == "planner")
+
+
+def drawn_lines(
+    plans: Sequence[Sequence[Episode]], size: Size, rng: random.Random
 ) -> list[tuple[int, int, int]]:
-    """Places of lines: group, blueprint, line."""
-    first = min(size.episodes)
+    """Places of lines (group, blueprint, line) among the first blueprints of all groups.
+
+    A blueprint that cannot be read line by line has none.
+    """
     places = [
         (g, e, k)
-        for g, group in enumerate(groups)
-        for e, lines in enumerate(group[:first])
-        for k in range(len(lines))
+        for g, group in enumerate(plans)
+        for e, plan in enumerate(group[: min(size.episodes)])
+        for k in sorted({line for line in planner_turn(plan).lines if line >= 0})
     ]
     return sorted(rng.sample(places, min(size.decisions, len(places))))
 
 
 def _line_sums(
-    groups: Sequence[Sequence[tuple[str, ...]]],
-    told: Sequence[Sequence[Episode]],
-    wanted: Sequence[tuple[int, int, int]],
+    plans: Sequence[Sequence[Episode]],
+    places: Sequence[tuple[int, int, int]],
     truths: Sequence[float],
 ) -> list[float]:
     """The sums for an estimator that has just told the lines their advantages."""
+    own = [[_told(plan) for plan in group] for group in plans]
     said: dict[tuple[str, ...], dict[int, list[float]]] = {}
-    for g, plans in enumerate(told):
-        for lines, plan in zip(groups[g], plans, strict=False):
-            for k, value in enumerate(_advantages(plan)):
-                said.setdefault(lines[: k + 1], {}).setdefault(g, []).append(value)
+    for g, group in enumerate(plans):
+        for plan, told in zip(group, own[g], strict=True):
+            for k, value in told.items():
+                said.setdefault(_begun(plan, k), {}).setdefault(g, []).append(value)
     return sums(
-        [_advantages(told[g][e])[k] for g, e, k in wanted],
+        [own[g][e][k] for g, e, k in places],
         truths,
-        [[float(np.mean(v)) for v in said[groups[g][e][: k + 1]].values()] for g, e, k in wanted],
+        [[float(np.mean(v)) for v in said[_begun(plans[g][e], k)].values()] for g, e, k in places],
     )
 
 
-def _advantages(plan: Episode) -> list[float]:
-    (turn,) = plan.turns()
-    return list(turn.token_advantages) or [turn.advantage or 0.0] * len(turn.output_ids)
+def _begun(plan: Episode, line: int) -> tuple[str, ...]:
+    """The lines of a blueprint up to one of them."""
+    assert plan.blueprint is not None
+    return tuple(plan.blueprint.texts()[: line + 1])
+
+
+def _told(plan: Episode) -> dict[int, float]:
+    """What the tokens of each line were told; those of one line are all told the same."""
+    turn = planner_turn(plan)
+    values = turn.token_advantages or [turn.advantage or 0.0] * len(turn.lines)
+    return {line: value for line, value in zip(turn.lines, values, strict=True) if line >= 0}

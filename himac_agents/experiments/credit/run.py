@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 import gymnasium as gym
 
+from himac_agents.agents.agent import HiMACAgent
 from himac_agents.experiments.credit import scores
+from himac_agents.experiments.credit.begun import measure_trained_lines
 from himac_agents.experiments.credit.estimators import ESTIMATORS, LINE_ESTIMATORS
 from himac_agents.experiments.credit.measure import Size, measure
 from himac_agents.experiments.credit.planner import measure_lines
@@ -104,14 +106,25 @@ class Cell:
             return env
 
         if isinstance(self.policy, Trained):
-            place = out / "policies" / f"{self.name}-seed{self.seed}"
-            executor = self.policy.executor(place, self.env_id, self.kwargs, self.seed)
-            found = measure_trained(make, executor, self.size, seed=self.seed)
+            agent = self.trained(out)
+            if self.level == "planner":
+                found = measure_trained_lines(make, agent, self.size, seed=self.seed)
+            else:
+                found = measure_trained(make, agent.executor, self.size, seed=self.seed)
         elif self.level == "planner":
             found = measure_lines(make, self.policy, self.size, seed=self.seed)
         else:
             found = measure(make, self.policy, self.size, seed=self.seed)
         return {**found, **self.settings()}
+
+    def place(self, out: Path) -> Path:
+        """The folder of its language model, which both levels share."""
+        return out / "policies" / f"{self.env}-{self.strength}-seed{self.seed}"
+
+    def trained(self, out: Path) -> HiMACAgent:
+        """Its language model, from `out` where it is there."""
+        assert isinstance(self.policy, Trained)
+        return self.policy.agent(self.place(out), self.env_id, self.kwargs, self.seed)
 
     def settings(self) -> dict[str, Any]:
         """What its figures follow from, but for the programs."""
@@ -159,20 +172,22 @@ def cells(
         names = set(SUPERVISED[policy, size])
     if strange := [name for name in strengths if name not in names]:
         raise ValueError(f"no policy {strange[0]!r}: choose among {', '.join(sorted(names))}")
+    own = SIZES[size]
     if policy != "scripted":
-        own = replace(SIZES[size], continuations=max(10, SIZES[size].continuations // 4))
-        return [
-            Cell(env, name, *known[env], Trained(policy, steps, model), own, seed)  # type: ignore[arg-type]
-            for env in (envs or known)
-            for name, steps in SUPERVISED[policy, size].items()
-            if not strengths or name in strengths
-        ]
+        own = replace(own, continuations=max(10, own.continuations // 4))
+
+    def players(env: str) -> Mapping[str, Strength | Trained]:
+        if policy == "scripted":
+            return STRENGTHS[env]
+        kinds = SUPERVISED[policy, size].items()
+        return {name: Trained(policy, steps, model) for name, steps in kinds}  # type: ignore[arg-type]
+
     levels: tuple[Level, ...] = ("executor", "planner")
     return [
-        Cell(env, name, *known[env], strength, SIZES[size], seed, level)
+        Cell(env, name, *known[env], player, own, seed, level)
         for level in levels
         for env in (envs or known)
-        for name, strength in STRENGTHS[env].items()
+        for name, player in players(env).items()
         if not strengths or name in strengths
     ]
 
@@ -217,12 +232,19 @@ def run(
         # Left in whatever way, the pool ends its processes.
         with get_context("spawn").Pool(min(jobs, len(missing))) as pool:
             asked = [(cell, out) for cell in missing]
+            models = {c.place(out): (c, out) for c in missing if isinstance(c.policy, Trained)}
+            pool.map(_trained, models.values())  # a folder each, before two cells share one
             for cell, figures in pool.imap_unordered(_measured, asked):
                 keep(cell, figures)
     done = [found[cell.name] for cell in wanted]
     write_atomically(out / "credit.md", table(done))
     write_atomically(out / "credit.svg", figure(done))
     return done
+
+
+def _trained(asked: tuple[Cell, Path]) -> None:
+    cell, out = asked
+    cell.trained(out)
 
 
 def _measured(asked: tuple[Cell, Path]) -> tuple[Cell, dict[str, Any]]:

@@ -25,6 +25,7 @@ from himac_agents.experiments.credit.estimators import ESTIMATORS, Estimator
 from himac_agents.experiments.credit.measure import (
     Decision,
     Size,
+    collected,
     compared,
     drawn_decisions,
     drawn_tasks,
@@ -32,7 +33,6 @@ from himac_agents.experiments.credit.measure import (
 )
 from himac_agents.policies import noise
 from himac_agents.policies.base import Completion, Role
-from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.episode import noise_of
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.types import Episode, EpisodeRequest, Turn
@@ -69,8 +69,8 @@ class Trained:
         rate = {} if self.policy == "tiny" else {"warm_lr": 1e-4}
         return TrainConfig(**{**common, **rate, **self.settings})
 
-    def executor(self, folder: Path, env_id: str, kwargs: Mapping[str, Any], seed: int) -> Executor:
-        """It as an executor; what is in `folder` already is not made again."""
+    def agent(self, folder: Path, env_id: str, kwargs: Mapping[str, Any], seed: int) -> HiMACAgent:
+        """It as planner and executor; what is in `folder` already is not made again."""
         from himac_agents.training.trainer import Trainer
 
         resume = (folder / "config.toml").is_file()
@@ -79,7 +79,7 @@ class Trained:
         trainer.warm_start()
         trainer.save()
         trainer.run_folder.close()
-        return trainer.agent.executor
+        return trainer.agent
 
 
 class _Said(Expert):
@@ -177,9 +177,7 @@ def trained_truths(
     agent = HiMACAgent(None, LedBack.of(executor, by_noise))
     # The tokens are the model's, also while others answer in its place.
     codec: Any = executor.policy
-    went = collect(agent, pool, requests, codec=codec, seed=seed)
-    if broken := next((e.error for e in went if e.error), None):
-        raise RuntimeError(broken)
+    went = collected(agent, pool, requests, codec=codec, seed=seed)
     won: dict[tuple[int, int, int], list[bool]] = {}
     for place, episode in zip(owners, went, strict=True):
         won.setdefault(place, []).append(episode.success)
