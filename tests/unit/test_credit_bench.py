@@ -19,6 +19,7 @@ from himac_agents.experiments.credit import scores
 from himac_agents.experiments.credit.estimators import ESTIMATORS, LINE_ESTIMATORS
 from himac_agents.experiments.credit.measure import SUMS, Size, measure, played, truths_of
 from himac_agents.experiments.credit.policy import Scripted, Simulator, Strength
+from himac_agents.experiments.credit.vine import Vine
 from himac_agents.rollouts.pool import EnvPool
 from himac_envs.hierarchy import HierarchicalEnv
 
@@ -134,6 +135,53 @@ def test_with_many_episodes_the_graph_finds_the_truth_and_grpo_does_not() -> Non
     assert measure(_make, STRENGTH, Size(1, 1, (2,), 2, 10)) == measure(
         _make, STRENGTH, Size(1, 1, (2,), 2, 10)
     )
+
+
+def test_a_vine_tells_what_a_subgoal_gained_at_equal_steps() -> None:
+    """Against dynamic programming, with more continuations than anyone could pay for."""
+    task_id = next(i for i in FruitEnv().task_ids() if len(_oracle(i)) == 2)
+    policy = Scripted(STRENGTH)
+    agent = HiMACAgent(None, Executor(policy))
+    (group,) = played(agent, EnvPool(_make, 1), task_id, Size(1, 1, (40,)), 0)
+    simulator = _Counting(_make(), policy)
+    vine = Vine(simulator, seed=1)
+    told = vine.credit(group)
+    assert [id(e) for e in told] == [id(e) for e in group[:20]]
+    spare = sum(e.steps for e in group[20:])
+    assert spare <= simulator.spent < spare + LIMIT
+
+    root, value, _ = _exact(task_id)
+    value(root)
+    for episode in group[20:]:
+        episode.steps = 5_000
+    seen = set()
+    for episode in Vine(simulator, seed=2).credit(group):
+        first, *rest = episode.segments
+        env = _make()
+        env.reset(options={"task_id": task_id})
+        *_, info = env.step(episode.blueprint.action())  # type: ignore[union-attr]
+        for turn in first.turns:
+            *_, info = env.step(turn.action)
+        after = value((env.state_key(), int(info["step"]))) if rest else float(episode.success)
+        seen.add(bool(rest))
+        assert first.turns[0].advantage == pytest.approx(after - value(root), abs=0.1)
+        assert len({turn.advantage for turn in first.turns}) == 1
+    assert seen == {True, False}
+
+
+class _Counting(Simulator):
+    spent = 0
+
+    def play(self, node: Any, left: int, rng: random.Random) -> tuple[bool, int]:
+        won, steps = super().play(node, left, rng)
+        self.spent += steps
+        return won, steps
+
+
+def _oracle(task_id: str) -> Any:
+    env = _make()
+    env.reset(options={"task_id": task_id})
+    return env.oracle_blueprint()
 
 
 def _row(**values: float) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,14 @@ def _config(method: str, settings: tuple[tuple[str, Any], ...]) -> TrainConfig:
     return resolve(TrainConfig(method=method, **dict(settings)))
 
 
+class Crediting(Protocol):
+    """Whatever tells turns their advantages."""
+
+    def credit(self, episodes: Sequence[Episode]) -> Sequence[Episode]:
+        """Tells them, and returns the episodes that were told: others are not compared."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Estimator:
     """A method's credit for the executor's turns.
@@ -36,8 +44,11 @@ class Estimator:
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def credit(self, episodes: Sequence[Episode]) -> Credit:
+    def credit(self, episodes: Sequence[Episode]) -> Sequence[Episode]:
         """Tells each turn its advantage, by the object that training uses.
+
+        Returns:
+            The episodes that were told: all of them.
 
         Raises:
             TypeError: The method's iteration is of one's own kind.
@@ -45,12 +56,14 @@ class Estimator:
         config = _config(self.method, tuple(self.settings.items()))
         iterate = METHODS.find(self.method).iterate
         if isinstance(iterate, Flat):
-            return flat_credit(config, episodes, iterate.advantage)
-        if isinstance(iterate, CoEvolution):
+            flat_credit(config, episodes, iterate.advantage)
+        elif isinstance(iterate, CoEvolution):
             if iterate.critics:
                 _judge(config, [], episodes)
-            return iterate.executor_credit(config, episodes)
-        raise TypeError(f"method {self.method!r} has no credit of its own to be measured")
+            iterate.executor_credit(config, episodes)
+        else:
+            raise TypeError(f"method {self.method!r} has no credit of its own to be measured")
+        return episodes
 
     def credit_lines(self, plans: Sequence[Episode], runs: Sequence[Episode]) -> Credit:
         """The same for the planner's turns and the lines in them; `runs` executed `plans`.
@@ -135,6 +148,8 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "himac-graph, observations": Estimator("himac-graph", {"graph_keys": "observation"}),
     "himac-graph, histories": Estimator("himac-graph", {"graph_keys": "history"}),
 }
+#: The one that restores states, only where the policy is scripted; see `vine.py` beside this.
+VINE = "vine"
 #: Of the planner's credit, line by line. `himac-option`'s is `himac`'s.
 LINE_ESTIMATORS: Mapping[str, Estimator] = {
     "himac": Estimator("himac"),

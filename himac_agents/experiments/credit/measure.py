@@ -11,8 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from himac_agents.agents.agent import Executor, HiMACAgent
-from himac_agents.experiments.credit.estimators import ESTIMATORS, Estimator
+from himac_agents.experiments.credit.estimators import (
+    ESTIMATORS,
+    VINE,
+    Crediting,
+    Estimator,
+)
 from himac_agents.experiments.credit.policy import Scripted, Simulator, Strength
+from himac_agents.experiments.credit.vine import Vine
 from himac_agents.policies import noise
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
@@ -75,7 +81,7 @@ def measure(
         strength: The policy's.
         size: How much.
         seed: Of tasks, episodes, decisions and continuations.
-        estimators: What is compared.
+        estimators: What is compared, with `VINE` beside it.
 
     Returns:
         JSON values: `success`, `env_steps` (an episode), `decisions`, `tasks`, and by number of
@@ -93,14 +99,15 @@ def measure(
             yield groups, truths_of(simulator, groups, size, key)
             policy.forget()
 
-    return {"strength": asdict(strength), **compared(played_tasks(), size, seed, estimators)}
+    every: dict[str, Crediting] = {**estimators, VINE: Vine(simulator, seed=seed)}
+    return {"strength": asdict(strength), **compared(played_tasks(), size, seed, every)}
 
 
 def compared(
     tasks: Iterable[tuple[list[list[Episode]], list[Decision]]],
     size: Size,
     seed: int,
-    estimators: Mapping[str, Estimator],
+    estimators: Mapping[str, Crediting],
 ) -> dict[str, Any]:
     """What estimators make of tasks that were played and whose truths are known."""
     found: dict[str, dict[str, list[list[float]]]] = {
@@ -115,8 +122,9 @@ def compared(
         for n in size.episodes:
             told = [group[:n] for group in groups]
             for name, estimator in estimators.items():
-                estimator.credit([e for group in told for e in group])
-                found[str(n)][name].append(turn_sums(told, decisions))
+                own = {id(e) for e in estimator.credit([e for group in told for e in group])}
+                kept = [[e for e in group if id(e) in own] for group in told]
+                found[str(n)][name].append(turn_sums(kept, decisions))
     return {
         "size": asdict(size),
         "seed": seed,
@@ -258,7 +266,11 @@ def sums(
 
 
 def turn_sums(groups: Sequence[Sequence[Episode]], decisions: Sequence[Decision]) -> list[float]:
-    """The sums for an estimator that has just told the executor's turns their advantages."""
+    """The sums for an estimator that has just told the executor's turns their advantages.
+
+    Decisions of other episodes than these, the first of each group, do not count.
+    """
+    decisions = [d for d in decisions if d.episode < len(groups[d.group])]
     turns = [[list(episode.turns()) for episode in group] for group in groups]
     told: dict[tuple[str, str, int], dict[int, list[float]]] = {}
     for g, group in enumerate(groups):

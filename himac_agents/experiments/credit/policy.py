@@ -202,12 +202,14 @@ class Simulator:
             times: Continuations.
             rng: Draws the commands.
         """
-        won = sum(self._plays(node, left, rng) for _ in range(times))
+        won = sum(self.play(node, left, rng)[0] for _ in range(times))
         return won / times
 
-    def _plays(self, node: Node | bool, left: int, rng: random.Random) -> bool:
+    def play(self, node: Node | bool, left: int, rng: random.Random) -> tuple[bool, int]:
+        """One continuation: whether it succeeds, and how many steps it takes."""
+        limit = left
         while isinstance(node, Node) and left > 0:
             number = min(bisect_right(node.reach, rng.random()), len(node.commands) - 1)
             node, steps = node.ways[number] or self.step(node, number)
             left -= steps
-        return node is True
+        return node is True, limit - left

@@ -14,7 +14,7 @@ import gymnasium as gym
 from himac_agents.agents.agent import HiMACAgent
 from himac_agents.experiments.credit import scores
 from himac_agents.experiments.credit.begun import measure_trained_lines
-from himac_agents.experiments.credit.estimators import ESTIMATORS, LINE_ESTIMATORS
+from himac_agents.experiments.credit.estimators import ESTIMATORS, LINE_ESTIMATORS, VINE
 from himac_agents.experiments.credit.measure import Size, measure
 from himac_agents.experiments.credit.planner import measure_lines
 from himac_agents.experiments.credit.policy import Strength
@@ -128,8 +128,10 @@ class Cell:
 
     def settings(self) -> dict[str, Any]:
         """What its figures follow from, but for the programs."""
-        estimators = ESTIMATORS if self.level == "executor" else LINE_ESTIMATORS
-        return json.loads(json.dumps({"cell": asdict(self), "estimators": list(estimators)}))  # type: ignore[no-any-return]
+        estimators = list(ESTIMATORS if self.level == "executor" else LINE_ESTIMATORS)
+        if self.level == "executor" and isinstance(self.policy, Strength):
+            estimators.append(VINE)
+        return json.loads(json.dumps({"cell": asdict(self), "estimators": estimators}))  # type: ignore[no-any-return]
 
 
 def cells(
