@@ -9,7 +9,7 @@ update up to the order in which floating-point numbers are added.
 
 Whole models in every process have their gradients added up here, in one message for many: so
 processes without rows compute nothing, and any policy that has parameters takes part. Models that
-are spread over the processes (`himac_agents.policies.sharding`) bring theirs added up already.
+are sharded over the processes (`himac_agents.policies.sharding`) bring theirs added up already.
 
 Start with ``himac train --processes N``, or by a launcher that sets RANK, WORLD_SIZE, MASTER_ADDR
 and MASTER_PORT (``torchrun ... -m himac_agents train ...``). A process by itself has the null team:
@@ -229,12 +229,12 @@ def join() -> Team:
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a tensor: all of it, or its part of one that is spread."""
+    """What this process holds of a tensor: all of it, or its part of one that is sharded."""
     part = getattr(tensor, "to_local", None)
     return tensor if part is None else part()
 
 
-def is_spread(tensor: torch.Tensor) -> bool:
+def is_sharded(tensor: torch.Tensor) -> bool:
     """Whether a tensor lies in parts on all processes."""
     return hasattr(tensor, "to_local")
 

@@ -33,7 +33,7 @@ class Faults:
         dies_after: Answers after which connections are cut and nothing answers any more.
         slow: Routes that take so many seconds.
         broken: Routes that answer with this status.
-        unbound: Choices are not held to.
+        unconstrained: Choices are not held to.
         cuts: Connections that are cut before an answer, and work at the next attempt.
         shift: What is added to each log-probability.
     """
@@ -42,7 +42,7 @@ class Faults:
     dies_after: int | None = None
     slow: dict[str, float] = field(default_factory=dict)
     broken: dict[str, int] = field(default_factory=dict)
-    unbound: bool = False
+    unconstrained: bool = False
     cuts: int = 0
     shift: float = 0.0
 
@@ -189,7 +189,7 @@ class FakeVLLM(LocalServer):
 
     def _complete(self, body: dict[str, Any], query: Any) -> Any:
         further = body.get("vllm_xargs", {})
-        told = None if self.faults.unbound else further.get("himac_choices")
+        told = None if self.faults.unconstrained else further.get("himac_choices")
         choices = None if told is None else [tuple(choice) for choice in json.loads(told)]
         prompt = Prompt((), body["prompt"], choices=choices, noise=body["seed"])
         how = Sampling(body["temperature"], body["max_tokens"])

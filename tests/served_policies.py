@@ -60,7 +60,7 @@ def taken(policy: Any) -> dict[str, float]:
 def insist_on_exact_choices(
     learner: Any, policy: Any, count: int, how: Sampling, beside: Sequence[Prompt] = ()
 ) -> None:
-    """Makes sure that answers bound to `COMMANDS` are what the learning model would write.
+    """Makes sure that answers constrained to `COMMANDS` are what the learning model would write.
 
     Args:
         learner: The model that learns.

@@ -47,7 +47,7 @@ CASES: dict[str, tuple[dict[str, Any], float, float]] = {
         1e-5,
         1e-7,
     ),
-    # What is spread is gathered in bfloat16, what is whole is cast: rounded at other places. Where
+    # What is sharded is gathered in bfloat16, what is whole is cast: rounded at other places. Where
     # a gradient is all rounding, a step of AdamW goes its rate either way.
     "bfloat16": ({"kl": 0.0, "dtype": "bfloat16"}, 1e-2, 2e-4),
     # The base is in bfloat16, and the adapter beside it in float32. How a row rounds depends on

@@ -117,8 +117,8 @@ class Executor:
         policy: Who is asked.
         prompts: What it reads.
         sampling: How its answers are drawn.
-        constrained: Whether its answers are bound to the admissible commands. Otherwise it writes
-            freely, and what the environment does not understand costs a step.
+        constrained: Whether its answers are constrained to the admissible commands. Otherwise it
+            writes freely, and what the environment does not understand costs a step.
         history: On a flat environment: None for the whole episode as one conversation, or how many
             steps back it remembers; each step is then a conversation of its own.
         sees: What it remembers on a hierarchical environment: its "segment", as in the paper, or
@@ -177,7 +177,7 @@ class Executor:
             action = meant(prompts.read(said, [c for _, c in offers]), offers)
         allowed = completion.allowed
         if choices is not None and not allowed:
-            # An expert's command, as a bound model would have written it.
+            # An expert's command, as a constrained model would have written it.
             allowed = narrow(choices, ids) or ()
         memory.past.append((text, self._as_written(action, info)))
         return Decision(context, opened, start, ids, completion, action, allowed, rewrote=rewrote)

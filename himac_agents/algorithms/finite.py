@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from himac_agents.distributed import is_spread, local, team
+from himac_agents.distributed import is_sharded, local, team
 from himac_envs.errors import HiMACError
 
 
@@ -36,8 +36,8 @@ def norm(tensors: Iterable[Tensor]) -> float:
     Of tensors that lie in parts on all processes, all parts count; all processes call it.
     """
     told = [t.detach() for t in tensors]
-    kept = float(torch.nn.utils.get_total_norm([t for t in told if not is_spread(t)]))
-    parts = [local(t) for t in told if is_spread(t)]
+    kept = float(torch.nn.utils.get_total_norm([t for t in told if not is_sharded(t)]))
+    parts = [local(t) for t in told if is_sharded(t)]
     if not parts:
         return kept
     own = float(torch.nn.utils.get_total_norm(parts))
@@ -52,13 +52,13 @@ def clip(parameters: Sequence[torch.nn.Parameter], most: float, norm: float) -> 
         most: The limit; infinite: none.
         norm: Their norm before, that of all processes' parts together.
     """
-    spread = [p for p in parameters if is_spread(p)]
-    if len(spread) < len(parameters):
-        kept = [p for p in parameters if not is_spread(p)]
+    sharded = [p for p in parameters if is_sharded(p)]
+    if len(sharded) < len(parameters):
+        kept = [p for p in parameters if not is_sharded(p)]
         torch.nn.utils.clip_grads_with_norm_(kept, most, torch.tensor(norm))
     # As torch does it, which takes no tensor of one process beside those of all.
     share = min(1.0, most / (norm + 1e-6))
-    for parameter in spread if share < 1.0 else ():
+    for parameter in sharded if share < 1.0 else ():
         if parameter.grad is not None:
             local(parameter.grad).mul_(share)
 

@@ -18,7 +18,7 @@ from himac_agents.algorithms.credit import settled
 from himac_agents.algorithms.finite import NonFiniteError
 from himac_agents.algorithms.methods import resolve
 from himac_agents.config import TrainConfig
-from himac_agents.distributed import is_spread, local, team
+from himac_agents.distributed import is_sharded, local, team
 from himac_agents.policies.base import Learnable, TokenBatch
 from himac_agents.rollouts.types import Segment
 
@@ -312,8 +312,8 @@ class Learner:
         groups = [group for group in groups if group[0]]
         norms = []
         for parameters, _ in groups:
-            # What is spread over the processes was added up where it was computed.
-            self.team.add_gradients([p for p in parameters if not is_spread(p)])
+            # What is sharded over the processes was added up where it was computed.
+            self.team.add_gradients([p for p in parameters if not is_sharded(p)])
             gradients = [p.grad for p in parameters if p.grad is not None]
             norms.append(finite.norm(gradients) if gradients else 0.0)
         weights = [p for parameters, _ in groups for p in parameters]

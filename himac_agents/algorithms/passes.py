@@ -1,6 +1,6 @@
 """Which rows of a mini-batch which process computes, in how many passes.
 
-A whole model computes what there is. A model that is spread over the processes gathers its layers
+A whole model computes what there is. A model that is sharded over the processes gathers its layers
 in every pass, so all of them make equally many: who has no rows left makes an *empty* one, of a row
 whose tokens carry no loss. Its gradient is 0.
 """
@@ -29,7 +29,7 @@ def in_step(policy: Any) -> bool:
 
 
 def begin(policy: Any) -> None:
-    """Before a policy learns: a spread model lets go of what it had gathered to play."""
+    """Before a policy learns: a sharded model lets go of what it had gathered to play."""
     if in_step(policy):
         policy.shards.scatter()
 

@@ -30,7 +30,7 @@ from himac_envs.errors import HiMACError
 if TYPE_CHECKING:
     from himac_agents.training.trainer import Trainer
 
-#: Beside --resume: whether the model is spread over processes from now on.
+#: Beside --resume: whether the model is sharded over processes from now on.
 _SHARD = {"--shard": True, "--no-shard": False}
 #: How a disk says that it is full (a quota is spent, a file may not grow).
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

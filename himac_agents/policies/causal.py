@@ -64,7 +64,7 @@ class CausalPolicy(ABC):
         self.reader: Reader | None = None
         #: How sequences that begin alike are learned from together, where the model allows it.
         self.trees: Trees | None = None
-        #: Where the model is spread over several processes: how.
+        #: Where the model is sharded over several processes: how.
         self.shards: Shards | None = None
         self._costs: dict[bool, Costs] = {}
         #: Called when the weights have changed: by those that hold a copy of them.
@@ -121,7 +121,7 @@ class CausalPolicy(ABC):
         """`generate` for prompts that the model can read.
 
         Raises:
-            RuntimeError: The weights are spread over the processes, and were not gathered.
+            RuntimeError: The weights are sharded over the processes, and were not gathered.
         """
         if self.shards is not None and not self.shards.whole:
             raise RuntimeError(
@@ -156,7 +156,7 @@ class CausalPolicy(ABC):
     def forget(self) -> None:
         """Drops the cache: the weights have changed. Those that hold a copy of them are told.
 
-        Of a model that is spread over processes, all of them call it: it is gathered to play.
+        Of a model that is sharded over processes, all of them call it: it is gathered to play.
         """
         self.cache.clear()
         if self.shards is not None and self.shards.plays:
@@ -333,7 +333,7 @@ class CausalPolicy(ABC):
     def _chunked_within(
         self, shards: Shards, layout: Layout, mask: Tensor, chosen: Tensor, limits: dict[str, Any]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`chunked_logprobs` of a spread model, within its one pass.
+        """`chunked_logprobs` of a sharded model, within its one pass.
 
         The output layer by itself would be one more pass, and one that the other processes do not
         make. So the chunks are made before the pass is over, while the output layer is gathered,
@@ -419,7 +419,7 @@ class CausalPolicy(ABC):
         return {"input_ids": ids}
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        """The parameters that learn; of a model that is spread, this process's parts of them."""
+        """The parameters that learn; of a model that is sharded, this process's parts of them."""
         if self.shards is not None:
             self.shards.scatter()
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -427,7 +427,7 @@ class CausalPolicy(ABC):
     def save_pretrained(self, path: str | Path) -> None:
         """Writes weights (safetensors), configuration and tokenizer into the folder `path`.
 
-        Of a model that is spread over processes, all of them call it; the leading one writes.
+        Of a model that is sharded over processes, all of them call it; the leading one writes.
         """
         if self.shards is None:
             self._write(path, None)

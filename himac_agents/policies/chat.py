@@ -41,7 +41,7 @@ class Loading:
         lora: The adapter that learns instead of the model; None: the model itself learns.
         gradient_checkpointing: Trade a second forward pass for the memory of activations.
         template_options: Arguments for the chat template, such as `enable_thinking`.
-        shard: The model is to be spread over the processes (`ChatPolicy.shard`): until then its
+        shard: The model is to be sharded over the processes (`ChatPolicy.shard`): until then its
             weights lie in the host's memory.
     """
 
@@ -111,29 +111,29 @@ class ChatPolicy(Written, CausalPolicy):
         computes = self.loading.precision(self.loading.where() if loading else self.device)
         self._autocast = computes if host is None and weights != computes else None
         if host is not None and host.shards is not None:
-            self._spread(host.shards)
+            self._use_shards(host.shards)
         if host is None and Reader.fits(model):
             self.reader = Reader(model, computes)
         if Trees.fit(model):
             self.trees = Trees(self.costs.attended)
 
     def shard(self) -> None:
-        """Spreads the model over the processes, all of which call it; see `Shards`.
+        """Shards the model over the processes, all of which call it; see `Shards`.
 
-        Policies on one base model are spread together, so all adapters that are to learn spread are
+        Policies on one base model are sharded together, so all adapters that are to be sharded are
         there before. One that comes later lies whole in every process.
 
         Raises:
-            ValueError: Models of this kind cannot be spread.
+            ValueError: Models of this kind cannot be sharded.
         """
         if self.host is not None:
-            self._spread(self.host.shard())
+            self._use_shards(self.host.shard())
         else:
-            self._spread(Shards(self.model, self._autocast))
+            self._use_shards(Shards(self.model, self._autocast))
 
-    def _spread(self, shards: Shards) -> None:
+    def _use_shards(self, shards: Shards) -> None:
         self.shards, self.device = shards, shards.device
-        # It reads weights where they lay; a spread model gathers them itself.
+        # It reads weights where they lay; a sharded model gathers them itself.
         self.reader = None
         if self.barred is not None:
             self.barred = self.barred.to(self.device)
@@ -188,7 +188,7 @@ class ChatPolicy(Written, CausalPolicy):
     def save_pretrained(self, path: str | Path) -> None:
         """Writes the adapter and its base's name, or the whole model and its tokenizer.
 
-        See `CausalPolicy.save_pretrained` for a model that is spread over processes.
+        See `CausalPolicy.save_pretrained` for a model that is sharded over processes.
         """
         if self.host is not None and self.adapter is not None:
             self.host.save(self.adapter, Path(path))

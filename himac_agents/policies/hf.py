@@ -77,7 +77,7 @@ def load(path: str | Path, how: Loading, *, seed: int = 0) -> ChatPolicy:
     precision = how.precision(how.where())
     host = AdapterHost.of(
         source,
-        f"{how.where()}, spread" if how.shard else how.where(),
+        f"{how.where()}, sharded" if how.shard else how.where(),
         str(precision),
         lambda: parts.model(source, how, precision),
     )

@@ -58,8 +58,8 @@ def _load_tiny(folder: Path, config: TrainConfig | None) -> Learnable:
     return TinyPolicy.load(folder)
 
 
-def spreads(config: TrainConfig) -> bool:
-    """Whether models are spread over processes: it is asked for, and there are several."""
+def shards_models(config: TrainConfig) -> bool:
+    """Whether models are sharded over processes: it is asked for, and there are several."""
     return config.shard and team().size > 1
 
 
@@ -75,7 +75,7 @@ def _load_hf(path: str | Path, config: TrainConfig | None) -> Learnable:
             lora=lora if config.lora_rank else None,
             gradient_checkpointing=config.gradient_checkpointing,
             template_options=config.template_options,
-            shard=spreads(config),
+            shard=shards_models(config),
         )
     with reading(Path(path)):
         return load(path, how, seed=0 if config is None else config.seed)

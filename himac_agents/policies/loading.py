@@ -9,7 +9,7 @@ from typing import Any
 
 from himac_agents.config import TrainConfig
 from himac_agents.files import reading
-from himac_agents.policies.kinds import POLICIES, Texts, spreads, vocabulary
+from himac_agents.policies.kinds import POLICIES, Texts, shards_models, vocabulary
 
 
 def make_policies(
@@ -32,18 +32,18 @@ def make_policies(
         return load_policies(newest, config, hierarchical)
     kind, words = POLICIES.find(config.policy), cache(lambda: list(texts()))
     try:
-        return spread({name: kind.make(config, words) for name in names}, config)
+        return shard_policies({name: kind.make(config, words) for name in names}, config)
     finally:
         vocabulary.cache_clear()
 
 
-def spread(policies: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
-    """The policies, over the processes where the settings ask for that and there are several.
+def shard_policies(policies: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """The policies, sharded where the settings ask for that and there are several processes.
 
     Raises:
-        ValueError: A policy cannot be spread.
+        ValueError: A policy cannot be sharded.
     """
-    if spreads(config):
+    if shards_models(config):
         for policy in policies.values():
             if not hasattr(policy, "shard"):
                 raise ValueError(f"shard: {type(policy).__name__} cannot be sharded: leave it out")
@@ -82,7 +82,7 @@ def load_policies(folder: Path, config: TrainConfig, hierarchical: bool) -> dict
     """
     names = policy_names(config, hierarchical)
     found = {name: load_policy(folder / name, config.policy, config) for name in names}
-    return spread(found, config)
+    return shard_policies(found, config)
 
 
 def load_reference(policy: Any, folder: Path, config: TrainConfig, *, fresh: bool) -> Any:
@@ -93,7 +93,8 @@ def load_reference(policy: Any, folder: Path, config: TrainConfig, *, fresh: boo
     """
     if config.lora_rank and fresh and hasattr(policy, "without_adapter"):
         return policy.without_adapter()
-    return spread({"reference": load_policy(folder, config.policy, config)}, config)["reference"]
+    policies = {"reference": load_policy(folder, config.policy, config)}
+    return shard_policies(policies, config)["reference"]
 
 
 def sampled(config: TrainConfig, policies: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:

@@ -55,7 +55,7 @@ class AdapterHost:
     def __init__(self, model: Any, source: str) -> None:
         self.base, self.source = model, source
         self.model: Any = None
-        #: Where the model is spread over several processes: how.
+        #: Where the model is sharded over several processes: how.
         self.shards: Shards | None = None
         self._made = 0
         self._used: str | None = None
@@ -168,8 +168,8 @@ class AdapterHost:
         tuner = self.model.base_model
         whole = self.shards is not None and self.shards.whole
         if whole != self._whole:
-            # The parts of a spread model are other parameters than the whole: what learns is marked
-            # on those that are in their place now.
+            # The parts of a sharded model are other parameters than the whole: what learns is
+            # marked on those that are in their place now.
             self._used, self._whole = None, whole
         if name is None:
             tuner.disable_adapter_layers()
@@ -181,7 +181,7 @@ class AdapterHost:
         self._used = name
 
     def shard(self) -> Shards:
-        """Spreads the model, with the adapters that are there, over the processes."""
+        """Shards the model, with the adapters that are there, over the processes."""
         if self.shards is None:
             self.shards, self._used = Shards(self.base), None
         return self.shards
@@ -194,7 +194,7 @@ class AdapterHost:
     def save(self, name: str, folder: Path) -> None:
         """Writes the adapter, and where its base is, in peft's form.
 
-        Of a model that is spread over processes, all of them call it; the leading one writes.
+        Of a model that is sharded over processes, all of them call it; the leading one writes.
         """
         if self.shards is None:
             self._write(name, folder, None)

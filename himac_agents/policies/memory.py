@@ -2,7 +2,7 @@
 
 Of P parameters that learn as a whole: weights, gradients and AdamW's two moments, in float32, are
 16 P bytes; the reference of a KL penalty is 4 P more, and what is computed in bfloat16 is cast from
-them (2 P). Spread over n processes (`himac_agents.policies.sharding`) each holds the n-th part, and
+them (2 P). Sharded over n processes (`himac_agents.policies.sharding`) each holds the n-th part and
 gathers for a moment: a layer and the next while it learns, with one layer's gradients; all weights,
 in the precision that is computed in, while it plays. Under adapters the base is one frozen copy, in
 that precision, and only the adapters have gradients and moments.
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from himac_agents.config import TrainConfig
-from himac_agents.policies.kinds import spreads
+from himac_agents.policies.kinds import shards_models
 from himac_agents.policies.sharding import layers_of
 
 _FLOAT = 4
@@ -63,7 +63,7 @@ class Need:
         weights: Of all that lies there: what learns, a frozen base, a reference.
         gradients: Of what learns.
         moments: AdamW's.
-        gathered: What a spread model gathers to learn.
+        gathered: What a sharded model gathers to learn.
         played: What it gathers to play, and casts of weights to what is computed in.
         activations: What a pass keeps for its gradient, logits included: an estimate.
         cache: Of one token of a conversation that is played.
@@ -143,7 +143,7 @@ def need(
     Args:
         shape: The model.
         config: The settings.
-        processes: Over how many it is spread; 1: it lies whole in each.
+        processes: Over how many it is sharded; 1: it lies whole in each.
         computes: Bytes of a number in the precision that is computed in.
         policies: How many models, or adapters on one, learn.
     """
@@ -214,11 +214,11 @@ def told(config: TrainConfig, processes: int, policies: int) -> str:
     wide = config.dtype == "float32" or (config.dtype == "auto" and device == "cpu")
     how: dict[str, Any] = {"computes": 4 if wide else 2, "policies": policies}
     whole = need(shape, config, 1, **how)
-    spread = spreads(config)
-    over = processes if spread else max(processes, 4)
+    sharded = shards_models(config)
+    over = processes if sharded else max(processes, 4)
     parts = need(shape, config, over, **how)
-    here = parts if spread else whole
-    beside = f"{amount(whole.most)} without --shard" if spread else (
+    here = parts if sharded else whole
+    beside = f"{amount(whole.most)} without --shard" if sharded else (
         f"--shard over {over} processes takes {amount(parts.most)} in each"
     )  # fmt: skip
     line = (

@@ -1,10 +1,10 @@
 """Models that lie in parts on all processes: weights, gradients and moments (torch's FSDP2).
 
 A model of P parameters that learns as a whole takes 16 bytes a parameter in every process: weights,
-gradients and AdamW's two moments, in float32. Spread over n processes it takes the n-th part, and
+gradients and AdamW's two moments, in float32. Sharded over n processes it takes the n-th part, and
 beside it what is gathered for a moment: a layer's weights, in the precision that is computed in.
 
-Every pass of a spread model is a message between all processes: all of them make equally many (see
+Every pass of a sharded model is a message between all processes: all of them make equally many (see
 `himac_agents.algorithms.passes`). Only playing is free of that: `Shards.gather` brings the whole
 weights, in the precision that is computed in, into every process, which then answers by itself
 until the model learns again. `Shards.scatter` lets go of what was gathered, and sends nothing.
@@ -23,7 +23,7 @@ from himac_agents import distributed
 
 
 class Shards:
-    """A model that is spread over the processes of the team; see the module's text.
+    """A model that is sharded over the processes of the team; see the module's text.
 
     Attributes:
         model: The model.
@@ -133,15 +133,15 @@ def layers_of(model: Any) -> list[torch.nn.Module]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor with all its parts; where it is spread, all processes call it."""
+    """A tensor with all its parts; where it is sharded, all processes call it."""
     gather = getattr(tensor, "full_tensor", None)
     found: Tensor = tensor.detach() if gather is None else gather().detach()
     return found
 
 
-def spread_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, spread as another of the same shape is; as it is where that is whole."""
-    if not distributed.is_spread(like):
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, sharded as another of the same shape is; as it is where that is whole."""
+    if not distributed.is_sharded(like):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 

@@ -2,11 +2,11 @@
 
 A checkpoint is a folder: `state.json` (counters, the draw of tasks), one folder a policy in
 `save_pretrained` form, and the optimisers' moments as safetensors, or in parts where the model is
-spread over processes (`himac_agents.training.moments`). It is written beside its place and renamed
+sharded over processes (`himac_agents.training.moments`). It is written beside its place and renamed
 into it, so that a folder with the final name is always whole; `kill -9` at any moment leaves the
 previous one.
 
-Of several processes all call these functions, and the leading one writes. Of spread models the
+Of several processes all call these functions, and the leading one writes. Of sharded models the
 others bring their parts, so that all of them must see the folder.
 """
 
@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from himac_agents.distributed import Team, is_spread, team
+from himac_agents.distributed import Team, is_sharded, team
 from himac_agents.files import CheckpointError, reading, steps
-from himac_agents.policies.sharding import spread_like
+from himac_agents.policies.sharding import shard_like
 from himac_agents.training import moments
 
 FORMAT = 1
@@ -172,7 +172,7 @@ def _write(
     numbers = {}
     for name, optimizer in optimizers.items():
         tensors, numbers[name] = _flatten(optimizer)
-        if any(map(is_spread, tensors.values())):
+        if any(map(is_sharded, tensors.values())):
             moments.write(staged / moments.folder_of(name), tensors)
         else:
             kept = {k: v.cpu().contiguous().clone() for k, v in tensors.items()}
@@ -222,7 +222,7 @@ def restore_critic(path: Path, name: str, critic: torch.nn.Module) -> None:
 def restore_optimizer(path: Path, name: str, optimizer: torch.optim.Optimizer) -> None:
     """Fills an optimiser, made over the same parameters, with the saved moments.
 
-    They may have been saved by more or fewer processes than these, spread over them or not.
+    They may have been saved by more or fewer processes than these, sharded over them or not.
 
     Raises:
         CheckpointError: The saved moments are missing or belong to another model.
@@ -250,8 +250,8 @@ def restore_optimizer(path: Path, name: str, optimizer: torch.optim.Optimizer) -
     for key, tensor in tensors.items():
         index, _, field = key.partition(".")
         like = parameters[int(index)]
-        if tensor.shape == like.shape and not is_spread(tensor):
-            tensor = spread_like(tensor, like)
+        if tensor.shape == like.shape and not is_sharded(tensor):
+            tensor = shard_like(tensor, like)
         state.setdefault(int(index), {})[field] = tensor.clone()
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

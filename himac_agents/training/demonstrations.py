@@ -48,7 +48,7 @@ def demonstrate(
         plan_noise: Chance of a spoilt blueprint.
         seed: Seeds choices and mistakes.
         flat: Play without a planner.
-        constrained: Note what each command was chosen from, for an agent that is bound to the
+        constrained: Note what each command was chosen from, for an agent that is constrained to the
             admissible commands.
         history: What the agent remembers on a flat environment; see `Executor`.
         transcripts: Keep texts.

@@ -1,4 +1,4 @@
-"""An optimiser's moments of a model that is spread over processes, as torch's DCP writes them.
+"""An optimiser's moments of a model that is sharded over processes, as torch's DCP writes them.
 
 Each process writes and reads its own parts, in a folder that all see. Those who read may be more or
 fewer than those who wrote, and may hold whole models.
@@ -26,7 +26,7 @@ def folder_of(name: str) -> str:
 
 
 def write(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Writes tensors, those that are spread in parts; all processes call it.
+    """Writes tensors, the sharded ones in parts; all processes call it.
 
     Raises:
         OSError: A process cannot write its part; all of them hear of it.
@@ -38,7 +38,7 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def read(folder: Path, parameters: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Reads what `write` wrote, spread as the parameters are; all processes call it.
+    """Reads what `write` wrote, sharded as the parameters are; all processes call it.
 
     Raises:
         CheckpointError: It was written for another model.

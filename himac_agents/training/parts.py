@@ -103,7 +103,7 @@ def check_own_agent(config: TrainConfig) -> None:
 
 
 def check_shard(config: TrainConfig, method: Method, processes: int, *, resume: bool) -> str:
-    """Refuses `shard` where there is nothing to spread, or where it would not do.
+    """Refuses `shard` where there is nothing to shard over, or where it would not do.
 
     Args:
         config: The settings.

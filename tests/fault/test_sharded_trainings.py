@@ -1,4 +1,4 @@
-"""Whole runs whose model is spread over processes: killed, resumed, on two nodes, by servers."""
+"""Whole runs whose model is sharded over processes: killed, resumed, on two nodes, by servers."""
 
 from __future__ import annotations
 
@@ -75,9 +75,7 @@ def test_two_nodes_learn_what_one_process_learns_killed_and_resumed(
 
 
 @pytest.mark.parametrize("adapters", [False, True], ids=["whole", "adapters"])
-def test_servers_sample_for_a_model_that_is_spread(
-    adapters: bool, folder: Path, tmp_path: Path
-) -> None:
+def test_servers_sample_for_a_sharded_model(adapters: bool, folder: Path, tmp_path: Path) -> None:
     run, own = tmp_path / "run", {"iterations": 2, "rollout": "server"}
     if adapters:
         own |= {"lora_rank": 4, "separate_adapters": True}

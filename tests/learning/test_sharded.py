@@ -1,4 +1,4 @@
-"""Models that are spread over processes learn what whole ones learn, and are saved as they are."""
+"""Models that are sharded over processes learn what whole ones learn, and are saved as they are."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ def test_two_processes_learn_what_one_learns(case: str, learned: Path) -> None:
         assert torch.equal(both[0][key], both[1][key]), f"{key} differs between the processes"
         if most < 1e-4:
             assert torch.allclose(value.double(), both[0][key].double(), rtol=1e-3, atol=1e-5), key
-    alone, spread = (
+    alone, sharded = (
         _weights(learned / f"{case}-{n}" / "checkpoints" / "step-00000001" / "policy")
         for n in (1, 2)
     )
-    assert alone.keys() == spread.keys()
-    apart = torch.cat([(alone[k] - spread[k]).abs().flatten() for k in alone])
+    assert alone.keys() == sharded.keys()
+    apart = torch.cat([(alone[k] - sharded[k]).abs().flatten() for k in alone])
     assert apart.max() < most and apart.mean() < mean
 
 
 @pytest.mark.parametrize("case", sharded_runs.CHUNKED)
-def test_a_spread_model_makes_few_logits_at_a_time(case: str, learned: Path) -> None:
+def test_a_sharded_model_makes_few_logits_at_a_time(case: str, learned: Path) -> None:
     """Within its one pass, also where the other process makes more of them, or fewer."""
     for rank in (0, 1):
         found = load_file(learned / f"chunks-{case}-rank{rank}-of-2.safetensors")
@@ -169,7 +169,7 @@ def test_a_part_that_is_missing_is_named(model: Path, learned: Path, tmp_path: P
         checkpoint.restore_optimizer(saved, "policy", optimizer)
 
 
-def test_what_cannot_be_spread_is_refused(model: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_sharded_is_refused(model: Path, tmp_path: Path) -> None:
     config = sharded_runs.config_of(str(model), "whole", 2).replace(env="fruit_runs:Brief-v0")
     with pytest.raises(ValueError, match=r"^shard: this run has one process.*es 4 --shard"):
         Trainer(config, tmp_path / "run", console=fruit_runs.QUIET)
@@ -187,7 +187,7 @@ def test_what_cannot_be_spread_is_refused(model: Path, tmp_path: Path) -> None:
         sees.shard()
 
 
-def test_a_run_goes_on_spread_or_not_as_asked(model: Path, tmp_path: Path) -> None:
+def test_a_run_goes_on_sharded_or_not_as_asked(model: Path, tmp_path: Path) -> None:
     config = sharded_runs.config_of(str(model), "whole", 1)
     (tmp_path / "config.toml").write_text(config.to_toml())
     asked = ["--resume", str(tmp_path)]

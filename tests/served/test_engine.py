@@ -44,17 +44,17 @@ def test_answers_are_those_of_the_model(both: Any) -> None:
     policy.forget()
     choices = [learner.encode_reply(c) for c in COMMANDS]
     ids = policy.encode([Message("user", "You are in a room. What next?")])
-    bound = [Prompt((), ids, choices=choices, noise=7**13 * i) for i in range(24)]
+    constrained = [Prompt((), ids, choices=choices, noise=7**13 * i) for i in range(24)]
     greedy = Sampling(0.0, 12)
-    for prompts in (bound[:2], [Prompt((), ids), Prompt((), [*ids, 9])]):
+    for prompts in (constrained[:2], [Prompt((), ids), Prompt((), [*ids, 9])]):
         for found, own in zip(
             policy.generate(prompts, greedy), learner.generate(prompts, greedy), strict=True
         ):
             assert (found.token_ids, found.allowed) == (own.token_ids, own.allowed)
             assert found.logprobs == pytest.approx(own.logprobs, abs=1e-4)
-    drawn = policy.generate(bound, Sampling(1.0, 16))
+    drawn = policy.generate(constrained, Sampling(1.0, 16))
     assert {c.token_ids for c in drawn} <= set(choices)
-    again = policy.generate(bound[::-1], Sampling(1.0, 16))[::-1]
+    again = policy.generate(constrained[::-1], Sampling(1.0, 16))[::-1]
     assert [c.token_ids for c in again] == [c.token_ids for c in drawn]
 
 

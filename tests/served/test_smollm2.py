@@ -41,7 +41,7 @@ def test_smollm2_is_sampled_with_the_weights_that_learn(server: Any) -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.0])
-def test_smollm2s_bound_answers_are_exact(server: Any, temperature: float) -> None:
+def test_smollm2s_constrained_answers_are_exact(server: Any, temperature: float) -> None:
     learner, policy = served(server.folder, server.url)
     policy.forget()
     insist_on_exact_choices(learner, policy, 32, Sampling(temperature, 16))

@@ -145,8 +145,8 @@ class Killer:
                 return
             kind = path
             if path == "/v1/completions":
-                bound = "himac_choices" in body.get("vllm_xargs", {})
-                kind = "command" if bound else str(body["max_tokens"])
+                constrained = "himac_choices" in body.get("vllm_xargs", {})
+                kind = "command" if constrained else str(body["max_tokens"])
             self._seen.append(kind)
             sent, blueprint = self._seen.count("/resume"), str(_BLUEPRINT)
             reached = {

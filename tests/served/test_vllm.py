@@ -1,4 +1,4 @@
-"""Sampling from real vLLM servers: the weights that learn, the same tokens, bound answers."""
+"""Sampling from real vLLM servers: the weights that learn, the same tokens, constrained answers."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_more_is_asked_at_once_than_is_read_at_a_time(whole: Any) -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
-def test_bound_answers_are_exact(whole: Any, temperature: float) -> None:
+def test_constrained_answers_are_exact(whole: Any, temperature: float) -> None:
     learner, policy = served(whole.folder, whole.url)
     policy.forget()
     free = [Prompt((), ids_of(policy, f"other {i}"), noise=i) for i in range(8)]
@@ -117,7 +117,7 @@ def test_bound_answers_are_exact(whole: Any, temperature: float) -> None:
         insist_on_exact_choices(learner, policy, 48, Sampling(temperature, most), free)
 
 
-def test_bound_answers_are_drawn_from_the_models_distribution(whole: Any) -> None:
+def test_constrained_answers_are_drawn_from_the_models_distribution(whole: Any) -> None:
     learner, policy = served(whole.folder, whole.url)
     policy.forget()
     choices = [learner.encode_reply(c) for c in COMMANDS]

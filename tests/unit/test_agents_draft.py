@@ -57,13 +57,17 @@ def policy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def _ask(
-    policy: CausalPolicy, bound: bool, greedy: bool, turns: int = 3, guesser: Draft | None = None
+    policy: CausalPolicy,
+    constrained: bool,
+    greedy: bool,
+    turns: int = 3,
+    guesser: Draft | None = None,
 ) -> list[Completion]:
     """Three conversations of a few turns each, of unlike lengths."""
     policy.forget()
     if guesser is not None:
         policy.cache.draft = guesser
-    choices = tuple(policy.encode_reply(command) for command in COMMANDS) if bound else None
+    choices = tuple(policy.encode_reply(command) for command in COMMANDS) if constrained else None
     talks = [policy.encode([Message("user", " ".join(TEXTS[: n + 1]))]) for n in range(3)]
     answers = []
     for turn in range(turns):
@@ -78,16 +82,17 @@ def _ask(
 
 
 @pytest.mark.parametrize("greedy", [True, False])
-@pytest.mark.parametrize("bound", [True, False])
+@pytest.mark.parametrize("constrained", [True, False])
 def test_no_guess_changes_an_answer(
-    policy: CausalPolicy, bound: bool, greedy: bool, monkeypatch: pytest.MonkeyPatch
+    policy: CausalPolicy, constrained: bool, greedy: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Draft, "guess", lambda self, context, choices, most, least: [])
-    plain = _ask(policy, bound, greedy)
+    plain = _ask(policy, constrained, greedy)
     monkeypatch.undo()
     learned = Draft()
     for guesser in (_Fixed(), _Fixed([a.token_ids for a in plain]), learned, learned):
-        for one, other in zip(plain, _ask(policy, bound, greedy, guesser=guesser), strict=True):
+        found = _ask(policy, constrained, greedy, guesser=guesser)
+        for one, other in zip(plain, found, strict=True):
             assert one.token_ids == other.token_ids and one.allowed == other.allowed
             assert one.cut == other.cut
             assert np.allclose(one.logprobs, other.logprobs, rtol=0, atol=1e-5)
@@ -106,7 +111,7 @@ def test_what_was_written_before_is_read_in_fewer_passes(monkeypatch: pytest.Mon
     counts, guesser = [], Draft()
     for _ in range(3):
         passes[0] = 0
-        _ask(policy, bound=False, greedy=True, turns=1, guesser=guesser)
+        _ask(policy, constrained=False, greedy=True, turns=1, guesser=guesser)
         counts.append(passes[0])
     longest = 12
     assert counts[0] >= longest // 2
@@ -182,4 +187,5 @@ def test_calls_repeat_to_the_last_bit(policy: CausalPolicy) -> None:
         return policy.generate([Prompt((), ids, noise=5)], Sampling(1.0, 12))
 
     assert alone() == alone() == alone()
-    assert _ask(policy, bound=True, greedy=False) == _ask(policy, bound=True, greedy=False)
+    once, again = (_ask(policy, constrained=True, greedy=False) for _ in range(2))
+    assert once == again

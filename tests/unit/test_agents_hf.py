@@ -72,13 +72,13 @@ def _stir(policy: HFPolicy, seed: int = 0) -> None:
     policy.forget()
 
 
-def _play(policy: HFPolicy, *, bound: bool = False) -> list[Episode]:
+def _play(policy: HFPolicy, *, constrained: bool = False) -> list[Episode]:
     pool = EnvPool(lambda: gym.make("HiMAC-ALFWorld-v0", data="generated", max_steps=3), 3)
     agent = HiMACAgent.shared(policy, ChatPrompts())
-    agent.executor.constrained = bound
+    agent.executor.constrained = constrained
     assert agent.planner is not None
     agent.planner.sampling = Sampling(1.0, 8)
-    agent.executor.sampling = Sampling(1.0, 40 if bound else 8)
+    agent.executor.sampling = Sampling(1.0, 40 if constrained else 8)
     episodes = collect(agent, pool, [EpisodeRequest(t) for t in pool.task_ids("train")[:3]])
     assert all(e.error is None for e in episodes)
     return episodes
@@ -124,10 +124,10 @@ def test_end_tokens_and_decoding(policy: HFPolicy) -> None:
     assert policy.decode(policy.encode_reply("go to cabinet 1")) == "go to cabinet 1"
 
 
-@pytest.mark.parametrize("bound", [False, True])
-def test_cached_rollouts_agree_with_training(policy: HFPolicy, bound: bool) -> None:
-    episodes = _play(policy, bound=bound)
-    if bound:
+@pytest.mark.parametrize("constrained", [False, True])
+def test_cached_rollouts_agree_with_training(policy: HFPolicy, constrained: bool) -> None:
+    episodes = _play(policy, constrained=constrained)
+    if constrained:
         assert not any(t.invalid for e in episodes for t in e.turns() if t.action != "<sub_done>")
     assert _gap(policy, episodes) < 1e-4
 

@@ -79,7 +79,7 @@ def _policy(kind: tuple[Any, Any, dict[str, Any]], dtype: str = "float32") -> Ch
 
 
 def _talk(
-    policy: CausalPolicy, numbers: list[int], turns: int = 3, bound: bool = True
+    policy: CausalPolicy, numbers: list[int], turns: int = 3, constrained: bool = True
 ) -> list[list[Completion]]:
     """Conversations of a few turns, each a function of its number alone; two share a beginning."""
     choices = tuple(policy.encode_reply(word) for word in WORDS)
@@ -91,7 +91,7 @@ def _talk(
     for turn in range(turns):
         prompts = [
             Prompt((), tuple(talk), slot, noise=noise.key(number, turn),
-                   choices=choices if bound and number % 3 else None)
+                   choices=choices if constrained and number % 3 else None)
             for slot, (number, talk) in enumerate(zip(numbers, talks, strict=True))
         ]  # fmt: skip
         for answers, talk, answer in zip(

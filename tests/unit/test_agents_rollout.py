@@ -102,7 +102,9 @@ def test_a_given_blueprint_is_executed_without_asking(pool: EnvPool, policy: Tin
     assert all(s.role == "executor" and s.group == 3 for s in episode.segments)
 
 
-def test_bound_executors_send_admissible_commands_only(pool: EnvPool, policy: TinyPolicy) -> None:
+def test_constrained_executors_send_admissible_commands_only(
+    pool: EnvPool, policy: TinyPolicy
+) -> None:
     agent = HiMACAgent.shared(policy)
     agent.executor.constrained = True
     episodes = collect(agent, pool, [EpisodeRequest(t) for t in pool.task_ids("train")[:16]])

@@ -89,11 +89,11 @@ def test_the_same_tokens_come_back_as_the_model_would_write(folder: Path, learne
     ids = learner.encode([Message("user", "What do you do?")])
     choices = [learner.encode_reply(c) for c in COMMANDS]
     free = [Prompt((), ids, noise=7**20 + 2 * i) for i in range(6)]
-    bound = [Prompt((), ids, choices=choices, noise=3**30 + 2 * i) for i in range(12)]
+    constrained = [Prompt((), ids, choices=choices, noise=3**30 + 2 * i) for i in range(12)]
     with FakeVLLM(folder) as fake:
         policy = _serve(folder, learner, fake.url)
         policy.forget()
-        for asked, most in ((free, 6), (bound, 12), (bound, 3), (bound, 2), (bound, 1)):
+        for asked, most in ((free, 6), *((constrained, most) for most in (12, 3, 2, 1))):
             how = Sampling(1.0, most)
             # Half the noise is the request's seed.
             same = [Prompt((), p.token_ids, choices=p.choices, noise=p.noise >> 1) for p in asked]
@@ -110,7 +110,7 @@ def test_the_same_tokens_come_back_as_the_model_would_write(folder: Path, learne
 def test_an_answer_that_is_none_of_the_choices_is_refused(folder: Path, learner: Any) -> None:
     ids = learner.encode([Message("user", "What do you do?")])
     prompt = Prompt((), ids, choices=[learner.encode_reply("look")], noise=4)
-    with FakeVLLM(folder, Faults(unbound=True)) as fake:
+    with FakeVLLM(folder, Faults(unconstrained=True)) as fake:
         policy = _serve(folder, learner, fake.url)
         with pytest.raises(RolloutError, match="none of the 1 choices"):
             _ask(policy, [prompt], Sampling(1.0, 4))

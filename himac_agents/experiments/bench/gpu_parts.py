@@ -152,10 +152,10 @@ def checks(setup: Setup) -> list[Row]:
         # Sums depend on the batch, and on a GPU nobody promises more.
         most = 0.0 if exact.device.type == "cpu" else None
         found("conversations that differ when asked alone", other, f"of {count}", most)
-        unbound = sum(
+        unconstrained = sum(
             ids not in talk.choices for talk, all_ in zip(talks, said, strict=True) for ids in all_
         )
-        found("answers that are no choice", unbound, f"of {sum(map(len, said))}", 0)
+        found("answers that are no choice", unconstrained, f"of {sum(map(len, said))}", 0)
         norms = [_gradient(policy, batch) for policy in (exact, cpu)]
         found("gradient's norm against the CPU's", abs(norms[0] / norms[1] - 1), "of it", 0.01)
         del exact, cpu
@@ -169,7 +169,7 @@ def checks(setup: Setup) -> list[Row]:
 
 @dataclass(slots=True)
 class _Talk:
-    """A conversation of a few turns whose answers are bound."""
+    """A conversation of a few turns whose answers are constrained."""
 
     ids: list[int]
     starts: list[int]
@@ -199,7 +199,7 @@ def _talks(policy: ChatPolicy, numbers: Sequence[int]) -> list[_Talk]:
     return talks
 
 
-#: What the answers of the checks are bound to.
+#: What the answers of the checks are constrained to.
 _COMMANDS = (
     "go to drawer 1",
     "go to drawer 12",
@@ -252,7 +252,7 @@ def local(setup: Setup) -> list[Row]:
 
 
 def _played(part: str, setup: Setup, policy: Any, learner: ChatPolicy) -> list[Row]:
-    """Plays with answers bound and free, after a shorter pass each that is not counted."""
+    """Plays with answers constrained and free, after a shorter pass each that is not counted."""
     prompts = CompactPrompts(gather=True)
     pool = EnvPool(lambda: _make(setup.steps), setup.places)
     tasks = pool.task_ids("train")[: min(_TASKS, setup.places)]
@@ -267,9 +267,9 @@ def _played(part: str, setup: Setup, policy: Any, learner: ChatPolicy) -> list[R
         for n in range(setup.places)
     ]
     rows = []
-    for bound in (True, False):
+    for constrained in (True, False):
         agent = at_temperature(HiMACAgent.shared(policy, prompts), 1.0)
-        agent.executor.constrained = bound
+        agent.executor.constrained = constrained
         agent.executor.sampling = Sampling(1.0, 12)
         collect(agent, pool, asked[: max(1, len(tasks) // 4)])
         _fresh(learner.device)
@@ -280,7 +280,7 @@ def _played(part: str, setup: Setup, policy: Any, learner: ChatPolicy) -> list[R
             if episode.error is not None:
                 raise RuntimeError(f"an episode failed: {episode.error}")
         steps, tokens = (sum(getattr(e, name) for e in episodes) for name in ("steps", "tokens"))
-        how = "answers bound to commands" if bound else "free answers of at most 12 tokens"
+        how = "constrained answers" if constrained else "free answers of at most 12 tokens"
         rows.append(Row(part, f"rollouts, {how}", steps / spent, "steps/s"))
         rows.append(Row(part, f"rollouts, {how}", tokens / spent, "written tokens/s"))
     rows.append(Row(part, "rollouts, memory at the peak", _peak(learner.device), "GiB"))

@@ -59,7 +59,7 @@ class Trained:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self, env_id: str, kwargs: Mapping[str, Any], seed: int) -> TrainConfig:
-        """The settings of its supervision: the honest expert with mistakes, bound answers."""
+        """The settings of its supervision: the honest expert with mistakes, constrained answers."""
         common: dict[str, Any] = {
             "method": "himac", "env": env_id, "env_kwargs": dict(kwargs), "seed": seed,
             "policy": self.policy, "model": self.model, "constrained": True, "prompt": "compact",

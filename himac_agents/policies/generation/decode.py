@@ -191,10 +191,10 @@ class Decoding:
             written = [len(self.answers[i].tokens) for i in rows]
             drawn = uniforms([self.noise[i] for i in rows], written)
         found: list[tuple[int, float]] = [(0, 0.0)] * len(rows)
-        bound = [k for k, i in enumerate(rows) if self.answers[i].left is not None]
+        constrained = [k for k, i in enumerate(rows) if self.answers[i].left is not None]
         free = [k for k, i in enumerate(rows) if self.answers[i].left is None]
         device = read.states.device
-        for group, few in ((bound, True), (free, False)):
+        for group, few in ((constrained, True), (free, False)):
             if not group:
                 continue
             states = read.states[torch.tensor([places[k] for k in group], device=device)]

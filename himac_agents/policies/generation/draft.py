@@ -93,8 +93,8 @@ class Draft:
 
         By the cases alone, what was seen once is no more certain than what was seen twice in three.
         How often such guesses were right weighs more, the more of them were looked at: of a policy
-        that hardly repeats itself the cases say too much. Where the answer is bound, few tokens
-        are possible, and the cases stand alone.
+        that hardly repeats itself the cases say too much. Where the answer is constrained, few
+        tokens are possible, and the cases stand alone.
         """
         found = self._followed(seen, options)
         if found is None:

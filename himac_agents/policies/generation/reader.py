@@ -10,7 +10,8 @@ heads that share them, padded to the longest row. Here
 - rows attend in blocks (`costs.Block`) to what the cache holds, where it lies; heads that share
   keys stand beside each other as if they were further tokens;
 - the last layer works at the few tokens of each row that something is predicted from, and the
-  output layer only where a token is drawn, and of bound answers only for those that are allowed;
+  output layer only where a token is drawn, and of constrained answers only for those that are
+  allowed;
 - weights are kept in the type that is computed in, where that is not the one they learn in.
 
 Training uses transformers' own forward pass; the log-probabilities of both agree (`logprob_gap`).

@@ -150,7 +150,7 @@ class Engine:
             context=int(model.max_model_len),
             backend=self._backend,
             adapters=self._limits,
-            binds=True,
+            constrains=True,
             logprobs="processed_logprobs",
         )
 

@@ -1,6 +1,6 @@
-"""What a sync needs of models that may be spread over the processes.
+"""What a sync needs of models that may be sharded over the processes.
 
-Only the leading process speaks with servers. What it asks here of a spread model it asks all the
+Only the leading process speaks with servers. What it asks here of a sharded model it asks all the
 others for, too, who wait in `bring` and do the same until it is `done`. Of a model that lies whole
 in each process nobody is asked.
 """
@@ -27,12 +27,12 @@ class Parts:
     """The policies of a run, asked by one process and answered by all.
 
     Args:
-        policies: By name. Those that are spread are gathered to play no longer: others play.
+        policies: By name. Those that are sharded are gathered to play no longer: others play.
     """
 
     def __init__(self, policies: Mapping[str, ChatPolicy]) -> None:
         self._policies = policies
-        self._spread = any(policy.shards is not None for policy in policies.values())
+        self._sharded = any(policy.shards is not None for policy in policies.values())
         for policy in policies.values():
             if policy.shards is not None:
                 policy.shards.plays = False
@@ -47,7 +47,7 @@ class Parts:
         try:
             yield found
         finally:
-            if self._spread:
+            if self._sharded:
                 found.finish()
 
     def logprobs(self, name: str, batch: TokenBatch) -> NDArray[np.float32]:
@@ -65,7 +65,7 @@ class Parts:
         self._ask("done", "", None)
 
     def _ask(self, what: str, name: str, value: Any) -> None:
-        if self._spread:
+        if self._sharded:
             team().agree((what, name, value))
 
     # -- the others ------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ class Parts:
     def bring(self) -> None:
         """Does what the leading process asks for, until it is done."""
         nothing: tuple[str, str, Any] = ("", "", None)
-        while self._spread:
+        while self._sharded:
             what, name, value = team().agree(nothing)
             if what == "done":
                 return

@@ -56,8 +56,8 @@ class ServedPolicy(Relayed):
     def request(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         """A request for an answer, with the noise that belongs to it.
 
-        An answer that is bound to choices may be as long as they are; `read` cuts it where a local
-        model would have stopped.
+        An answer that is constrained to choices may be as long as they are; `read` cuts it where a
+        local model would have stopped.
 
         Raises:
             ValueError: The prompt has no token ids.
@@ -157,7 +157,7 @@ class EnginePolicy(ServedPolicy):
 
 
 def _cut(allowed: Sequence[tuple[int, ...]], most: int) -> int:
-    """Where a local model ends a bound answer: what leaves no choice is written beyond `most`."""
+    """Where a local model ends a constrained answer: what leaves no choice may go beyond `most`."""
     for place in range(most, len(allowed)):
         if len(allowed[place]) > 1:
             return place

@@ -130,7 +130,7 @@ class ServedRollouts:
     def _agree(self, work: Any) -> None:
         """Lets the leading process work, and the others wait and fail as it does.
 
-        Meanwhile they bring it their parts of models that are spread over the processes.
+        Meanwhile they bring it their parts of models that are sharded over the processes.
         """
         team, error = distributed.team(), None
         if team.leads:
@@ -164,7 +164,7 @@ class ServedRollouts:
             self._insist(receiver.url, held)
 
     def _insist(self, url: str, held: Held) -> None:
-        if not held.binds or held.logprobs != "processed_logprobs":
+        if not held.constrains or held.logprobs != "processed_logprobs":
             raise RolloutError(
                 f"{url} was started without this project's logits processor, or gives "
                 "log-probabilities of another kind: start it with `himac serve MODEL`"

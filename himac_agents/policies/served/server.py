@@ -38,7 +38,7 @@ class Held:
         context: The longest conversation that it reads, in tokens.
         backend: How it takes weights ("himac_file", "nccl", "ipc"); None: not at all.
         adapters: How many adapters it holds at a time, and the greatest rank of one; None: none.
-        binds: Whether answers can be bound to choices.
+        constrains: Whether answers can be constrained to choices.
         logprobs: Which log-probabilities it gives ("processed_logprobs").
     """
 
@@ -48,7 +48,7 @@ class Held:
     context: int
     backend: str | None = None
     adapters: tuple[int, int] | None = None
-    binds: bool = False
+    constrains: bool = False
     logprobs: str = ""
 
 
@@ -233,6 +233,7 @@ class Server:
             config = told["vllm_config"]
             model = config["model_config"]
             lora, transfer = config.get("lora_config"), config.get("weight_transfer_config")
+            processors = model.get("logits_processors") or ()
             return Held(
                 name=str(first["id"]),
                 folder=str(model["model"]),
@@ -240,7 +241,7 @@ class Server:
                 context=int(model["max_model_len"]),
                 backend=None if not transfer else str(transfer["backend"]),
                 adapters=None if not lora else (int(lora["max_loras"]), int(lora["max_lora_rank"])),
-                binds=any("AllowedAnswers" in str(p) for p in model.get("logits_processors") or ()),
+                constrains=any("AllowedAnswers" in str(p) for p in processors),
                 logprobs=str(model.get("logprobs_mode", "")),
             )
         except (KeyError, IndexError, TypeError, ValueError) as error:

@@ -46,8 +46,8 @@ def named_weights(model: Any) -> dict[str, Tensor]:
 class Weights:
     """A model's weights as they are sent, one after the other.
 
-    Of a model that is spread over processes each weight is gathered when its turn comes, and all of
-    them run through the weights together: whoever begins goes to the end, or calls `finish`.
+    Of a model that is sharded over processes each weight is gathered when its turn comes, and all
+    of them run through the weights together: whoever begins goes to the end, or calls `finish`.
 
     Args:
         model: The model.

@@ -42,7 +42,7 @@ class AllowedAnswers(LogitsProcessor):
         _choices(sampling_params)
 
     def is_argmax_invariant(self) -> bool:
-        """It is not: greedy answers are bound, too."""
+        """It is not: greedy answers are constrained, too."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
