@@ -52,7 +52,9 @@ CASES: dict[str, tuple[dict[str, Any], float, float]] = {
     "bfloat16": ({"kl": 0.0, "dtype": "bfloat16"}, 1e-2, 2e-4),
     # The base is in bfloat16, and the adapter beside it in float32. How a row rounds depends on
     # those that are read with it, which differ with the processes: here each is read by itself.
-    "bfloat16-adapter": ({"kl": 0.0, "dtype": "bfloat16", "lora_rank": 4}, 1e-5, 1e-7),
+    # What is left is how gradients add up, which a processor with bfloat16 units rounds once more
+    # (measured on one: 1.6e-5 and 3.8e-7; without: below 1e-5 and 1e-7). A step goes 1e-3.
+    "bfloat16-adapter": ({"kl": 0.0, "dtype": "bfloat16", "lora_rank": 4}, 5e-5, 2e-6),
 }  # fmt: skip
 
 #: Of these: how they make logits a few rows at a time.
