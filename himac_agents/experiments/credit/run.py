@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -174,9 +174,6 @@ def cells(
         names = set(SUPERVISED[policy, size])
     if strange := [name for name in strengths if name not in names]:
         raise ValueError(f"no policy {strange[0]!r}: choose among {', '.join(sorted(names))}")
-    own = SIZES[size]
-    if policy != "scripted":
-        own = replace(own, continuations=max(10, own.continuations // 4))
 
     def players(env: str) -> Mapping[str, Strength | Trained]:
         if policy == "scripted":
@@ -186,7 +183,7 @@ def cells(
 
     levels: tuple[Level, ...] = ("executor", "planner")
     return [
-        Cell(env, name, *known[env], player, own, seed, level)
+        Cell(env, name, *known[env], player, SIZES[size], seed, level)
         for level in levels
         for env in (envs or known)
         for name, player in players(env).items()
