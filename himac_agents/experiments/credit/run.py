@@ -318,11 +318,13 @@ def _level(done: Sequence[Mapping[str, Any]], what: str, baseline: str, criterio
     lines = [f"## Credit of the {what}", "", *summary.table(heads, rows, words=2)]
     for n in sizes:
         rows = []
+        against = pooled(done, n, baseline)
         for name in done[0]["sums"][n]:
             sums = pooled(done, n, name)
-            rows.append([name, *(str(scores.figure(f, sums)) for f in scores.FIGURES)])
-        lines += ["", f"All cells, groups of {n} episodes:", ""]
-        lines += summary.table(["estimator", *scores.FIGURES], rows)
+            more = "" if name == baseline else scores.difference("sign accuracy", sums, against)
+            rows.append([name, *(str(scores.figure(f, sums)) for f in scores.FIGURES), str(more)])
+        lines += ["", f"All cells, groups of {n} episodes (signs against {baseline}: paired):", ""]
+        lines += summary.table(["estimator", *scores.FIGURES, f"signs, minus {baseline}"], rows)
         gain, better = verdict(done, n, baseline)
         passed = f": {criterion}{'passed' if better else 'not passed'}" if criterion else ""
         lines += ["", f"Signs, {CANDIDATE} minus {baseline}, paired by task: {gain}{passed}."]
