@@ -16,7 +16,6 @@ from toy import FruitEnv
 import himac_agents.experiments.credit.run as bench
 from himac_agents.agents.agent import Executor, HiMACAgent
 from himac_agents.cli import app
-from himac_agents.experiments.credit.begun import Begun, trained_line_truths
 from himac_agents.experiments.credit.estimators import LINE_ESTIMATORS, Estimator
 from himac_agents.experiments.credit.measure import SUMS, Size, drawn_tasks, played
 from himac_agents.experiments.credit.planner import (
@@ -27,6 +26,7 @@ from himac_agents.experiments.credit.planner import (
 )
 from himac_agents.experiments.credit.policy import Scripted, Simulator, Strength
 from himac_agents.experiments.credit.trained import LedBack, Trained, trained_truths
+from himac_agents.experiments.credit.trained_lines import Begun, trained_line_truths
 from himac_agents.policies.base import Prompt, Sampling
 from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.episode import noise_of

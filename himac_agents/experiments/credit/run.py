@@ -13,12 +13,12 @@ import gymnasium as gym
 
 from himac_agents.agents.agent import HiMACAgent
 from himac_agents.experiments.credit import scores
-from himac_agents.experiments.credit.begun import measure_trained_lines
 from himac_agents.experiments.credit.estimators import ESTIMATORS, LINE_ESTIMATORS, VINE
 from himac_agents.experiments.credit.measure import Size, measure
 from himac_agents.experiments.credit.planner import measure_lines
 from himac_agents.experiments.credit.policy import Strength
 from himac_agents.experiments.credit.trained import Trained, measure_trained
+from himac_agents.experiments.credit.trained_lines import measure_trained_lines
 from himac_agents.experiments.study import summary
 from himac_agents.files import write_atomically
 from himac_agents.reports.charts import interval_chart
