@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ from himac_agents.rollouts.collect import collect
 from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.types import Episode, EpisodeRequest, Turn
 from himac_envs.hierarchy import HierarchicalEnv
+
+#: What tells decisions their advantages.
+E = TypeVar("E")
+E_contra = TypeVar("E_contra", contravariant=True)
 
 #: A decision matters where its true advantage is larger.
 MATTERS = 0.05
@@ -92,57 +96,85 @@ def measure(
     pool = EnvPool(make, 1)
     simulator = Simulator(make(), policy)
 
-    def played_tasks() -> Iterator[tuple[list[list[Episode]], list[Decision]]]:
+    def played_tasks() -> Iterator[Acted]:
         for task_id in drawn_tasks(simulator.env, size.tasks, seed):
             groups = played(agent, pool, task_id, size, seed)
             key = noise.key(seed, "truth", task_id)
-            yield groups, truths_of(simulator, groups, size, key)
+            yield Acted(groups, truths_of(simulator, groups, size, key))
             policy.forget()
 
     every: dict[str, Crediting] = {**estimators, VINE: Vine(simulator, seed=seed)}
     return {"strength": asdict(strength), **compared(played_tasks(), size, seed, every)}
 
 
+class Known(Protocol[E_contra]):
+    """A task that was played, with decisions whose truths are known."""
+
+    @property
+    def runs(self) -> Sequence[Sequence[Episode]]:
+        """[groups][episodes] as they were played."""
+        ...
+
+    @property
+    def truths(self) -> Sequence[float]:
+        """Of each decision."""
+        ...
+
+    def sums(self, estimator: E_contra, count: int) -> list[float]:
+        """What an estimator makes of the first so many episodes of each group; see `SUMS`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """A task whose blueprint was executed, and what some of its decisions were worth.
+
+    Attributes:
+        runs: [groups][episodes].
+        decisions: Those whose truth is known.
+    """
+
+    runs: Sequence[Sequence[Episode]]
+    decisions: Sequence[Decision]
+
+    @property
+    def truths(self) -> list[float]:
+        """See `Known`."""
+        return [decision.truth for decision in self.decisions]
+
+    def sums(self, estimator: Crediting, count: int) -> list[float]:
+        """See `Known`."""
+        told = [group[:count] for group in self.runs]
+        own = {id(e) for e in estimator.credit([e for group in told for e in group])}
+        return turn_sums([[e for e in group if id(e) in own] for group in told], self.decisions)
+
+
 def compared(
-    tasks: Iterable[tuple[list[list[Episode]], list[Decision]]],
-    size: Size,
-    seed: int,
-    estimators: Mapping[str, Crediting],
+    tasks: Iterable[Known[E]], size: Size, seed: int, estimators: Mapping[str, E]
 ) -> dict[str, Any]:
     """What estimators make of tasks that were played and whose truths are known."""
     found: dict[str, dict[str, list[list[float]]]] = {
         str(n): {name: [] for name in estimators} for n in size.episodes
     }
-    successes, steps, truths = [], [], []
-    for groups, decisions in tasks:
-        episodes = [e for group in groups for e in group]
-        successes.append(float(np.mean([e.success for e in episodes])))
-        steps.append(float(np.mean([e.steps for e in episodes])))
-        truths += [d.truth for d in decisions]
+    successes, steps = [], []
+    truths: list[float] = []
+    for task in tasks:
+        episodes = [episode for group in task.runs for episode in group]
+        successes.append(float(np.mean([episode.success for episode in episodes])))
+        steps.append(float(np.mean([episode.steps for episode in episodes])))
+        truths += task.truths
         for n in size.episodes:
-            told = [group[:n] for group in groups]
             for name, estimator in estimators.items():
-                own = {id(e) for e in estimator.credit([e for group in told for e in group])}
-                kept = [[e for e in group if id(e) in own] for group in told]
-                found[str(n)][name].append(turn_sums(kept, decisions))
+                found[str(n)][name].append(task.sums(estimator, n))
     return {
         "size": asdict(size),
         "seed": seed,
-        **told_of(successes, steps, truths),
-        "sums": found,
-    }
-
-
-def told_of(
-    successes: Sequence[float], steps: Sequence[float], truths: Sequence[float]
-) -> dict[str, Any]:
-    """What a cell says of itself, from means of its tasks and the truths of all decisions."""
-    return {
         "success": float(np.mean(successes)),
         "env_steps": float(np.mean(steps)),
         "tasks": len(successes),
         "decisions": len(truths),
         "matter": int((np.abs(truths) > MATTERS).sum()),
+        "sums": found,
     }
 
 
@@ -168,7 +200,7 @@ def played(
         for k in range(most)
     ]
     found = collected(agent, pool, requests, seed=noise.key(seed, "episodes"), state_keys=True)
-    return [found[i : i + most] for i in range(0, len(found), most)]
+    return in_groups(found, most)
 
 
 def collected(
@@ -183,6 +215,11 @@ def collected(
     if broken := next((e for e in found if e.error), None):
         raise RuntimeError(f"{broken.request.task_id}: {broken.error}")
     return found
+
+
+def in_groups(episodes: list[Episode], size: int) -> list[list[Episode]]:
+    """Episodes that were played group after group, `size` in each."""
+    return [episodes[i : i + size] for i in range(0, len(episodes), size)]
 
 
 def drawn_decisions(

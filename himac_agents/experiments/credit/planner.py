@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
@@ -24,9 +24,10 @@ from himac_agents.experiments.credit.estimators import LINE_ESTIMATORS, Estimato
 from himac_agents.experiments.credit.measure import (
     Size,
     collected,
+    compared,
     drawn_tasks,
+    in_groups,
     sums,
-    told_of,
 )
 from himac_agents.experiments.credit.policy import SLIPS, Scripted, Simulator, Strength
 from himac_agents.policies import noise
@@ -98,6 +99,13 @@ class Tried:
     places: Sequence[tuple[int, int, int]]
     truths: Sequence[float]
 
+    def sums(self, estimator: Estimator, count: int) -> list[float]:
+        """See `Known`."""
+        plans = [group[:count] for group in self.plans]
+        runs = [run for group in self.runs for run in group[:count]]
+        estimator.credit_lines([plan for group in plans for plan in group], runs)
+        return _line_sums(plans, self.places, self.truths)
+
 
 def measure_lines(
     make: Callable[[], HierarchicalEnv],
@@ -144,35 +152,7 @@ def measure_lines(
             policy.forget()
             yield Tried(plans, runs, places, known)
 
-    return {"strength": asdict(strength), **compared_lines(tried(), size, seed, estimators)}
-
-
-def compared_lines(
-    tasks: Iterable[Tried], size: Size, seed: int, estimators: Mapping[str, Estimator]
-) -> dict[str, Any]:
-    """What estimators make of the lines of blueprints that were executed; see `measure_lines`."""
-    found: dict[str, dict[str, list[list[float]]]] = {
-        str(n): {name: [] for name in estimators} for n in size.episodes
-    }
-    successes, steps = [], []
-    truths: list[float] = []
-    for task in tasks:
-        episodes = [run for group in task.runs for run in group]
-        successes.append(float(np.mean([run.success for run in episodes])))
-        steps.append(float(np.mean([run.steps for run in episodes])))
-        truths += task.truths
-        for n in size.episodes:
-            plans = [group[:n] for group in task.plans]
-            told, runs = [p for g in plans for p in g], [r for g in task.runs for r in g[:n]]
-            for name, estimator in estimators.items():
-                estimator.credit_lines(told, runs)
-                found[str(n)][name].append(_line_sums(plans, task.places, task.truths))
-    return {
-        "size": asdict(size),
-        "seed": seed,
-        **told_of(successes, steps, truths),
-        "sums": found,
-    }
+    return {"strength": asdict(strength), **compared(tried(), size, seed, estimators)}
 
 
 class Worth:
@@ -231,8 +211,7 @@ def _executed(
         for k, lines in enumerate(group)
     ]
     runs = collected(agent, pool, requests, seed=noise.key(seed, "runs"), state_keys=True)
-    size = len(groups[0])
-    return [list(runs[i : i + size]) for i in range(0, len(runs), size)]
+    return in_groups(runs, len(groups[0]))
 
 
 def _plan(lines: Sequence[str], group: int) -> Episode:

@@ -23,6 +23,7 @@ from himac_agents.agents.expert import Expert
 from himac_agents.config import TrainConfig
 from himac_agents.experiments.credit.estimators import ESTIMATORS, Estimator
 from himac_agents.experiments.credit.measure import (
+    Acted,
     Decision,
     Size,
     collected,
@@ -133,11 +134,11 @@ def measure_trained(
     """Measures a cell whose policy is a language model; see `measure`."""
     pool, env = EnvPool(make, lanes), make()
 
-    def played_tasks() -> Iterator[tuple[list[list[Episode]], list[Decision]]]:
+    def played_tasks() -> Iterator[Acted]:
         for task_id in drawn_tasks(env, size.tasks, seed):
             groups = played(HiMACAgent(None, executor), pool, task_id, size, seed)
             key = noise.key(seed, "truth", task_id)
-            yield groups, trained_truths(executor, pool, groups, size, key)
+            yield Acted(groups, trained_truths(executor, pool, groups, size, key))
 
     return compared(played_tasks(), size, seed, estimators)
 

@@ -15,10 +15,15 @@ import numpy as np
 
 from himac_agents.agents.agent import HiMACAgent
 from himac_agents.experiments.credit.estimators import LINE_ESTIMATORS, Estimator
-from himac_agents.experiments.credit.measure import Size, collected, drawn_tasks
+from himac_agents.experiments.credit.measure import (
+    Size,
+    collected,
+    compared,
+    drawn_tasks,
+    in_groups,
+)
 from himac_agents.experiments.credit.planner import (
     Tried,
-    compared_lines,
     drawn_lines,
     planner_turn,
 )
@@ -84,13 +89,13 @@ def measure_trained_lines(
             found = collected(
                 agent, pool, asked, seed=noise.key(seed, "blueprints"), state_keys=True
             )
-            groups = [found[i : i + most] for i in range(0, len(found), most)]
+            groups = in_groups(found, most)
             key = noise.key(seed, "truth", task_id)
             places = drawn_lines(groups, size, random.Random(key))
             truths = trained_line_truths(agent, pool, groups, places, size.continuations, key)
             yield Tried(groups, groups, places, truths)
 
-    return compared_lines(tried(), size, seed, estimators)
+    return compared(tried(), size, seed, estimators)
 
 
 def trained_line_truths(
