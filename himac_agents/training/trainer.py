@@ -403,11 +403,21 @@ class Trainer:
                 learner.begin_reinforcement()
             else:
                 learner.begin_supervision()
+            if self._at_warm_start():
+                continue
             checkpoint.restore_optimizer(path, name, learner.optimizer)
             if learner.critic is not None:
                 checkpoint.restore_critic(path, name, learner.critic)
         if self._measured() and not self.over():
             self._extend()
+
+    def _at_warm_start(self) -> bool:
+        """Supervision has ended and no iteration has been made.
+
+        Optimisers and critics are as new then, and what was saved of them may be another method's:
+        methods that differ in their critics share a warm start.
+        """
+        return "warm_start" in self.at.evaluations and self.at.iteration == 0
 
     def _extend(self) -> None:
         """A finished run is to go further: its end becomes one of its evaluations on the way."""

@@ -116,6 +116,29 @@ def test_an_arm_is_a_method_with_settings_and_a_name_of_its_own(card: Path, tmp_
         Study.load(str(card)).jobs(methods=["himac"])
 
 
+def test_methods_with_and_without_a_critic_share_a_warm_start(card: Path, tmp_path: Path) -> None:
+    learned = []
+    for order in ('"himac", "hiper"', '"hiper", "himac"'):
+        out = tmp_path / order[1:3]
+        card.write_text(re.sub(r"(?m)^methods = .*", f"methods = [{order}]", card.read_text()))
+        assert command.run(_options(card, out)) == 0
+        assert [folder.name for folder in (out / "warm").iterdir() if folder.is_dir()] == [
+            "fruit-hierarchical-seed0"
+        ]
+        metrics = {
+            name: (out / "runs" / f"fruit-{name}-seed0" / "metrics.jsonl").read_text()
+            for name in ("himac", "hiper")
+        }
+        assert "critic_loss" in metrics["hiper"] and "critic_loss" not in metrics["himac"]
+        learned.append({name: _losses(text) for name, text in metrics.items()})
+    # Whichever of them made the warm start, each learns the same from it.
+    assert learned[0] == learned[1] and learned[0]["himac"] and learned[0]["hiper"]
+
+
+def _losses(metrics: str) -> list[float]:
+    return [row["loss"] for line in metrics.splitlines() if "loss" in (row := json.loads(line))]
+
+
 def _options(card: Path, out: Path, **more: Any) -> command.Options:
     return command.Options(
         setting=str(card), out=out, jobs=2, results=out / "results", page=out / "page.md", **more
