@@ -47,13 +47,27 @@ COMMON: Mapping[str, Any] = MappingProxyType(
         "clip": 0.2,
         "clip_high": 0.28,
         "episode_weight": 1.0,
+        "blueprint_credit": "options",
+        "graph_ends": "episode",
+        "graph_fill": True,
         "graph_sigma": True,
+        "graph_weight": 5.0,
         "credit_cut_subgoals": False,
     }
 )
 _PAPER = {"kl": 0.01, "clip_high": 0.2}
 _GRAPH = {"episode_weight": 0.0, "graph_sigma": False}
 _OPTION = {"executor_advantage": "option", "stop_at_failure": True}
+_BESIDE = {
+    **_OPTION,
+    "blueprint_credit": "whole",
+    "graph_ends": "subgoal",
+    "graph_fill": False,
+    "graph_weight": 1.0,
+}
+_BY_GRAPH = CoEvolution(
+    stepwise.graph_planner_credit, stepwise.graph_executor_credit, state_keys=True, lines=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +129,9 @@ METHODS: Register[Method] = Register(
         "beacon": Method(
             "HiMAC, milestone credit", CoEvolution(executor_credit=stepwise.beacon_credit)
         ),
-        "himac-graph": Method(
-            "HiMAC, graph credit",
-            CoEvolution(
-                stepwise.graph_planner_credit,
-                stepwise.graph_executor_credit,
-                state_keys=True,
-                lines=True,
-            ),
-            defaults=_GRAPH,
+        "himac-graph": Method("HiMAC, graph credit", _BY_GRAPH, defaults=_GRAPH),
+        "graph-beside-options": Method(
+            "HiMAC, graph beside option credit", _BY_GRAPH, defaults=_BESIDE
         ),
         "hiper": Method(
             "HiMAC, critics",

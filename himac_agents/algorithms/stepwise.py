@@ -41,12 +41,12 @@ def crbc(config: TrainConfig, episodes: Sequence[Episode]) -> list[Floats]:
     See `graphs.step_credit`; `graph_credit` chooses GraphHCA's, GraphGPO's or the visit averages'
     step part instead.
     """
-    whole = _episode_part(config, episodes)
+    whole, weight = _episode_part(config, episodes), settled(config.graph_weight, "graph_weight")
     found: list[Floats] = [np.zeros(0)] * len(episodes)
     for members in by_group(episodes):
         paths = [_path(config, episodes[i], list(episodes[i].turns())) for i in members]
         for i, part in zip(members, _step_part(config, paths), strict=True):
-            found[i] = whole[i] + config.graph_weight * part
+            found[i] = whole[i] + weight * part
     return found
 
 
@@ -123,10 +123,10 @@ def graph_executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> C
         parts = _step_part(config, paths)
         gains = _boundary_gains(config, paths, [walk.segments for _, walk in walks])
         for (i, walk), part, gain in zip(walks, parts, gains, strict=True):
-            if config.graph_fill:
+            if settled(config.graph_fill, "graph_fill"):
                 longer = np.repeat(gain, [len(segment.turns) for segment in walk.segments])
                 part = np.where(part != 0, part, longer)
-            values = config.graph_weight * part
+            values = settled(config.graph_weight, "graph_weight") * part
             for segment in walk.segments:
                 own, values = values[: len(segment.turns)], values[len(segment.turns) :]
                 credit.give(segment, list(first[i].pop(0) + own))
@@ -153,7 +153,7 @@ def _walks(config: TrainConfig, episode: Episode) -> list[_Walk]:
     whole = _path(
         config, episode, turns, [segment.subgoal for segment in segments for _ in segment.turns]
     )
-    if config.graph_ends == "episode":
+    if settled(config.graph_ends, "graph_ends") == "episode":
         return [_Walk(segments, whole)]
     found, begins = [], 0
     for segment in segments:
@@ -183,13 +183,15 @@ def graph_planner_credit(
 
     `blueprint_credit` chooses `prefix_credit` instead, or `himac`'s one number a blueprint.
     """
-    if config.blueprint_credit == "whole":
+    division = settled(config.blueprint_credit, "blueprint_credit")
+    if division == "whole":
         return planner_credit(config, plans, runs)
-    if config.blueprint_credit == "prefixes":
+    if division == "prefixes":
         return prefix_credit(config, plans, runs)
     returns, compared = _compared(config, plans, runs)
     whole = list(compared)
     episode_weight = settled(config.episode_weight, "episode_weight")
+    weight = settled(config.graph_weight, "graph_weight")
     credit = begun([runs[i] for i in whole])
     for members in by_group([plans[i] for i in whole]):
         places = [whole[m] for m in members]
@@ -202,7 +204,7 @@ def graph_planner_credit(
             for line, gain in zip(lines, gains, strict=True):
                 # Behind the last sub-goal the episode may go on under its number.
                 worth[line] = worth.get(line, 0.0) + float(gain)
-            weight, every = config.graph_weight, episode_weight * compared[i]
+            every = episode_weight * compared[i]
             penalty = 0.0 if plans[i].blueprint_valid else config.format_penalty
             total = every + weight * (sum(worth.values()) - penalty)
             weighed = {line: weight * value for line, value in worth.items()}

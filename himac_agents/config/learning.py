@@ -109,13 +109,15 @@ class CreditSettings:
     graph_clock: int = setting(0, least=0)
     """Cut episodes into stretches of this many decisions, and tell the same state in different
     stretches apart: near the step limit a state is worth less. 0: no clock."""
-    graph_ends: Literal["episode", "subgoal"] = "episode"
+    graph_ends: Literal["episode", "subgoal"] | None = None
     """In "himac-graph": where the executor's graph ends: with the "episode", or with each
-    "subgoal", which is worth 1 if it was achieved (`graph_pays` then has no effect)."""
-    blueprint_credit: Literal["options", "prefixes", "whole"] = "options"
+    "subgoal", which is worth 1 if it was achieved (`graph_pays` then has no effect). None: the
+    method's own ("episode"; "graph-beside-options": "subgoal")."""
+    blueprint_credit: Literal["options", "prefixes", "whole"] | None = None
     """In "himac-graph": what gives each line of a blueprint its credit: the graph of "options"
     (executed sub-goals), or the mean advantage of the group's blueprints with the same first lines
-    ("prefixes"). "whole": one number for all lines, as in "himac"."""
+    ("prefixes"). "whole": one number for all lines, as in "himac". None: the method's own
+    ("options"; "graph-beside-options": "whole")."""
     graph_discount: float | None = setting(None, least=0, most=1)
     """The graph's discount per step. None: 0.98, or 0.95 with "hindsight"."""
     graph_pays: Literal["success", "reward"] = "success"
@@ -123,14 +125,14 @@ class CreditSettings:
     every step, where tasks are won in parts."""
     graph_sigma: bool | None = None
     """Divide a step's credit by the standard deviation in its state. None: the method's own."""
-    graph_weight: float = setting(5.0, least=0)
-    """The weight of the graph's credit."""
+    graph_weight: float | None = setting(None, least=0)
+    """The weight of the graph's credit. None: the method's own (5; "graph-beside-options": 1)."""
     episode_weight: float | None = setting(None, least=0)
     """The weight of the episode's advantage (GRPO's) beside the graph's credit; in "himac-graph",
     of the credit that `executor_advantage` names. None: the method's own."""
-    graph_fill: bool = True
+    graph_fill: bool | None = None
     """In "himac-graph": a step without credit of its own gets the change in the state's value over
-    its sub-goal."""
+    its sub-goal. None: the method's own (true; "graph-beside-options": false)."""
     graph_centred: bool = False
     """In "himac-graph": discount the value after a sub-goal by the sub-goal's length before
     `graph_fill` uses it, so that executions that do equally well get about 0, not a small gain."""

@@ -1,4 +1,4 @@
-"""Studies: shared warm starts, resuming, dead workers, results and the page."""
+"""Studies: resuming, dead workers, results and the page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-import fruit_runs
 import numpy as np
 import pytest
+from fruit_studies import CONFIG, options, written
 
 from himac_agents.cli import study as command
 from himac_agents.evaluation.intervals import difference_over_seeds, unpack
@@ -26,123 +26,10 @@ from himac_agents.experiments.study.driver import Driver
 from himac_agents.experiments.study.plan import Job, Study
 from himac_envs import registry
 
-CONFIG = fruit_runs.CONFIG.replace(
-    warm_steps=10, iterations=3, checkpoint_every=1, note="a toy", eval_at_tokens=60
-)
-
-CARD = """
-summary = "A toy."
-seeds = [0]
-[cells.fruit]
-preset = "{preset}"
-flat = {{ warm_steps = 14 }}
-[[runs]]
-cells = ["fruit"]
-methods = ["himac", "himac-joint", "grpo"]
-[methods.himac]
-baselines = ["supervised"]
-"""
-
 
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
-    preset = tmp_path / "preset.toml"
-    preset.write_text(CONFIG.to_toml())
-    path = tmp_path / "toy.toml"
-    path.write_text(CARD.format(preset=preset))
-    return path
-
-
-def test_methods_of_the_same_roles_share_a_warm_start(card: Path) -> None:
-    jobs = Study.load(str(card)).jobs()
-    assert [job.name for job in jobs] == [
-        "warm/fruit-hierarchical-seed0",
-        "runs/fruit-himac-seed0",
-        "runs/fruit-himac-joint-seed0",
-        "warm/fruit-flat-seed0",
-        "runs/fruit-grpo-seed0",
-    ]
-    assert jobs[1].config.baselines == ("supervised",)
-    assert jobs[2].config.baselines == ()
-    assert [job.config.warm_steps for job in jobs] == [10, 10, 10, 14, 14]
-    assert [job.name for job in Study.load(str(card)).jobs(methods=["grpo"])] == [
-        "warm/fruit-flat-seed0",
-        "runs/fruit-grpo-seed0",
-    ]
-    rows = [{"method": "himac", "seed": 0}, {"method": "grpo", "seed": 0}]
-    left = Study.load(str(card)).missing(jobs, {"fruit": {"runs": rows}})
-    assert [job.name for job in left] == [jobs[0].name, jobs[2].name]
-
-
-def test_cards_that_cannot_be_run_say_why(card: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no method 'ppo'"):
-        Study.load(str(card)).jobs(methods=["ppo"])
-    with pytest.raises(FileNotFoundError, match="there are"):
-        Study.load("medium")
-    text = card.read_text()
-    card.write_text(text.replace('cells = ["fruit"]', 'cells = ["vegetable"]'))
-    with pytest.raises(ValueError, match="unknown cells: vegetable"):
-        Study.load(str(card))
-    card.write_text(text.replace("seeds = [0]", ""))
-    with pytest.raises(ValueError, match="needs `summary`, `seeds`"):
-        Study.load(str(card))
-    card.write_text(text + "[methods.himac-joint]\ndemos = 3\n")
-    with pytest.raises(ValueError, match="changes demos, so it cannot share"):
-        Study.load(str(card)).jobs()
-
-
-def test_an_arm_is_a_method_with_settings_and_a_name_of_its_own(card: Path, tmp_path: Path) -> None:
-    text = card.read_text().replace('"himac-joint", "grpo"', '"careful"')
-    card.write_text(text + '[methods.careful]\nmethod = "himac"\nlr = 1e-5\n')
-    study = Study.load(str(card))
-    warm, plain, careful = study.jobs()
-    assert careful.name == "runs/fruit-careful-seed0" and careful.needs == plain.needs == warm.name
-    assert (careful.config.method, careful.config.lr) == ("himac", 1e-5)
-    assert plain.config.lr == CONFIG.lr and summary.title("careful") == "careful"
-    out = tmp_path / "out"
-    assert command.run(_options(card, out)) == 0
-    recorded = tomllib.loads((out / "results" / "toy-fruit.toml").read_text())
-    assert {row["method"] for row in recorded["runs"]} == {"himac", "careful"}
-    assert [row["against"] for row in recorded["paired"]] == ["careful"]
-    assert "| careful | 1 |" in (out / "page.md").read_text()
-    # The warm start serves each of them, also where only some are asked for.
-    (out / "runs" / "fruit-careful-seed0").rename(out / "elsewhere")
-    assert command.run(_options(card, out, methods=("careful",))) == 0
-    card.write_text(text + "[methods.careful]\nlr = 1e-5\n")
-    with pytest.raises(ValueError, match=r"unknown method 'careful'.*that it varies"):
-        Study.load(str(card)).jobs()
-    card.write_text(text.replace("[methods.himac]", '[methods.himac]\nmethod = "grpo"'))
-    with pytest.raises(ValueError, match="give it another name"):
-        Study.load(str(card)).jobs(methods=["himac"])
-
-
-def test_methods_with_and_without_a_critic_share_a_warm_start(card: Path, tmp_path: Path) -> None:
-    learned = []
-    for order in ('"himac", "hiper"', '"hiper", "himac"'):
-        out = tmp_path / order[1:3]
-        card.write_text(re.sub(r"(?m)^methods = .*", f"methods = [{order}]", card.read_text()))
-        assert command.run(_options(card, out)) == 0
-        assert [folder.name for folder in (out / "warm").iterdir() if folder.is_dir()] == [
-            "fruit-hierarchical-seed0"
-        ]
-        metrics = {
-            name: (out / "runs" / f"fruit-{name}-seed0" / "metrics.jsonl").read_text()
-            for name in ("himac", "hiper")
-        }
-        assert "critic_loss" in metrics["hiper"] and "critic_loss" not in metrics["himac"]
-        learned.append({name: _losses(text) for name, text in metrics.items()})
-    # Whichever of them made the warm start, each learns the same from it.
-    assert learned[0] == learned[1] and learned[0]["himac"] and learned[0]["hiper"]
-
-
-def _losses(metrics: str) -> list[float]:
-    return [row["loss"] for line in metrics.splitlines() if "loss" in (row := json.loads(line))]
-
-
-def _options(card: Path, out: Path, **more: Any) -> command.Options:
-    return command.Options(
-        setting=str(card), out=out, jobs=2, results=out / "results", page=out / "page.md", **more
-    )
+    return written(tmp_path)
 
 
 def test_a_study_runs_resumes_after_a_kill_and_reports(card: Path, tmp_path: Path) -> None:
@@ -167,7 +54,7 @@ def test_a_study_runs_resumes_after_a_kill_and_reports(card: Path, tmp_path: Pat
     warm = out / "warm" / "fruit-hierarchical-seed0" / "ready.json"
     made = warm.stat().st_mtime_ns
 
-    assert command.run(_options(card, out)) == 0
+    assert command.run(options(card, out)) == 0
     assert warm.stat().st_mtime_ns == made, "a finished warm start is not made again"
     lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines if x["phase"] == "executor"] == [1, 2, 3]
@@ -202,7 +89,7 @@ def test_a_study_runs_resumes_after_a_kill_and_reports(card: Path, tmp_path: Pat
     assert (out / "page" / "toy-fruit.svg").read_text().startswith("<svg")
     (out / "page.md").unlink()
     (out / "runs").rename(out / "elsewhere")
-    assert command.run(_options(card, out, report_only=True)) == 0
+    assert command.run(options(card, out, report_only=True)) == 0
     assert (out / "page.md").read_text() == shown
     (out / "elsewhere").rename(out / "runs")
 

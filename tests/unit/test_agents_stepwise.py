@@ -177,10 +177,10 @@ def test_a_sub_goals_own_graph_by_hand() -> None:
 
 
 def test_option_credit_beside_the_graph_by_hand() -> None:
-    config = GRAPH.replace(
-        graph_ends="subgoal", graph_fill=False, episode_weight=2.0, advantage_std=False,
-        executor_advantage="option",
-    )  # fmt: skip
+    config = resolve(CONFIG.replace(
+        method="graph-beside-options", graph_discount=0.9, episode_weight=2.0, graph_sigma=False,
+        advantage_std=False,
+    ))  # fmt: skip
     episodes = [
         _run([("g", True, [("s", "a"), ("x", "<sub_done>")]), ("h", True, [("x", "go")])], True),
         _run([("g", False, [("s", "b"), ("y", "<sub_done>")])], False),

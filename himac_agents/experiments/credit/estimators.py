@@ -134,17 +134,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "himac-graph, sub-goals": Estimator(
         "himac-graph", {"graph_ends": "subgoal", "graph_centred": True}
     ),
-    "himac-graph, beside options": Estimator(
-        "himac-graph",
-        {
-            "graph_ends": "subgoal",
-            "graph_fill": False,
-            "graph_sigma": True,
-            "graph_weight": 1.0,
-            "episode_weight": 1.0,
-            "executor_advantage": "option",
-        },
-    ),
+    "graph-beside-options": Estimator("graph-beside-options"),
     "himac-graph, observations": Estimator("himac-graph", {"graph_keys": "observation"}),
     "himac-graph, histories": Estimator("himac-graph", {"graph_keys": "history"}),
 }
