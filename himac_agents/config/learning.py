@@ -150,4 +150,4 @@ class CreditSettings:
     """In "hiper": lambda of generalised advantage estimation: 0 is one step, 1 the whole return."""
     critic_lr: float | None = setting(None, above=0)
     """A critic's learning rate. None: the method's own ("hiper": the paper's 1e-5; a tiny model
-    needs 1e-2), else the policy's."""
+    needs 1e-3), else the policy's."""
