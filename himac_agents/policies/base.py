@@ -52,7 +52,7 @@ class Prompt:
             and feeds only what the row does not hold yet. None: no cache is kept.
         role: The level that is asked.
         choices: The only answers allowed, as token ids with their end token; None allows any text.
-            The model's distribution is then restricted, token by token, to what can still become
+            The model's distribution is then constrained, token by token, to what can still become
             one of them.
         noise: The key of the answer's random numbers (see `himac_agents.policies.noise`).
     """

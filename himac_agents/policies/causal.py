@@ -20,10 +20,10 @@ from torch import Tensor
 from himac_agents.distributed import team
 from himac_agents.policies.base import Completion, Message, Prompt, Sampling, TokenBatch
 from himac_agents.policies.generation.cache import SlotCache
+from himac_agents.policies.generation.constrained import constraints
 from himac_agents.policies.generation.costs import Costs
 from himac_agents.policies.generation.decode import Decoding
 from himac_agents.policies.generation.reader import Reader
-from himac_agents.policies.generation.restricted import restrictions
 from himac_agents.policies.selective import chunk_rows, chunked_logprobs, selective_logprobs
 from himac_agents.policies.sharding import Shards, resting
 from himac_agents.policies.trees import Layout, Trees
@@ -242,7 +242,7 @@ class CausalPolicy(ABC):
         limits: dict[str, Any] = {
             "temperature": batch.temperature,
             "barred": self.barred,
-            "restricted": restrictions(batch),
+            "constrained": constraints(batch),
         }
         layout = self._layout(ids, batch)
         with self._ready(learning=True):

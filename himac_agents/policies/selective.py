@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 #: Numbers in a chunk of logits: 128 MiB of float32.
 CHUNK = 1 << 25
 
-Restrictions = Sequence[tuple[int, Sequence[int]]]
+Constraints = Sequence[tuple[int, Sequence[int]]]
 
 
 def chunk_rows(vocabulary: int) -> int:
@@ -37,7 +37,7 @@ def selective_logprobs(
     *,
     temperature: float = 1.0,
     barred: Tensor | None = None,
-    restricted: Restrictions = (),
+    constrained: Constraints = (),
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of a token in each row, and the row's entropy in nats (detached).
 
@@ -46,13 +46,13 @@ def selective_logprobs(
         chosen: [rows] ids.
         temperature: Logits are divided by it.
         barred: Ids that no row may choose.
-        restricted: (row, ids) pairs: the row was chosen from these ids alone.
+        constrained: (row, ids) pairs: the row was chosen from these ids alone.
 
     Returns:
         [rows] log-probabilities, differentiable, and [rows] entropies.
     """
     found: tuple[Tensor, Tensor] = _Selective.apply(  # type: ignore[no-untyped-call]
-        logits, chosen, temperature, barred, _indices(restricted, logits.device)
+        logits, chosen, temperature, barred, _indices(constrained, logits.device)
     )
     return found
 
@@ -65,18 +65,18 @@ def chunked_logprobs(
     *,
     temperature: float = 1.0,
     barred: Tensor | None = None,
-    restricted: Restrictions = (),
+    constrained: Constraints = (),
 ) -> tuple[Tensor, Tensor]:
     """The same from hidden states [rows, width]: `head` turns some rows of them into logits."""
     size = chunk_rows(vocabulary)
     logps, entropies = [], []
     for start in range(0, len(states), size):
         stop = min(start + size, len(states))
-        own = [(row - start, ids) for row, ids in restricted if start <= row < stop]
+        own = [(row - start, ids) for row, ids in constrained if start <= row < stop]
 
-        def piece(some: Tensor, ids: Tensor, own: Restrictions = own) -> tuple[Tensor, Tensor]:
+        def piece(some: Tensor, ids: Tensor, own: Constraints = own) -> tuple[Tensor, Tensor]:
             return selective_logprobs(
-                head(some), ids, temperature=temperature, barred=barred, restricted=own
+                head(some), ids, temperature=temperature, barred=barred, constrained=own
             )
 
         some, ids = states[start:stop], chosen[start:stop]
@@ -89,16 +89,16 @@ def chunked_logprobs(
     return torch.cat(logps), torch.cat(entropies).detach()
 
 
-#: (restricted rows, the row of each allowed id, the allowed ids)
+#: (constrained rows, the row of each allowed id, the allowed ids)
 _Indices = tuple[Tensor, Tensor, Tensor]
 
 
-def _indices(restricted: Restrictions, device: torch.device) -> _Indices | None:
-    if not restricted:
+def _indices(constrained: Constraints, device: torch.device) -> _Indices | None:
+    if not constrained:
         return None
-    rows = [row for row, _ in restricted]
-    at = [row for row, ids in restricted for _ in ids]
-    tokens = [token for _, ids in restricted for token in ids]
+    rows = [row for row, _ in constrained]
+    at = [row for row, ids in constrained for _ in ids]
+    tokens = [token for _, ids in constrained for token in ids]
     made = (torch.tensor(x, dtype=torch.long, device=device) for x in (rows, at, tokens))
     return tuple(made)  # type: ignore[return-value]
 

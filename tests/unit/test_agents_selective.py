@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from himac_agents.policies import causal, selective
 from himac_agents.policies.base import TokenBatch
 from himac_agents.policies.chat import ChatPolicy
-from himac_agents.policies.generation.restricted import restrictions
+from himac_agents.policies.generation.constrained import constraints
 from himac_agents.policies.hf import HFPolicy
 from himac_agents.policies.selective import chunked_logprobs, selective_logprobs
 
@@ -46,13 +46,13 @@ def plain(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("bars", [False, True])
-@pytest.mark.parametrize("restricts", [False, True])
+@pytest.mark.parametrize("constrains", [False, True])
 @pytest.mark.parametrize("rows", [1, 5, 100])
 def test_equal_to_the_textbook(
     dtype: torch.dtype,
     temperature: float,
     bars: bool,
-    restricts: bool,
+    constrains: bool,
     rows: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -63,11 +63,11 @@ def test_equal_to_the_textbook(
     before = logits.clone()
     chosen = torch.randint(2, vocabulary, (count,), generator=generator)
     barred = torch.tensor([0, 1]) if bars else None
-    only = [(r, (int(chosen[r]), 5, 9, 36)) for r in (0, 4, 5, 12)] if restricts else []
+    only = [(r, (int(chosen[r]), 5, 9, 36)) for r in (0, 4, 5, 12)] if constrains else []
     pull = torch.randn(count, generator=generator)
     found = []
     for how in (plain, lambda *a: selective_logprobs(a[0], a[1], temperature=a[2], barred=a[3],
-                                                     restricted=a[4])):  # fmt: skip
+                                                     constrained=a[4])):  # fmt: skip
         leaf = logits.clone().requires_grad_()
         logp, entropy = how(leaf, chosen, temperature, barred, only)
         (logp * pull).sum().backward()
@@ -153,14 +153,14 @@ def test_memory_at_the_peak() -> None:
 
     def there() -> None:
         s = states.clone().requires_grad_()
-        selective_logprobs(s @ weight.T, chosen, temperature=0.9, restricted=only)[
+        selective_logprobs(s @ weight.T, chosen, temperature=0.9, constrained=only)[
             0
         ].sum().backward()
 
     def never() -> None:
         s = states.clone().requires_grad_()
         chunked_logprobs(
-            s, lambda x: x @ weight.T, chosen, vocabulary, temperature=0.9, restricted=only
+            s, lambda x: x @ weight.T, chosen, vocabulary, temperature=0.9, constrained=only
         )[0].sum().backward()
 
     peaks = {work.__name__: _peak(work) for work in (before, there, never)}
@@ -219,7 +219,7 @@ def test_a_models_own_output_layer_is_called_chunk_by_chunk(
                 logits = policy.model(torch.tensor(ids)).logits[:, :-1]
             mask = torch.tensor(batch.mask) > 0
             chosen = torch.tensor(ids)[mask]
-            own = plain(logits[mask[:, 1:]], chosen, 0.8, None, restrictions(batch))
+            own = plain(logits[mask[:, 1:]], chosen, 0.8, None, constraints(batch))
             logp, entropy = (torch.zeros(ids.shape).masked_scatter(mask, x) for x in own)
         else:
             monkeypatch.setattr(selective, "CHUNK", rows * policy.vocabulary)

@@ -1,1 +1,1 @@
-"""How local models write: decoding, the key-value cache, restricted answers."""
+"""How local models write: decoding, the key-value cache, constrained answers."""

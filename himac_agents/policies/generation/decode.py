@@ -12,11 +12,11 @@ from torch import Tensor
 
 from himac_agents.policies.base import Completion, Prompt, Sampling
 from himac_agents.policies.generation.cache import SlotCache
+from himac_agents.policies.generation.constrained import Answer
 from himac_agents.policies.generation.draft import LONGEST, MOST
 from himac_agents.policies.generation.draw import draw, draw_among
 from himac_agents.policies.generation.passes import Feed, Passes, Read, Writer, joined
 from himac_agents.policies.generation.prefixes import sharing
-from himac_agents.policies.generation.restricted import Answer
 from himac_agents.policies.noise import uniforms
 
 

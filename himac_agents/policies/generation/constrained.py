@@ -23,7 +23,7 @@ class Answer:
         self._options: tuple[int, ...] | None = None
 
     def options(self) -> tuple[int, ...]:
-        """The ids that may come next (only asked when choices restrict them)."""
+        """The ids that may come next (only asked when choices constrain them)."""
         if self._options is None:
             place = len(self.tokens)
             self._options = tuple(sorted({c[place] for c in self.left or () if len(c) > place}))
@@ -46,7 +46,7 @@ class Answer:
             self.write(options[0], 0.0)
 
 
-def restrictions(batch: TokenBatch) -> list[tuple[int, tuple[int, ...]]]:
+def constraints(batch: TokenBatch) -> list[tuple[int, tuple[int, ...]]]:
     """For the tokens under the mask, in row order: (which one, the ids it was drawn from)."""
     if not batch.allowed:
         return []
