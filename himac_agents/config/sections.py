@@ -19,9 +19,10 @@ class TaskSettings:
 
     method: str = setting("himac", "learning")
     """The method: "himac" is the paper's (its formulas are reconstructed), "himac-option" this
-    project's. Others: ablations of the paper's, credit by milestones ("beacon") or by graphs
-    ("himac-graph"), flat methods ("grpo", "rloo", "gigpo", "hgpo", "crbc"), and registered methods
-    of your own: see himac_agents.algorithms.methods."""
+    project's. Others: ablations of the paper's, credit by milestones ("beacon"), by critics
+    ("hiper") or by graphs ("himac-graph", "graph-beside-options"), flat methods ("grpo", "rloo",
+    "gigpo", "hgpo", "crbc"), and registered methods of your own: see
+    himac_agents.algorithms.methods."""
     env: str = ""
     """The hierarchical environment. Empty: the one with flat_env's tasks, or ALFWorld's."""
     flat_env: str = ""
