@@ -166,6 +166,13 @@ def test_results_survive_the_way_to_a_file_and_back(tmp_path: Path) -> None:
     merged = results.read_all(tmp_path, "toy")["fruit"]
     assert merged["runs"] == [*content["runs"], other] and merged["missing"] == []
     assert merged["paired"] == [beside]
+    # A run that is made anew takes its old differences with it, and one that is the same does not.
+    results.write(tmp_path, content)
+    assert results.read_all(tmp_path, "toy")["fruit"]["paired"] == [beside]
+    anew = {**row, "final": {**score, "success": 0.25}}
+    results.write(tmp_path, {**content, "runs": [anew], "paired": []})
+    merged = results.read_all(tmp_path, "toy")["fruit"]
+    assert merged["paired"] == [] and merged["runs"] == [anew, {**row, "seed": 1}, other]
     text = page.section(content, "f.svg")
     assert "Not finished yet:** fruit-grpo-seed0" in text
     assert "50.0 [12.5, 87.5]**<br>50.0 · 50.0" in text, "two seeds alike: what 8 tasks can show"

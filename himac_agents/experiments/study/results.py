@@ -141,7 +141,8 @@ def _paired(finished: Sequence[tuple[Job, Mapping[str, Any]]], base: str) -> lis
 def keep(recorded: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
     """`content`, and what was recorded before of runs whose folders are not there any more.
 
-    So a study can be finished on another day, or another machine, from what it has recorded.
+    So a study can be finished on another day, or another machine, from what it has recorded. A
+    difference is kept as long as both of its runs are: one from a run that was made anew is not.
     """
 
     def both(kind: str, *keys: str) -> list[dict[str, Any]]:
@@ -151,12 +152,16 @@ def keep(recorded: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, A
     runs = both("runs", "method", "seed")
     names = {f"{content['cell']}-{row['method']}-seed{row['seed']}" for row in runs}
     missing = [name for name in content["missing"] if name not in names]
-    return {
-        **content,
-        "missing": missing,
-        "runs": runs,
-        "paired": both("paired", "base", "against", "seed"),
-    }
+    before = {(row["method"], row["seed"]): row for row in recorded.get("runs", [])}
+    now = {(row["method"], row["seed"]): row for row in runs}
+    stale = {key for key, row in before.items() if now[key] != row}
+    paired = [
+        pair
+        for pair in both("paired", "base", "against", "seed")
+        if pair in content["paired"]
+        or not stale & {(pair["base"], pair["seed"]), (pair["against"], pair["seed"])}
+    ]
+    return {**content, "missing": missing, "runs": runs, "paired": paired}
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> Path:
