@@ -262,6 +262,10 @@ def test_records_of_the_registry_are_as_they_would_be_written() -> None:
         methods = {run["method"] for run in content["runs"]}
         assert content["base"] in methods or not content["paired"]
         assert all(row["base"] == content["base"] for row in content["paired"])
+        ends = {(run["method"], run["seed"]): run["final"]["success"] for run in content["runs"]}
+        for row in content["paired"]:
+            base, other = (ends[row[key], row["seed"]] for key in ("base", "against"))
+            assert row["difference"]["mean"] == pytest.approx(base - other, abs=1e-3), row
         # What was learned with option-level credit is not called by the paper's name: where that
         # was learned, too, it stands beside it.
         if content["cell"] == "alfworld-trajectory":
