@@ -41,7 +41,8 @@ def crbc(config: TrainConfig, episodes: Sequence[Episode]) -> list[Floats]:
     See `graphs.step_credit`; `graph_credit` chooses GraphHCA's, GraphGPO's or the visit averages'
     step part instead.
     """
-    whole, weight = _episode_part(config, episodes), settled(config.graph_weight, "graph_weight")
+    weight = settled(config.graph_weight, "graph_weight")
+    whole = _episode_part(config, episodes)
     found: list[Floats] = [np.zeros(0)] * len(episodes)
     for members in by_group(episodes):
         paths = [_path(config, episodes[i], list(episodes[i].turns())) for i in members]
@@ -114,8 +115,10 @@ def graph_executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> C
     """
     whole = [e for e in episodes if e.error is None]
     credit = begun(whole)
-    weight = settled(config.episode_weight, "episode_weight")
-    beside = iter(weight * executor_advantages(config, whole, credit.metrics))
+    fill = settled(config.graph_fill, "graph_fill")
+    graph_weight = settled(config.graph_weight, "graph_weight")
+    episode_weight = settled(config.episode_weight, "episode_weight")
+    beside = iter(episode_weight * executor_advantages(config, whole, credit.metrics))
     first = {i: [next(beside) for _ in segments_of([e], "executor")] for i, e in enumerate(whole)}
     for members in by_group(whole):
         walks = [(i, walk) for i in members for walk in _walks(config, whole[i])]
@@ -123,10 +126,10 @@ def graph_executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> C
         parts = _step_part(config, paths)
         gains = _boundary_gains(config, paths, [walk.segments for _, walk in walks])
         for (i, walk), part, gain in zip(walks, parts, gains, strict=True):
-            if settled(config.graph_fill, "graph_fill"):
+            if fill:
                 longer = np.repeat(gain, [len(segment.turns) for segment in walk.segments])
                 part = np.where(part != 0, part, longer)
-            values = settled(config.graph_weight, "graph_weight") * part
+            values = graph_weight * part
             for segment in walk.segments:
                 own, values = values[: len(segment.turns)], values[len(segment.turns) :]
                 credit.give(segment, list(first[i].pop(0) + own))

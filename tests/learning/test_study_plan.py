@@ -85,9 +85,9 @@ def test_an_arm_is_a_method_with_settings_and_a_name_of_its_own(card: Path, tmp_
 
 def test_methods_with_and_without_a_critic_share_a_warm_start(card: Path, tmp_path: Path) -> None:
     learned = []
-    for order in ('"himac", "hiper"', '"hiper", "himac"'):
-        out = tmp_path / order[1:3]
-        card.write_text(re.sub(r"(?m)^methods = .*", f"methods = [{order}]", card.read_text()))
+    for first, second in (("himac", "hiper"), ("hiper", "himac")):
+        out, order = tmp_path / first, f'methods = ["{first}", "{second}"]'
+        card.write_text(re.sub(r"(?m)^methods = .*", order, card.read_text()))
         assert command.run(options(card, out)) == 0
         assert [folder.name for folder in (out / "warm").iterdir() if folder.is_dir()] == [
             "fruit-hierarchical-seed0"

@@ -145,22 +145,21 @@ def keep(recorded: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, A
     difference is kept as long as both of its runs are: one from a run that was made anew is not.
     """
 
-    def both(kind: str, *keys: str) -> list[dict[str, Any]]:
-        rows = [*recorded.get(kind, []), *content[kind]]
+    def both(old: list[dict[str, Any]], kind: str, *keys: str) -> list[dict[str, Any]]:
+        rows = [*old, *content[kind]]
         return list({tuple(row[key] for key in keys): row for row in rows}.values())
 
-    runs = both("runs", "method", "seed")
+    before = recorded.get("runs", [])
+    runs = both(before, "runs", "method", "seed")
     names = {f"{content['cell']}-{row['method']}-seed{row['seed']}" for row in runs}
     missing = [name for name in content["missing"] if name not in names]
-    before = {(row["method"], row["seed"]): row for row in recorded.get("runs", [])}
-    now = {(row["method"], row["seed"]): row for row in runs}
-    stale = {key for key, row in before.items() if now[key] != row}
-    paired = [
+    replaced = {(row["method"], row["seed"]) for row in before if row not in runs}
+    standing = [
         pair
-        for pair in both("paired", "base", "against", "seed")
-        if pair in content["paired"]
-        or not stale & {(pair["base"], pair["seed"]), (pair["against"], pair["seed"])}
+        for pair in recorded.get("paired", [])
+        if not replaced & {(pair["base"], pair["seed"]), (pair["against"], pair["seed"])}
     ]
+    paired = both(standing, "paired", "base", "against", "seed")
     return {**content, "missing": missing, "runs": runs, "paired": paired}
 
 
