@@ -35,6 +35,8 @@ class Options:
     """Only these cells (columns of the table: an environment with its settings)."""
     methods: tuple[str, ...] = ()
     """Only these methods."""
+    seeds: tuple[int, ...] = ()
+    """Only these seeds."""
     results: Path | None = None
     """Folder of recorded results (default: registry/results in a checkout, else OUT/results)."""
     page: Path | None = None
@@ -78,7 +80,7 @@ def run(options: Options) -> int:
     if options.report_only:
         show()
     else:
-        jobs = study.jobs(options.cells, options.methods)
+        jobs = study.jobs(options.cells, options.methods, options.seeds)
         if options.missing_only:
             jobs = study.missing(jobs, results.read_all(recorded, study.name))
         console.print(f"{len(jobs)} jobs in {out}, {options.jobs} at a time")

@@ -41,6 +41,21 @@ def test_methods_of_the_same_roles_share_a_warm_start(card: Path) -> None:
     assert [job.name for job in left] == [jobs[0].name, jobs[2].name]
 
 
+def test_a_row_may_have_seeds_of_its_own(card: Path) -> None:
+    text = card.read_text()
+    card.write_text(f'{text}[[runs]]\ncells = ["fruit"]\nmethods = ["grpo"]\nseeds = [3, 4]\n')
+    study = Study.load(str(card))
+    learned = [(j.method, j.seed) for j in study.jobs() if j.kind == "learn"]
+    assert learned == [("himac", 0), ("himac-joint", 0), ("grpo", 0), ("grpo", 3), ("grpo", 4)]
+    assert study.size == len(learned)
+    assert [job.name for job in study.jobs(seeds=[4])] == [
+        "warm/fruit-flat-seed4",
+        "runs/fruit-grpo-seed4",
+    ]
+    with pytest.raises(ValueError, match=r"has no seed '?7'?: choose among 0, 3, 4"):
+        study.jobs(seeds=[7])
+
+
 def test_cards_that_cannot_be_run_say_why(card: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no method 'ppo'"):
         Study.load(str(card)).jobs(methods=["ppo"])

@@ -64,7 +64,7 @@ class Plan:
 
     def study(self, counts: Sequence[int]) -> Study:
         """The arms, from warm starts of these sizes."""
-        from himac_agents.experiments.study.plan import Cell, Study
+        from himac_agents.experiments.study.plan import Cell, Runs, Study
 
         shared = TrainConfig.named(self.preset)
         if not (shared.demos and shared.warm_steps):
@@ -82,7 +82,7 @@ class Plan:
             "environment steps, with the same rates, clip range and no KL penalty.",
             self.seeds,
             cells,
-            ((tuple(cells), self.methods),),
+            (Runs(tuple(cells), self.methods),),
             self.methods[0],
             arms,
             readme=False,

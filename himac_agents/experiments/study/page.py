@@ -82,9 +82,9 @@ def _not_run(
         for run in cell["runs"]
     }
     wanted: dict[str, list[str]] = {}
-    for group, methods in study.rows:
-        for name in (name for name in group if name not in own):
-            new = [titled(method) for method in methods if (name, method) not in known]
+    for row in study.rows:
+        for name in (name for name in row.cells if name not in own):
+            new = [titled(method) for method in row.methods if (name, method) not in known]
             if new:
                 wanted.setdefault(name, []).extend(new)
     if not wanted:

@@ -45,6 +45,22 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Runs:
+    """Which methods are run on which cells, and with which seeds.
+
+    Attributes:
+        cells: The cells' names.
+        methods: Methods and arms.
+        seeds: Other seeds than the study's: a comparison that three seeds cannot decide is given
+            more of them, without those of every other method. (): the study's.
+    """
+
+    cells: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Job:
     """One process of a study.
 
@@ -91,9 +107,9 @@ class Study:
     Attributes:
         name: "small", "full" or the stem of a file.
         summary: One sentence for readers.
-        seeds: The seeds of every cell and method.
+        seeds: The seeds of every cell and method, where their row names no others.
         cells: By name.
-        rows: (cell names, methods) in the order in which they are to run.
+        rows: What is to be run, in this order.
         base: The method that the others of a cell are compared with, task by task and seed by seed.
         changes: What single methods change in a preset, by method. A name that is no method's is an
             arm: its changes say of which `method` it is, and it stands in tables under its own
@@ -108,7 +124,7 @@ class Study:
     summary: str
     seeds: tuple[int, ...]
     cells: dict[str, Cell]
-    rows: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    rows: tuple[Runs, ...]
     base: str
     changes: dict[str, Changes]
     notes: str = ""
@@ -134,14 +150,17 @@ class Study:
         where = f"study {name!r}"
         try:
             cells = {key: Cell(key, **table) for key, table in content["cells"].items()}
-            rows = tuple((tuple(row["cells"]), tuple(row["methods"])) for row in content["runs"])
+            rows = tuple(
+                Runs(tuple(row["cells"]), tuple(row["methods"]), tuple(row.get("seeds", ())))
+                for row in content["runs"]
+            )
             study = cls(
                 name,
                 str(content["summary"]),
                 tuple(int(seed) for seed in content["seeds"]),
                 cells,
                 rows,
-                str(content.get("base", rows[0][1][0])),
+                str(content.get("base", rows[0].methods[0])),
                 {str(k): dict(v) for k, v in content.get("methods", {}).items()},
                 str(content.get("notes", "")),
                 bool(content.get("readme", True)),
@@ -153,14 +172,16 @@ class Study:
                 f"{where}: needs `summary`, `seeds`, tables [cells.NAME] with `preset`, and "
                 f"[[runs]] with `cells` and `methods` ({error!r})"
             ) from error
-        if unknown := sorted({c for group, _ in rows for c in group} - set(cells)):
+        if unknown := sorted({c for row in rows for c in row.cells} - set(cells)):
             raise ValueError(f"{where}: [[runs]] names unknown cells: {', '.join(unknown)}")
         return study
 
     @property
     def size(self) -> int:
         """How many runs it is made of."""
-        return len(self.seeds) * sum(len(cells) * len(methods) for cells, methods in self.rows)
+        return sum(
+            len(row.seeds or self.seeds) * len(row.cells) * len(row.methods) for row in self.rows
+        )
 
     def config(self, cell: str, method: str, seed: int) -> TrainConfig:
         """The settings of one run: the cell's preset, the changes of the method or arm, the seed.
@@ -188,20 +209,27 @@ class Study:
         found = TrainConfig.from_dict(values, f"study {self.name!r}, cell {cell!r}")
         return resolve(found)
 
-    def jobs(self, cells: Sequence[str] = (), methods: Sequence[str] = ()) -> list[Job]:
+    def jobs(
+        self,
+        cells: Sequence[str] = (),
+        methods: Sequence[str] = (),
+        seeds: Sequence[int] = (),
+    ) -> list[Job]:
         """Every job in order; a warm start stands just before the first run that needs it.
 
         Args:
             cells: Only these; () is all.
             methods: Only these; () is all.
+            seeds: Only these; () is all.
 
         Raises:
-            ValueError: A cell or a method is not in the study.
+            ValueError: A cell, a method or a seed is not in the study.
         """
         self._check("cell", cells, self.cells)
-        self._check("method", methods, {m for _, group in self.rows for m in group})
+        self._check("method", methods, {m for row in self.rows for m in row.methods})
+        self._check("seed", seeds, {s for row in self.rows for s in row.seeds or self.seeds})
         found: dict[str, Job] = {}
-        for job in self._learning(cells, methods):
+        for job in self._learning(cells, methods, seeds):
             warm = Job("warm", job.cell, job.method, job.seed, job.config)
             first = found.setdefault(warm.name, warm)
             _check_shared(first, job)
@@ -219,20 +247,24 @@ class Study:
         needed = {job.needs for job in left}
         return [job for job in jobs if job in left or job.name in needed]
 
-    def _learning(self, cells: Sequence[str], methods: Sequence[str]) -> Iterator[Job]:
-        for group, wanted in self.rows:
-            for seed in self.seeds:
-                for cell in group:
-                    for method in wanted:
-                        if (not cells or cell in cells) and (not methods or method in methods):
-                            yield Job("learn", cell, method, seed, self.config(cell, method, seed))
+    def _learning(
+        self, cells: Sequence[str], methods: Sequence[str], seeds: Sequence[int]
+    ) -> Iterator[Job]:
+        def asked(what: object, among: Sequence[object]) -> bool:
+            return not among or what in among
 
-    def _check(self, what: str, asked: Sequence[str], known: Any) -> None:
+        for row in self.rows:
+            for seed in filter(lambda s: asked(s, seeds), row.seeds or self.seeds):
+                for cell in filter(lambda c: asked(c, cells), row.cells):
+                    for method in filter(lambda m: asked(m, methods), row.methods):
+                        yield Job("learn", cell, method, seed, self.config(cell, method, seed))
+
+    def _check(self, what: str, asked: Sequence[object], known: Any) -> None:
         for name in asked:
             if name not in known:
                 raise ValueError(
                     f"study {self.name!r} has no {what} {name!r}: choose among "
-                    f"{', '.join(sorted(known))}"
+                    f"{', '.join(map(str, sorted(known)))}"
                 )
 
 
