@@ -8,6 +8,7 @@ made of them is marked as `counted` (see `himac_agents.evaluation.intervals`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -47,10 +48,10 @@ def success(scores: Sequence[Mapping[str, Any]], episodes: int, key: str = "succ
         episodes: How many tasks they played.
         key: "success" (at temperature 1) or "greedy".
     """
-    table = _outcomes(scores, episodes, key)
-    if table is None:
+    packed = _outcomes(scores, key)
+    if packed is None:
         return success_from_means([float(s[key]) for s in scores], episodes)
-    return success_over_seeds(table)
+    return _success(packed, episodes)
 
 
 def difference(
@@ -70,9 +71,9 @@ def difference(
         episodes: How many tasks they played.
         key: "success" or "greedy".
     """
-    first, second = _outcomes(before, episodes, key), _outcomes(after, episodes, key)
+    first, second = _outcomes(before, key), _outcomes(after, key)
     if first is not None and second is not None:
-        return difference_over_seeds(first, second)
+        return _difference(first, second, episodes)
     widths = [row["ci95"][1] - row["ci95"][0] for row in recorded]
     return difference_from_means([row["mean"] for row in recorded], [w / 2 / Z95 for w in widths])
 
@@ -114,11 +115,29 @@ def by_counts(cell: Cell) -> bool:
     return any(OUTCOMES["success"] not in run["final"] for run in cell["runs"])
 
 
-def _outcomes(scores: Sequence[Mapping[str, Any]], episodes: int, key: str) -> Floats | None:
-    """[seeds, tasks] outcomes; None where one of the evaluations holds none."""
+def _outcomes(scores: Sequence[Mapping[str, Any]], key: str) -> tuple[str, ...] | None:
+    """Each seed's outcomes as they are recorded; None where one of the evaluations holds none."""
     if not all(OUTCOMES[key] in score for score in scores):
         return None
-    return np.stack([unpack(score[OUTCOMES[key]], episodes) for score in scores])
+    return tuple(str(score[OUTCOMES[key]]) for score in scores)
+
+
+# Ten thousand draws each: a study shows all its intervals anew whenever a run ends.
+
+
+@cache
+def _success(packed: tuple[str, ...], episodes: int) -> Interval:
+    return success_over_seeds(_unpacked(packed, episodes))
+
+
+@cache
+def _difference(before: tuple[str, ...], after: tuple[str, ...], episodes: int) -> Interval:
+    return difference_over_seeds(_unpacked(before, episodes), _unpacked(after, episodes))
+
+
+def _unpacked(packed: tuple[str, ...], episodes: int) -> Floats:
+    """[seeds, tasks] outcomes."""
+    return np.stack([unpack(text, episodes) for text in packed])
 
 
 # -- names and numbers as pages write them -------------------------------------------------------
