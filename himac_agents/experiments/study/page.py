@@ -81,12 +81,12 @@ def _not_run(
         for name, cell in cells.items()
         for run in cell["runs"]
     }
-    wanted: dict[str, list[str]] = {}
+    wanted: dict[str, dict[str, None]] = {}
     for row in study.rows:
         for name in (name for name in row.cells if name not in own):
             new = [titled(method) for method in row.methods if (name, method) not in known]
             if new:
-                wanted.setdefault(name, []).extend(new)
+                wanted.setdefault(name, {}).update(dict.fromkeys(new))
     if not wanted:
         return ""
     lines = [f"- {name}: {'; '.join(methods)}" for name, methods in wanted.items()]

@@ -105,7 +105,7 @@ class Study:
     """A study as its card describes it.
 
     Attributes:
-        name: "small", "full" or the stem of a file.
+        name: "small", "official" or the stem of a file.
         summary: One sentence for readers.
         seeds: The seeds of every cell and method, where their row names no others.
         cells: By name.
