@@ -25,8 +25,8 @@ class Options:
     """Train methods x environments x seeds at equal budgets; started again, continue the study."""
 
     setting: str = "small"
-    """A study of registry/studies ("small", "official", "credit", "attempts", "bottleneck", "horizon"),
-    or a TOML file of the same form."""
+    """A study of registry/studies ("small", "official", "credit", "attempts", "bottleneck",
+    "horizon"), or a TOML file of the same form."""
     jobs: int = 2
     """Runs at the same time, each in a process of one thread."""
     out: Path | None = None
