@@ -88,7 +88,7 @@ def _means(cell: Mapping[str, Any]) -> Iterator[tuple[list[float], Any]]:
     seeds = {method: [run["seed"] for run in rows] for method, rows in runs.items()}
     for one, other in itertools.combinations(tables, 2):
         (a, at, key), (b, beside, same) = one, other
-        if key != same or (at != beside and a != b):
+        if key != same or (at != beside and a != b and "supervised" not in (at, beside)):
             continue
         common = [seed for seed in seeds[a] if seed in seeds[b]]
         first = [tables[one][seeds[a].index(seed)] for seed in common]
