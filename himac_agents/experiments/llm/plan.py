@@ -42,7 +42,9 @@ class Plan:
     """Stop after this many minutes, with checkpoints; the same command continues. 0: no limit."""
     counts: tuple[int, ...] = (20, 40, 80, 160, 240)
     """Numbers of demonstrations: a warm start of each is measured."""
-    methods: tuple[str, ...] = ("himac-graph", "himac", "himac-option", "crbc", "gigpo", "grpo")
+    methods: tuple[str, ...] = (
+        "beacon", "himac", "himac-graph", "himac-option", "crbc", "gigpo", "grpo"
+    )  # fmt: skip
     """The methods to train; the first one is compared with the others."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds."""
