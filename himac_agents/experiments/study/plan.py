@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -250,14 +251,12 @@ class Study:
     def _learning(
         self, cells: Sequence[str], methods: Sequence[str], seeds: Sequence[int]
     ) -> Iterator[Job]:
-        def asked(what: object, among: Sequence[object]) -> bool:
-            return not among or what in among
-
         for row in self.rows:
-            for seed in filter(lambda s: asked(s, seeds), row.seeds or self.seeds):
-                for cell in filter(lambda c: asked(c, cells), row.cells):
-                    for method in filter(lambda m: asked(m, methods), row.methods):
-                        yield Job("learn", cell, method, seed, self.config(cell, method, seed))
+            every = product(row.seeds or self.seeds, row.cells, row.methods)
+            for seed, cell, method in every:
+                asked = ((seed, seeds), (cell, cells), (method, methods))
+                if all(not among or one in among for one, among in asked):
+                    yield Job("learn", cell, method, seed, self.config(cell, method, seed))
 
     def _check(self, what: str, asked: Sequence[object], known: Any) -> None:
         for name in asked:
