@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from himac_agents.evaluation.intervals import Interval
 from himac_agents.experiments.study import summary
 from tests.pages_of_docs import ROOT
 
@@ -69,7 +68,7 @@ def _cells() -> list[dict[str, Any]]:
 
 
 def _means(cell: Mapping[str, Any]) -> Iterator[tuple[list[float], Any]]:
-    """Every figure of a cell by its seeds, and what computes its interval."""
+    """Every figure of a cell by its seeds, and what computes its interval; one way round."""
     tasks, runs = int(cell["episodes"]), summary.by_method(cell["runs"])
     tables = {
         (method, where, key): [run[where] for run in rows]
@@ -94,41 +93,35 @@ def _means(cell: Mapping[str, Any]) -> Iterator[tuple[list[float], Any]]:
         second = [tables[other][seeds[b].index(seed)] for seed in common]
         if not common or not all(summary.OUTCOMES[key] in s for s in (*first, *second)):
             continue
-        for before, after in ((first, second), (second, first)):
-            yield (
-                [float(y[key]) - float(x[key]) for x, y in zip(before, after, strict=True)],
-                lambda x=before, y=after, key=key: summary.difference(x, y, [], tasks, key),
-            )
+        yield (
+            [float(y[key]) - float(x[key]) for x, y in zip(first, second, strict=True)],
+            lambda x=first, y=second, key=key: summary.difference(x, y, [], tasks, key),
+        )
     for kind in ("difference", "greedy_difference", "token_difference"):
         pairs = [pair for pair in cell["paired"] if kind in pair]
         for against in dict.fromkeys(pair["against"] for pair in pairs):
             rows = [pair for pair in pairs if pair["against"] == against]
-            for sign in (1, -1):
-                yield (
-                    [sign * float(row[kind]["mean"]) for row in rows],
-                    lambda rows=rows, kind=kind, sign=sign: _signed(
-                        summary.paired(cell, rows, kind), sign
-                    ),
-                )
-
-
-def _signed(found: Interval, sign: int) -> Interval:
-    low, high = sorted((sign * found.low, sign * found.high))
-    return Interval(sign * found.mean, low, high, found.over, found.counted)
+            yield (
+                [float(row[kind]["mean"]) for row in rows],
+                lambda rows=rows, kind=kind: summary.paired(cell, rows, kind),
+            )
 
 
 @cache
 def _recorded() -> set[Figure]:
-    """What the records give, of means that some page tells."""
+    """What the records give, of means that some page tells; differences either way round."""
     means = {mean for page in _PAGES for mean, _, _ in _told(page.read_text(encoding="utf-8"))}
     found = set()
     for cell in _cells():
         for values, interval in _means(cell):
-            if f"{100 * np.mean(values):.1f}" in means:
+            percent = 100 * float(np.mean(values))
+            if {f"{percent:.1f}", f"{-percent:.1f}"} & means:
                 made = interval()
-                for digits in (0, 1):
-                    low, high = (f"{100 * end:.{digits}f}" for end in made.ci95)
-                    found.add((f"{100 * made.mean:.1f}", low, high))
+                for sign, digits in itertools.product((100, -100), (0, 1)):
+                    low, high = sorted(sign * end for end in made.ci95)
+                    found.add(
+                        (f"{sign * made.mean:.1f}", f"{low:.{digits}f}", f"{high:.{digits}f}")
+                    )
     return found
 
 

@@ -84,7 +84,7 @@ class Plan:
             "environment steps, with the same rates, clip range and no KL penalty.",
             self.seeds,
             cells,
-            (Runs(tuple(cells), self.methods),),
+            (Runs(tuple(cells), self.methods, self.seeds),),
             self.methods[0],
             arms,
             readme=False,

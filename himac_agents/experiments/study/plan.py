@@ -52,13 +52,13 @@ class Runs:
     Attributes:
         cells: The cells' names.
         methods: Methods and arms.
-        seeds: Other seeds than the study's: a comparison that three seeds cannot decide is given
-            more of them, without those of every other method. (): the study's.
+        seeds: The row's own, or the study's where it names none: a comparison that three seeds
+            cannot decide is given more of them, without those of every other method.
     """
 
     cells: tuple[str, ...]
     methods: tuple[str, ...]
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Study:
     Attributes:
         name: "small", "official" or the stem of a file.
         summary: One sentence for readers.
-        seeds: The seeds of every cell and method, where their row names no others.
+        seeds: The seeds of the rows that name none.
         cells: By name.
         rows: What is to be run, in this order.
         base: The method that the others of a cell are compared with, task by task and seed by seed.
@@ -151,14 +151,15 @@ class Study:
         where = f"study {name!r}"
         try:
             cells = {key: Cell(key, **table) for key, table in content["cells"].items()}
+            seeds = tuple(int(seed) for seed in content["seeds"])
             rows = tuple(
-                Runs(tuple(row["cells"]), tuple(row["methods"]), tuple(row.get("seeds", ())))
+                Runs(tuple(row["cells"]), tuple(row["methods"]), tuple(row.get("seeds", seeds)))
                 for row in content["runs"]
             )
             study = cls(
                 name,
                 str(content["summary"]),
-                tuple(int(seed) for seed in content["seeds"]),
+                seeds,
                 cells,
                 rows,
                 str(content.get("base", rows[0].methods[0])),
@@ -180,9 +181,7 @@ class Study:
     @property
     def size(self) -> int:
         """How many runs it is made of."""
-        return sum(
-            len(row.seeds or self.seeds) * len(row.cells) * len(row.methods) for row in self.rows
-        )
+        return sum(len(row.seeds) * len(row.cells) * len(row.methods) for row in self.rows)
 
     def config(self, cell: str, method: str, seed: int) -> TrainConfig:
         """The settings of one run: the cell's preset, the changes of the method or arm, the seed.
@@ -228,7 +227,7 @@ class Study:
         """
         self._check("cell", cells, self.cells)
         self._check("method", methods, {m for row in self.rows for m in row.methods})
-        self._check("seed", seeds, {s for row in self.rows for s in row.seeds or self.seeds})
+        self._check("seed", seeds, {s for row in self.rows for s in row.seeds})
         found: dict[str, Job] = {}
         for job in self._learning(cells, methods, seeds):
             warm = Job("warm", job.cell, job.method, job.seed, job.config)
@@ -252,8 +251,7 @@ class Study:
         self, cells: Sequence[str], methods: Sequence[str], seeds: Sequence[int]
     ) -> Iterator[Job]:
         for row in self.rows:
-            every = product(row.seeds or self.seeds, row.cells, row.methods)
-            for seed, cell, method in every:
+            for seed, cell, method in product(row.seeds, row.cells, row.methods):
                 asked = ((seed, seeds), (cell, cells), (method, methods))
                 if all(not among or one in among for one, among in asked):
                     yield Job("learn", cell, method, seed, self.config(cell, method, seed))
