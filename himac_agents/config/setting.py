@@ -14,7 +14,8 @@ import inspect
 import math
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -32,6 +33,7 @@ from typing import (
 import tyro
 
 from himac_agents.config import values
+from himac_agents.register import did_you_mean
 
 #: What a setting changes.
 #:
@@ -150,11 +152,59 @@ def settle(config: Any) -> None:
     """
     hints = _hints(config.__class__)
     for name, told in settings_of(config).items():
-        value = _typed(name, getattr(config, name), hints[name])
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, (int, float)) and not isinstance(one, bool):
-                check_limits(name, one, least=told.least, most=told.most, above=told.above)
+        value = _declared(name, getattr(config, name), hints[name], told)
         object.__setattr__(config, name, value)
+
+
+def as_declared(cls: type, name: str, value: Any) -> Any:
+    """The value of one setting in the form that it has; see `settle`.
+
+    Args:
+        cls: A configuration's class.
+        name: One of its settings.
+        value: What is to be its value.
+
+    Raises:
+        ValueError: The message names the setting, its value and what it may be.
+    """
+    return _declared(name, value, _hints(cls)[name], settings_of(cls)[name])
+
+
+def _declared(name: str, value: Any, hint: Any, told: Setting) -> Any:
+    value = typed(name, value, hint)
+    for one in value if isinstance(value, tuple) else (value,):
+        if isinstance(one, (int, float)) and not isinstance(one, bool):
+            check_limits(name, one, least=told.least, most=told.most, above=told.above)
+    return value
+
+
+@contextmanager
+def placed(where: str) -> Iterator[None]:
+    """Puts before what is told of a wrong value where that stands."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{where}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def check_keys(values: Iterable[str], known: Iterable[str], where: str, what: str) -> None:
+    """Refuses keys that are not known.
+
+    Args:
+        values: The keys.
+        known: Those that there are.
+        where: Where they stand, for the error.
+        what: What they are, such as "setting".
+
+    Raises:
+        ValueError: The message names near ones.
+    """
+    names = list(known)
+    for key in values:
+        if key not in names:
+            raise ValueError(f"{where}: unknown {what} {key!r}.{did_you_mean(key, names)}")
 
 
 def check_shares(**values: float) -> None:
@@ -206,7 +256,7 @@ def _shown(limit: float) -> str:
     return "2^63 - 1" if limit == GREATEST_SEED else f"{limit:g}"
 
 
-def _typed(name: str, value: Any, hint: Any) -> Any:
+def typed(name: str, value: Any, hint: Any) -> Any:
     """The value in the form that its type has.
 
     Raises:
@@ -217,13 +267,16 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     origin = get_origin(hint)
     if origin is dict:
         if not isinstance(value, dict):
-            raise ValueError(f"{name}={value!r} should be of type dict")
-        return values.plain(value, name)
+            raise ValueError(f"{name}={value!r} should be a mapping")
+        inner = get_args(hint)[1]
+        if inner is Any:
+            return values.plain(value, name)
+        return {key: typed(f"{name}.{key}", one, inner) for key, one in value.items()}
     if origin is tuple:
         if not isinstance(value, (tuple, list)):
-            raise ValueError(f"{name}={value!r} should be of type tuple")
+            raise ValueError(f"{name}={value!r} should be a list")
         inner = get_args(hint)[0]
-        return tuple(_typed(name, one, inner) for one in value)
+        return tuple(typed(name, one, inner) for one in value)
     kinds = list(_kinds(hint))
     if value is None and types.NoneType in kinds:
         return None

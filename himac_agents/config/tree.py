@@ -23,8 +23,7 @@ from himac_agents.config.sections import (
     TaskSettings,
     WarmStartSettings,
 )
-from himac_agents.config.setting import changing, settle
-from himac_agents.register import did_you_mean
+from himac_agents.config.setting import changing, check_keys, placed, settings_of, settle
 from himac_envs import data, registry
 
 
@@ -64,14 +63,9 @@ class TrainConfig(
         Raises:
             ValueError: A key is unknown (the message names near ones) or a value is wrong.
         """
-        known = [f.name for f in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                raise ValueError(f"{where}: unknown setting {key!r}.{did_you_mean(key, known)}")
-        try:
+        check_keys(values, settings_of(cls), where, "setting")
+        with placed(where):
             return cls(**values)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
 
     @classmethod
     def from_toml(cls, path: str | Path) -> TrainConfig:

@@ -7,17 +7,19 @@ run is forked from it. So is their stream of tasks: it depends on the seed alone
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from himac_agents.algorithms.methods import METHODS, method_of, resolve
-from himac_agents.config import LEARNING_FIELDS, TrainConfig
-from himac_agents.config.values import read_file
-from himac_envs import registry
+from himac_agents.algorithms.methods import METHODS, check, method_of
+from himac_agents.config import LEARNING_FIELDS, TrainConfig, check_seeds
+from himac_agents.config.setting import check_keys, placed
+from himac_agents.config.tables import read_table
+from himac_agents.experiments.study import card
+from himac_agents.experiments.study.views import VIEWS
+from himac_agents.register import did_you_mean
 
 #: What a run of a method changes in the cell's preset.
 Changes = dict[str, Any]
@@ -86,7 +88,7 @@ class Job:
         """The job's name, and its folder's below the study's."""
         if self.kind == "warm":
             return f"warm/{self.cell}-{self.roles}-seed{self.seed}"
-        return f"runs/{self.cell}-{self.method}-seed{self.seed}"
+        return _named(self.cell, self.method, self.seed)
 
     @property
     def roles(self) -> str:
@@ -139,75 +141,122 @@ class Study:
 
         Raises:
             FileNotFoundError: There is no such card; the message lists those that exist.
-            ValueError: The card names unknown cells or misses a part. Unknown methods are refused
-                when they are to be run.
+            ValueError: The card has an unknown or wrong key, misses one, or names what is not
+                there. Unknown methods, and settings that do not go together, are refused when they
+                are to be run: before any is, and what is recorded of them can still be shown.
         """
-        if name.endswith(".toml"):
-            if not Path(name).is_file():
-                raise FileNotFoundError(f"there is no study {name}")
-            content, name = read_file(Path(name)), Path(name).stem
-        else:
-            content = registry.read("studies", name)
+        name, found = card.read(name)
         where = f"study {name!r}"
-        try:
-            cells = {key: Cell(key, **table) for key, table in content["cells"].items()}
-            seeds = tuple(int(seed) for seed in content["seeds"])
-            rows = tuple(
-                Runs(tuple(row["cells"]), tuple(row["methods"]), tuple(row.get("seeds", seeds)))
-                for row in content["runs"]
-            )
-            study = cls(
-                name,
-                str(content["summary"]),
-                seeds,
-                cells,
-                rows,
-                str(content.get("base", rows[0].methods[0])),
-                {str(k): dict(v) for k, v in content.get("methods", {}).items()},
-                str(content.get("notes", "")),
-                bool(content.get("readme", True)),
-                str(content.get("view", "")),
-                str(content.get("axis", "")),
-            )
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+        cells = {
+            key: read_table(Cell, table, f"{where}, [cells.{key}]", name=key)
+            for key, table in found.cells.items()
+        }
+        rows = tuple(
+            read_table(Runs, {"seeds": found.seeds, **row}, _place(where, number))
+            for number, row in enumerate(found.runs, 1)
+        )
+        first = next((method for row in rows for method in row.methods), "")
+        return cls(
+            name,
+            found.summary,
+            found.seeds,
+            cells,
+            rows,
+            first if found.base is None else found.base,
+            found.methods,
+            found.notes,
+            found.readme,
+            found.view,
+            found.axis,
+        )
+
+    def __post_init__(self) -> None:
+        where, methods = f"study {self.name!r}", {m: None for row in self.rows for m in row.methods}
+        card.check_name(where, "study", self.name)
+        card.check_once(where, "runs", range(len(self.rows)))
+        # Some file systems do not tell "A" from "a".
+        card.check_once(where, "cells", map(str.casefold, self.cells))
+        _check_seeds(where, self.seeds)
+        for number, row in enumerate(self.rows, 1):
+            place = _place(where, number)
+            card.check_once(place, "cells", row.cells)
+            card.check_once(place, "methods", row.methods)
+            _check_seeds(place, row.seeds)
+            check_keys(row.cells, self.cells, place, "cell")
+            for method in row.methods:
+                card.check_name(place, "method", method)
+        for name, cell in self.cells.items():
+            card.check_name(where, "cell", name)
+            for key in ("changes", "flat", "hierarchical"):
+                card.check_changes(f"{where}, [cells.{name}] {key}", getattr(cell, key))
+            if self.view == "sweep" and cell.place is None:
+                raise ValueError(f'{where}, [cells.{name}]: view = "sweep" needs `place`')
+        for name, changes in self.changes.items():
+            place = f"{where}, [methods.{name}]"
+            if name not in methods:
+                raise ValueError(f"{place}: no [[runs]] names it.{did_you_mean(name, methods)}")
+            card.check_changes(place, changes, arm=True)
+        if self.base not in methods:
             raise ValueError(
-                f"{where}: needs `summary`, `seeds`, tables [cells.NAME] with `preset`, and "
-                f"[[runs]] with `cells` and `methods` ({error!r})"
-            ) from error
-        if unknown := sorted({c for row in rows for c in row.cells} - set(cells)):
-            raise ValueError(f"{where}: [[runs]] names unknown cells: {', '.join(unknown)}")
-        return study
+                f"{where}: base={self.base!r} is none of the methods of [[runs]]: "
+                f"{', '.join(methods)}"
+            )
+        if self.view and self.view not in VIEWS:
+            raise ValueError(f"{where}: view={self.view!r}: choose one of {', '.join(VIEWS)}")
+        self._check_runs(where)
+
+    def _check_runs(self, where: str) -> None:
+        """Refuses what would be dropped: a second run of one name, the same or another."""
+        known: dict[str, tuple[str, str, int]] = {}
+        for run in self._runs():
+            other = known.setdefault(_named(*run).casefold(), run)
+            if other is not run:
+                of = "{1!r} in cell {0!r}".format
+                raise ValueError(
+                    f"{where}: two rows of [[runs]] name {of(*run)} with seed {run[2]}"
+                    if run == other
+                    else f"{where}: {of(*run)} and {of(*other)} would share the folder "
+                    f"{_named(*run)}: give a cell or an arm another name"
+                )
 
     @property
     def size(self) -> int:
         """How many runs it is made of."""
-        return sum(len(row.seeds) * len(row.cells) * len(row.methods) for row in self.rows)
+        return sum(1 for _ in self._runs())
+
+    def seeds_for(self, cell: str, method: str) -> set[int]:
+        """The seeds with which a method is to be run on a cell, in whichever row."""
+        return {seed for name, of, seed in self._runs() if (name, of) == (cell, method)}
+
+    def left(self, cell: str, runs: Iterable[Mapping[str, Any]]) -> list[str]:
+        """The runs of a cell that its recorded ones are not, by name."""
+        known = {(run["method"], run["seed"]) for run in runs}
+        return [_named(*run) for run in self._runs() if run[0] == cell and run[1:] not in known]
 
     def config(self, cell: str, method: str, seed: int) -> TrainConfig:
         """The settings of one run: the cell's preset, the changes of the method or arm, the seed.
 
         Raises:
-            ValueError: There is no such method (what is recorded of one can still be shown).
+            FileNotFoundError: The cell's preset is not there.
+            ValueError: There is no such method (what is recorded of one can still be shown), or
+                settings do not go together.
         """
-        own = self.changes.get(method, {})
+        own, shared = self.changes.get(method, {}), self.cells[cell]
         of = str(own.get("method", method))
-        if of not in METHODS:
-            raise ValueError(
-                f"study {self.name!r}: [[runs]] names an unknown method {of!r}: choose among "
-                f"{', '.join(METHODS)}, or name the method that it varies: [methods.{method}] "
-                "method = ..."
-            )
-        if method in METHODS and of != method:
-            raise ValueError(
-                f"study {self.name!r}: [methods.{method}] has a method's name, but sets method = "
-                f"{of!r}: give it another name"
-            )
-        card = self.cells[cell]
-        roles = card.hierarchical if METHODS[of].hierarchical else card.flat
-        changes = {**card.changes, **roles, **own, "method": of, "seed": seed}
-        values = {**vars(TrainConfig.named(card.preset)), **changes}
-        found = TrainConfig.from_dict(values, f"study {self.name!r}, cell {cell!r}")
-        return resolve(found)
+        with placed(f"study {self.name!r}, cell {cell!r}, method {method!r}"):
+            if of not in METHODS:
+                raise ValueError(
+                    f"[[runs]] names an unknown method {of!r}: choose among {', '.join(METHODS)}, "
+                    f"or name the method that it varies: [methods.{method}] method = ..."
+                )
+            if method in METHODS and of != method:
+                raise ValueError(
+                    f"[methods.{method}] has a method's name, but sets method = {of!r}: give it "
+                    "another name"
+                )
+            roles = shared.hierarchical if METHODS[of].hierarchical else shared.flat
+            changes = {**shared.changes, **roles, **own, "method": of, "seed": seed}
+            return check(TrainConfig(**{**vars(TrainConfig.named(shared.preset)), **changes}))
 
     def jobs(
         self,
@@ -223,17 +272,23 @@ class Study:
             seeds: Only these; () is all.
 
         Raises:
-            ValueError: A cell, a method or a seed is not in the study.
+            ValueError: A cell, a method or a seed is not in the study, or one of all its runs,
+                asked for or not, cannot be made.
         """
         self._check("cell", cells, self.cells)
         self._check("method", methods, {m for row in self.rows for m in row.methods})
         self._check("seed", seeds, {s for row in self.rows for s in row.seeds})
+        every: dict[str, Job] = {}
         found: dict[str, Job] = {}
-        for job in self._learning(cells, methods, seeds):
-            warm = Job("warm", job.cell, job.method, job.seed, job.config)
-            first = found.setdefault(warm.name, warm)
-            _check_shared(first, job)
-            found.setdefault(job.name, dataclasses.replace(job, needs=warm.name))
+        for run in self._runs():
+            config = self.config(*run)
+            warm = Job("warm", *run, config)
+            job = Job("learn", *run, config, needs=warm.name)
+            _check_shared(every.setdefault(warm.name, warm), job)
+            asked = zip(run, (cells, methods, seeds), strict=True)
+            if all(not among or one in among for one, among in asked):
+                found.setdefault(warm.name, warm)
+                found[job.name] = job
         return list(found.values())
 
     def missing(self, jobs: Sequence[Job], recorded: Mapping[str, Mapping[str, Any]]) -> list[Job]:
@@ -247,14 +302,11 @@ class Study:
         needed = {job.needs for job in left}
         return [job for job in jobs if job in left or job.name in needed]
 
-    def _learning(
-        self, cells: Sequence[str], methods: Sequence[str], seeds: Sequence[int]
-    ) -> Iterator[Job]:
+    def _runs(self) -> Iterator[tuple[str, str, int]]:
+        """Each run's cell, method and seed, in order."""
         for row in self.rows:
             for seed, cell, method in product(row.seeds, row.cells, row.methods):
-                asked = ((seed, seeds), (cell, cells), (method, methods))
-                if all(not among or one in among for one, among in asked):
-                    yield Job("learn", cell, method, seed, self.config(cell, method, seed))
+                yield cell, method, seed
 
     def _check(self, what: str, asked: Sequence[object], known: Any) -> None:
         for name in asked:
@@ -263,6 +315,22 @@ class Study:
                     f"study {self.name!r} has no {what} {name!r}: choose among "
                     f"{', '.join(map(str, sorted(known)))}"
                 )
+
+
+def _named(cell: str, method: str, seed: int) -> str:
+    """What a run is called."""
+    return f"runs/{cell}-{method}-seed{seed}"
+
+
+def _place(where: str, number: int) -> str:
+    """Where a row stands, for errors."""
+    return f"{where}, [[runs]] number {number}"
+
+
+def _check_seeds(where: str, seeds: Sequence[int]) -> None:
+    card.check_once(where, "seeds", seeds)
+    with placed(where):
+        check_seeds(*seeds)
 
 
 def _check_shared(first: Job, job: Job) -> None:

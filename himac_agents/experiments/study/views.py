@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from himac_agents.experiments.study import summary
-from himac_agents.experiments.study.plan import Study
 from himac_agents.experiments.study.summary import (
     Run,
     by_method,
@@ -20,9 +19,12 @@ from himac_agents.experiments.study.summary import (
 from himac_agents.reports.charts import interval_chart, line_chart
 from himac_agents.reports.marks import Mark, Row, Series
 
+if TYPE_CHECKING:
+    from himac_agents.experiments.study.plan import Study
+
 Cells = Mapping[str, Mapping[str, Any]]
 #: A study with its recorded cells -> Markdown and an SVG.
-View = Callable[[Study, Cells], tuple[str, str]]
+View = Callable[["Study", Cells], tuple[str, str]]
 
 #: Who plans and who acts, and under which name a run holds what that came to.
 HALVES = {
