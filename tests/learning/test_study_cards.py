@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fruit_studies import written
 
+from himac_agents.experiments.study import overview, page
 from himac_agents.experiments.study.plan import Study
 from himac_envs import registry
 
@@ -159,3 +161,46 @@ def test_the_cards_of_the_registry_are_read_as_they_are_written() -> None:
         assert {key: cell.changes for key, cell in study.cells.items()} == {
             key: table.get("changes", {}) for key, table in content["cells"].items()
         }
+
+
+@pytest.mark.parametrize(
+    ("own", "recorded", "note"),
+    [
+        ("seeds = [0, 1, 2, 3, 4]\n", [0, 1, 2], "3 of 5 seeds"),
+        ("seeds = [0, 1]\n", [0, 1], ""),
+        ("", [0, 1], "2 of 3 seeds"),
+        ("", [0, 1, 2], ""),
+        (f"seeds = [0, 1]\n{ROWS}seeds = [7, 8]\n", [0, 1, 7], "3 of 4 seeds"),
+        (f"seeds = [0, 1]\n{ROWS}seeds = [7, 8]\n", [0, 1, 7, 8], ""),
+        # A seed that no row names (any more) does not stand for one that is missing.
+        ("seeds = [0, 1]\n", [0, 7], "2 of 3 seeds"),
+    ],
+)
+def test_a_mean_over_fewer_seeds_than_its_rows_name_says_so(
+    changed: Callable[..., Path], tmp_path: Path, own: str, recorded: list[int], note: str
+) -> None:
+    study = Study.load(str(changed((TOP, "seeds = [0, 1, 2]\n"), (ROWS, ROWS + own))))
+    score = {"success": 0.5, "ci95": [0.0, 1.0], "greedy": 0.5}
+    runs = [
+        {"method": "grpo", "seed": seed, "warm_start": score, "final": score} for seed in recorded
+    ]
+    cell = {"episodes": 8, "max_env_steps": 5, "runs": runs}
+    (line,) = [x for x in overview.table([(study, {"fruit": cell})]).splitlines() if "GRPO" in x]
+    assert line.partition("greedy 50.0 → 50.0")[2] == (f"<br>{note} |" if note else " |")
+    # The page names them, whatever the card asked for when the cell was recorded.
+    left = study.left("fruit", runs)
+    wanted = study.seeds_for("fruit", "grpo") - set(recorded)
+    assert [run for run in left if "grpo" in run] == [
+        f"runs/fruit-grpo-seed{seed}" for seed in sorted(wanted)
+    ]
+    gain = {"mean": 0.0, "ci95": [0.0, 0.0]}
+    more = {**score, "greedy_ci95": [0.0, 1.0]}
+    told = {"warm_start": more, "final": more, "gain": gain, "greedy_gain": gain, "work": {}}
+    cell |= {"cell": "fruit", "env": "E", "preset": "p", "split": "test", "base": "himac",
+             "command": "himac", "missing": ["fruit-gone-seed0"],
+             "runs": [run | told for run in runs]}  # fmt: skip
+    path = page.write_page(tmp_path / "page.md", [(study, {"fruit": cell})])
+    names = ", ".join(run.removeprefix("runs/") for run in left)
+    assert f"**Not finished yet:** {names}." in path.read_text(encoding="utf-8")
+    whole = dataclasses.replace(study, readme=False)
+    assert "GRPO" not in overview.table([(whole, {"fruit": cell})])

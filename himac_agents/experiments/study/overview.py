@@ -43,7 +43,7 @@ def table(studies: Sequence[Recorded]) -> str:
     every = [(name, cell, study) for study, found in shown for name, cell in found.items()]
     # The last of a name wins: the one with the most runs.
     every.sort(key=lambda item: (item[0], len(item[1]["runs"])))
-    cells = {name: (cell, len(study.seeds)) for name, cell, study in every}
+    cells = {name: (cell, study) for name, cell, study in every}
     heads = [
         f"{name} ({int(cell['episodes'])} tasks, {int(cell['max_env_steps']):,} steps)"
         for name, (cell, _) in cells.items()
@@ -56,15 +56,16 @@ def table(studies: Sequence[Recorded]) -> str:
             (f"{titled(method)}'s warm start, supervised for the same CPU time", "supervised"),
         ):
             row = []
-            for cell, seeds in cells.values():
+            for name, (cell, study) in cells.items():
                 runs = [run for run in by_method(cell["runs"]).get(method, []) if end in run]
-                row.append(_cell(runs, end, int(cell["episodes"]), seeds))
+                wanted = study.seeds_for(name, method)
+                row.append(_cell(runs, end, int(cell["episodes"]), wanted))
             if any(row):
                 lines.append(f"| {title} | " + " | ".join(row) + " |")
     return "\n".join(lines)
 
 
-def _cell(runs: Sequence[Run], end: str, episodes: int, seeds: int) -> str:
+def _cell(runs: Sequence[Run], end: str, episodes: int, wanted: set[int]) -> str:
     """Before -> after with its interval in whole points; each seed's end; the same greedily."""
     if not runs:
         return ""
@@ -80,6 +81,6 @@ def _cell(runs: Sequence[Run], end: str, episodes: int, seeds: int) -> str:
         f"seeds {seeds_of(after)}" if len(runs) > 1 else "one seed, over tasks",
         f"greedy {percent(before, 'greedy')} → {percent(after, 'greedy')}",
     ]
-    if 1 < len(runs) < seeds:
+    if 1 < len(runs) < (seeds := len(wanted.union(int(run["seed"]) for run in runs))):
         lines.append(f"{len(runs)} of {seeds} seeds")
     return "<br>".join(lines)

@@ -47,19 +47,17 @@ def write_page(path: Path, studies: Sequence[Recorded]) -> Path:
         for name in [n for n in study.cells if n in cells]:
             figure = figures / f"{study.name}-{name}.svg"
             write_atomically(figure, draw(cells[name]) + "\n")
-            parts.append(section(cells[name], f"{path.stem}/{figure.name}"))
+            # The card may ask for more by now than when the cell was recorded, or for less.
+            left = [run.removeprefix("runs/") for run in study.left(name, cells[name]["runs"])]
+            parts.append(section({**cells[name], "missing": left}, f"{path.stem}/{figure.name}"))
         if cells and study.view:
-            if study.view not in VIEWS:
-                raise ValueError(
-                    f"study {study.name!r}: view={study.view!r}: choose one of {', '.join(VIEWS)}"
-                )
             text, drawn = VIEWS[study.view](study, cells)
             figure = figures / f"{study.name}.svg"
             write_atomically(figure, drawn + "\n")
             shown = f"![{study.view} of the {study.name} study]({path.stem}/{figure.name})"
             parts.append(f"{text}\n{shown}\n")
-        if cells and (left := _not_run(study, cells, studies)):
-            parts.append(left)
+        if cells and (unrun := _not_run(study, cells, studies)):
+            parts.append(unrun)
         if cells and study.notes:
             parts.append(f"### Notes on the {study.name} study\n\n{study.notes.strip()}\n")
     if len(parts) == 1:
