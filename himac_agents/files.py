@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from himac_envs.errors import HiMACError
 
@@ -30,6 +32,49 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(staged, path)
     finally:
         staged.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: It holds no JSON object; the message names the file.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected an object")
+    return found
+
+
+def read_json_lines(path: Path, needed: Sequence[str] = ()) -> tuple[list[dict[str, Any]], bool]:
+    """The objects in a file of JSON lines, and whether it ends in the middle of a line.
+
+    A running process or one that was killed leaves such a line, which is passed over.
+
+    Raises:
+        ValueError: Another line is no JSON object, or one without the keys that are `needed`; the
+            message names file and line.
+    """
+    found: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            # A whole line ends in a line break; what stands after the last one is being written.
+            if number == len(lines):
+                return found, True
+            raise ValueError(f"{path}, line {number}: not valid JSON: {error}") from error
+        if not isinstance(row, dict) or any(key not in row for key in needed):
+            wanted = f"an object with {' and '.join(needed)}" if needed else "an object"
+            raise ValueError(f"{path}, line {number}: expected {wanted}")
+        found.append(row)
+    return found, False
 
 
 def scratch_of(owner: object, prefix: str) -> Path:

@@ -114,12 +114,20 @@ def gigpo(
         ahead += to_go(steps.tolist(), discount)
         keys.extend((groups[i], anchor) for anchor in anchors[i])
     step = group_relative(ahead, keys, std=std)
-    result: list[Floats] = []
-    at = 0
-    for i, seen in enumerate(anchors):
-        result.append(episode[i] + weight * step[at : at + len(seen)])
-        at += len(seen)
-    return result
+    parts = parted(step, [len(seen) for seen in anchors])
+    return [whole + weight * part for whole, part in zip(episode, parts, strict=True)]
+
+
+def parted(numbers: Floats, sizes: Sequence[int]) -> list[Floats]:
+    """Numbers that lie one after the other as one array for each size; no sizes, no arrays.
+
+    Raises:
+        ValueError: There are more or fewer numbers than the sizes say.
+    """
+    if len(numbers) != sum(sizes):
+        raise ValueError(f"{len(numbers)} numbers for parts of {sum(sizes)}")
+    # The last part is what lies behind the sizes.
+    return np.split(numbers, np.cumsum(sizes, dtype=np.int64))[:-1]
 
 
 def to_go(rewards: Sequence[float], discount: float, end: float = 0.0) -> list[float]:

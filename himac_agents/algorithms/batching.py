@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,36 @@ def segments_of(episodes: Sequence[Episode], role: Role) -> list[Segment]:
         for segment in episode.segments
         if segment.role == role and segment.turns
     ]
+
+
+class Place(NamedTuple):
+    """Which sub-goal of an episode one is.
+
+    Attributes:
+        blueprint: The number of its blueprint among the episode's, from 0; see `replans`.
+        line: Its place in that blueprint.
+    """
+
+    blueprint: int
+    line: int
+
+
+def places_of(episode: Episode) -> list[Place]:
+    """The places of an episode's executor segments, in the order of `segments_of`.
+
+    A further blueprint is written when all sub-goals of the one before have ended: its segment
+    stands between theirs and its own, and places begin again. A first one that was given has none.
+    """
+    found: list[Place] = []
+    number, asked = 0, False
+    for segment in episode.segments if episode.error is None else ():
+        if segment.role == "planner":
+            asked = bool(found)
+        elif segment.role == "executor" and segment.turns:
+            again = asked or (bool(found) and segment.index < found[-1].line)
+            number, asked = number + again, False
+            found.append(Place(number, segment.index))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -148,6 +148,30 @@ def blueprint_returns(
         run.reward - (0.0 if plan.blueprint_valid else config.format_penalty)
         for plan, run in zip(plans, runs, strict=True)
     ]
+
+
+def give_lines(
+    credit: Credit,
+    plan: Episode,
+    segment: Segment,
+    worth: Mapping[int, float],
+    total: float,
+    every: float = 0.0,
+) -> None:
+    """Tells the tokens of a blueprint what its lines were worth.
+
+    Args:
+        credit: Gets the blueprint's sequence.
+        plan: The planner's episode.
+        segment: The blueprint's sequence.
+        worth: By a line's place.
+        total: The blueprint as a whole: for reports, and for all tokens of one that could not be
+            parsed, or not be read line by line.
+        every: What each token gets besides.
+    """
+    (turn,) = segment.turns
+    tokens = [every + worth.get(line, 0.0) for line in turn.lines]
+    credit.give_tokens(segment, total, tokens if plan.blueprint_valid else ())
 
 
 def executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:

@@ -15,21 +15,19 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from himac_agents.algorithms.advantages import Floats, group_relative, to_go
+from himac_agents.algorithms.advantages import Floats, group_relative, parted, to_go
+from himac_agents.algorithms.elimination import chain_values
 
 GraphCredit = Literal["system", "visits", "hindsight", "distance"]
 
-#: Systems of at most so many states are solved directly, larger ones by sweeps.
+#: Systems of at most so many states are solved as one matrix, larger ones state by state.
 DIRECT = 400
-#: Sweeps end when no value moves by more, or after `MOST_SWEEPS`.
-SETTLED = 1e-10
-MOST_SWEEPS = 20_000
 #: Differences of values that are no larger are rounding, and no evidence.
 ROUNDING = 1e-9
 #: GraphHCA: potentials below are taken for this.
@@ -136,7 +134,7 @@ class Graph:
 
     def split(self, numbers: Floats) -> list[Floats]:
         """Numbers of all transitions as one array a path."""
-        return np.split(numbers, np.cumsum(self.sizes)[:-1])
+        return parted(numbers, self.sizes)
 
 
 def _means(index: Ints, numbers: Floats, count: int) -> Floats:
@@ -154,7 +152,7 @@ def returns_to_go(graph: Graph, discount: float) -> Floats:
 def state_values(graph: Graph, discount: float) -> Floats:
     """[states] V, the solution of (I - d M) V = b, M(s, s') = sum_a mu(a | s) P(s' | s, a).
 
-    Small systems are solved directly, large ones by sweeps that begin at the visit averages.
+    The solution is exact but for rounding, of small systems and of large ones.
 
     Raises:
         ValueError: The discount is not between 0 and 1.
@@ -162,22 +160,22 @@ def state_values(graph: Graph, discount: float) -> Floats:
     if not 0.0 <= discount <= 1.0:
         raise ValueError(f"discount={discount}: must be between 0 and 1")
     inner = graph.follows >= 0
+    visits = np.bincount(graph.state, minlength=graph.states)
+    ended = graph.next_values(np.zeros(graph.states))  # 0 but where a path ends
+    paid = graph.by_state(graph.reward + discount * ended)
     if graph.states <= DIRECT:
-        visits = np.bincount(graph.state, minlength=graph.states)
-        ended = graph.next_values(np.zeros(graph.states))  # 0 but where a path ends
-        paid = graph.by_state(graph.reward + discount * ended)
         system = np.eye(graph.states)
         share = discount / visits[graph.state[inner]]
         np.subtract.at(system, (graph.state[inner], graph.follows[inner]), share)
         return np.asarray(np.linalg.solve(system, paid), np.float64)
-    values = graph.by_state(returns_to_go(graph, discount))
-    for _ in range(MOST_SWEEPS):
-        moved = graph.by_state(graph.reward + discount * graph.next_values(values))
-        settled = float(np.abs(moved - values).max()) <= SETTLED
-        values = moved
-        if settled:
-            break
-    return values
+    weights: list[dict[int, float]] = [{} for _ in range(graph.states)]
+    steps = graph.state[inner] * graph.states + graph.follows[inner]
+    for step, times in zip(*np.unique(steps, return_counts=True), strict=True):
+        state, follows = divmod(int(step), graph.states)
+        weights[state][follows] = float(discount * times / visits[state])
+    over = np.bincount(graph.state[~inner], minlength=graph.states)
+    leaves = (1.0 - discount) + discount * over / visits
+    return chain_values(weights, leaves.tolist(), paid.tolist())
 
 
 def step_credit(
@@ -194,11 +192,13 @@ def step_credit(
       sigma^2(s) = sum_a mu (Q - V)^2, with V solved for.
     - "visits": the same with K = 0 backups: Q and V are means of the returns to go of the visits
       to (s, a) and to s. Close to GiGPO's step part.
-    - "hindsight" (GraphHCA, arXiv 2609.35084): with the potential V of discount d, the credit of an
-      edge is log max(V(x), e) - log max(V(s), e), e = .01, z-scored over the different edges that
-      leave s.
+    - "hindsight" (GraphHCA, arXiv 2609.35084): with the potential V(s) = d E[r + V(x)], the credit
+      of an edge is log max(r + V(x), e) - log max(V(s), e), e = .01, z-scored over the different
+      edges that leave s. The paper pays nothing on the way; a reward of 1 for a solved end is here
+      the same as an end that is worth 1.
     - "distance" (GraphGPO, arXiv 2605.26684): w^{n(x)}, w = .1, n(x) the fewest steps that led from
-      x to a success; z-scored over the transitions from s. 0 where none ever did.
+      x to a success; z-scored over the transitions from s. 0 where none ever did. It counts steps
+      to solved ends, and has no place for rewards.
 
     Args:
         paths: The episodes of one group.
@@ -210,11 +210,16 @@ def step_credit(
 
     Returns:
         For each path an array [T].
+
+    Raises:
+        ValueError: "distance" of paths with rewards.
     """
     graph = Graph.of(paths)
     if not len(graph.state):
         return [np.zeros(0) for _ in paths]
     if kind == "distance":
+        if graph.reward.any():
+            raise ValueError("kind='distance' counts steps to solved ends: it reads no rewards")
         steps = np.r_[_distances(graph), np.inf]  # the last one: where a path ended
         won = (graph.follows < 0) & (graph.next_values(np.zeros(graph.states)) > 0)
         far = np.where(won, 0.0, steps[np.maximum(graph.follows, -1)])
@@ -238,14 +243,15 @@ def step_credit(
 
 
 def _hindsight(graph: Graph, discount: float) -> Floats:
-    values = state_values(graph, discount)
-    after, before = graph.next_values(values), values[graph.state]
+    # Paid on arrival, as an end's value is: V(s) = d E[r + V(x)].
+    values = state_values(replace(graph, reward=discount * graph.reward), discount)
+    after, before = graph.reward + graph.next_values(values), values[graph.state]
     credit = np.log(np.maximum(after, LEAST_POTENTIAL)) - np.log(
         np.maximum(before, LEAST_POTENTIAL)
     )
-    # Each different edge counts once, however often it was taken.
+    # Each different edge counts once, however often it was taken: to another place, or paid else.
     places = np.where(graph.follows < 0, -1.0 - graph.next_values(values), graph.follows)
-    keys = list(zip(graph.edge.tolist(), places.tolist(), strict=True))
+    keys = list(zip(graph.edge.tolist(), places.tolist(), graph.reward.tolist(), strict=True))
     first = {key: i for i, key in reversed(list(enumerate(keys)))}
     chosen = list(first.values())
     scores = group_relative(credit[chosen], [int(graph.state[i]) for i in chosen])
@@ -310,7 +316,7 @@ def nested(
         weight = float((k + 1) ** alpha) * (part != 0)
         total, weights = total + weight * part, weights + weight
     merged = np.where(weights > 0, total / np.maximum(weights, 1e-12), 0.0)
-    return np.split(merged, np.cumsum([len(own) for own in to_go])[:-1])
+    return parted(merged, [len(own) for own in to_go])
 
 
 def milestone_rewards(

@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 
 from himac_agents.algorithms.advantages import EPSILON, Floats
-from himac_agents.algorithms.batching import segments_of
-from himac_agents.algorithms.credit import Credit, blueprint_returns
-from himac_agents.algorithms.stepwise import give_lines
+from himac_agents.algorithms.batching import places_of, segments_of
+from himac_agents.algorithms.credit import Credit, blueprint_returns, give_lines
 from himac_agents.config import TrainConfig
 from himac_agents.rollouts.types import Episode, Segment
 
@@ -89,8 +88,8 @@ def executor_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
     found: list[Floats] = []
     for episode in (e for e in episodes if e.error is None):
         own = segments_of([episode], "executor")
-        begins = [_value(segment) for segment in own]
-        for segment, after in zip(own, [*begins[1:], 0.0], strict=True):
+        begins = [*(_value(segment) for segment in own), 0.0]
+        for segment, after in zip(own, begins[1:], strict=True):
             rewards = [turn.reward for turn in segment.turns]
             values = [_said(turn.value) for turn in segment.turns]
             found.append(low_level(rewards, values, after, config.gae_discount, config.gae_lambda))
@@ -109,19 +108,22 @@ def planner_credit(
     """The high level: each line of a blueprint carries its sub-goal's whitened advantage.
 
     A blueprint that could not be parsed, or not be read line by line, carries that of its first
-    sub-goal on all tokens, less the format penalty. Lines that were not reached get 0.
+    sub-goal on all tokens, less the format penalty. Lines that were not reached get 0. Sub-goals of
+    further blueprints (`replans`) are ahead of the last line, as the lines ahead are of any other.
 
     Raises:
         ValueError: A turn has no value.
     """
     returns = blueprint_returns(config, plans, runs)
     found: list[Floats] = []
-    places: list[tuple[Episode, list[int]]] = []
+    lines_of: list[tuple[Episode, Segment, list[int]]] = []
     for plan, run in zip(plans, runs, strict=True):
         if plan.error or run.error:
             continue
-        own = segments_of([run], "executor")
-        for segment in segments_of([plan], "planner"):
+        acted = list(zip(places_of(run), segments_of([run], "executor"), strict=True))
+        for number, segment in enumerate(segments_of([plan], "planner")):
+            own = [each for place, each in acted if place.blueprint >= number]
+            lines = [place.line for place, _ in acted if place.blueprint == number]
             values = [_value(segment), *(_value(each) for each in own[1:])]
             paid = [
                 float(sum(config.gae_discount**i * t.reward for i, t in enumerate(each.turns)))
@@ -131,16 +133,16 @@ def planner_credit(
             worth = high_level(paid, lengths, values[: len(own)], config.gae_discount,
                                config.gae_lambda)  # fmt: skip
             segment.turns[0].target = values[0] + (float(worth[0]) if len(worth) else 0.0)
-            found.append(worth)
-            places.append((plan, [each.index for each in own]))
+            found.append(worth[: len(lines)])
+            lines_of.append((plan, segment, lines))
     credit = Credit(metrics={"values": _mean_value(segments_of(plans, "planner"))})
-    for (plan, lines), part in zip(places, whitened(found), strict=True):
+    for (plan, segment, lines), part in zip(lines_of, whitened(found), strict=True):
         worths: dict[int, float] = {}
         for line, value in zip(lines, part, strict=True):
             # Behind the last sub-goal the episode may go on under its number.
             worths.setdefault(line, float(value))
         penalty = 0.0 if plan.blueprint_valid else config.format_penalty
-        give_lines(credit, plan, worths, (float(part[0]) if len(part) else 0.0) - penalty)
+        give_lines(credit, plan, segment, worths, (float(part[0]) if len(part) else 0.0) - penalty)
     return credit, returns
 
 

@@ -242,6 +242,13 @@ def check(config: TrainConfig) -> TrainConfig:
         raise ValueError(
             "baselines: 'supervised' continues the warm start, and with warm_steps=0 there is none"
         )
+    within = method_of(config).hierarchical and config.graph_ends == "subgoal"
+    if config.graph_credit == "distance" and config.graph_pays == "reward" and not within:
+        raise ValueError(
+            "graph_credit='distance' counts the steps to a solved end and reads no rewards: with "
+            "graph_pays='reward' set graph_credit to 'system', 'visits' or 'hindsight', or leave "
+            "graph_pays='success'"
+        )
     halves = [name for name in config.baselines if name in ("oracle-planner", "oracle-executor")]
     if halves and not method_of(config).hierarchical:
         raise ValueError(

@@ -6,7 +6,7 @@ Each function is the credit of a method of the register, and serves the credit b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,13 +14,14 @@ import numpy as np
 
 from himac_agents.algorithms import advantages, graphs
 from himac_agents.algorithms.advantages import Floats
-from himac_agents.algorithms.batching import by_group, segments_of
+from himac_agents.algorithms.batching import Place, by_group, places_of, segments_of
 from himac_agents.algorithms.credit import (
     Credit,
     achieved,
     begun,
     blueprint_returns,
     executor_advantages,
+    give_lines,
     grpo,
     planner_credit,
     settled,
@@ -85,11 +86,11 @@ def beacon_credit(config: TrainConfig, episodes: Sequence[Episode]) -> Credit:
         [bool(achieved(config, s)) for s in segments],
         discount=config.milestone_discount,
     )
-    places = [(s.group, s.index) for s in segments]
-    steps = [place for place, own in zip(places, rewards, strict=True) for _ in own]
+    places = [place for e in whole for place in places_of(e)]
+    steps = [(s.group, at) for s, at in zip(segments, places, strict=True) for _ in s.turns]
     paid = np.concatenate([np.zeros(0), *rewards])
     compared = advantages.group_relative(paid, steps, std=False)
-    parts = np.split(compared, np.cumsum([len(own) for own in rewards])[:-1])
+    parts = advantages.parted(compared, [len(own) for own in rewards])
     for i, segment, part in zip(owner, segments, parts, strict=True):
         credit.give(segment, list(trajectory[i] + config.milestone_weight * part))
     return credit
@@ -184,6 +185,9 @@ def graph_planner_credit(
     blueprint that could not be parsed, or not be read line by line, carries its sum on all tokens
     (and loses the format penalty).
 
+    With `replans` a further blueprint may begin in the state in which the last line ended: then V
+    of that state is what the last line led to, and what comes later is the further blueprint's.
+
     `blueprint_credit` chooses `prefix_credit` instead, or `himac`'s one number a blueprint.
     """
     division = settled(config.blueprint_credit, "blueprint_credit")
@@ -203,15 +207,17 @@ def graph_planner_credit(
         values = graphs.state_values(graph, 1.0) if graph.states else np.zeros(0)
         gained = graph.reward + graph.next_values(values) - values[graph.state]
         for i, (_, lines), gains in zip(places, walks, graph.split(gained), strict=True):
-            worth: dict[int, float] = {}
-            for line, gain in zip(lines, gains, strict=True):
-                # Behind the last sub-goal the episode may go on under its number.
-                worth[line] = worth.get(line, 0.0) + float(gain)
             every = episode_weight * compared[i]
             penalty = 0.0 if plans[i].blueprint_valid else config.format_penalty
-            total = every + weight * (sum(worth.values()) - penalty)
-            weighed = {line: weight * value for line, value in worth.items()}
-            give_lines(credit, plans[i], weighed, total, every)
+            for number, segment in enumerate(segments_of([plans[i]], "planner")):
+                worth: dict[int, float] = {}
+                for place, gain in zip(lines, gains, strict=True):
+                    if place.blueprint == number:
+                        # Behind the last sub-goal the episode may go on under its number.
+                        worth[place.line] = worth.get(place.line, 0.0) + float(gain)
+                total = every + weight * (sum(worth.values()) - penalty)
+                weighed = {line: weight * value for line, value in worth.items()}
+                give_lines(credit, plans[i], segment, weighed, total, every)
     return credit, returns
 
 
@@ -249,7 +255,9 @@ def prefix_credit(
             worth = dict(enumerate(gains[:-1].tolist()))
             if worth:
                 worth[len(worth) - 1] += float(gains[-1])
-            give_lines(credit, plans[i], worth, fared[-1] if fared else compared[i])
+            total = fared[-1] if fared else compared[i]
+            for segment in segments_of([plans[i]], "planner"):
+                give_lines(credit, plans[i], segment, worth, total)
     return credit, returns
 
 
@@ -265,27 +273,8 @@ def _compared(
     return returns, dict(zip(whole, compared.tolist(), strict=True))
 
 
-def give_lines(
-    credit: Credit, plan: Episode, worth: Mapping[int, float], total: float, every: float = 0.0
-) -> None:
-    """Tells the tokens of a blueprint what its lines were worth.
-
-    Args:
-        credit: Gets the blueprint's sequence.
-        plan: The planner's episode.
-        worth: By a line's place.
-        total: The blueprint as a whole: for reports, and for all tokens of one that could not be
-            parsed, or not be read line by line.
-        every: What each token gets besides.
-    """
-    for segment in segments_of([plan], "planner"):
-        (turn,) = segment.turns
-        tokens = [every + worth.get(line, 0.0) for line in turn.lines]
-        credit.give_tokens(segment, total, tokens if plan.blueprint_valid else ())
-
-
-def _options(config: TrainConfig, run: Episode) -> tuple[Path, list[int]]:
-    """An execution as a path over sub-goals, and the place of each in the blueprint."""
+def _options(config: TrainConfig, run: Episode) -> tuple[Path, list[Place]]:
+    """An execution as a path over sub-goals, and the place of each."""
     segments = segments_of([run], "executor")
     keys = _keys(config, [segment.turns[0] for segment in segments], run)
     states: list[Hashable] = []
@@ -296,7 +285,7 @@ def _options(config: TrainConfig, run: Episode) -> tuple[Path, list[int]]:
     rewards = [sum(turn.reward for turn in segment.turns) for segment in segments]
     end = _end(config, run)
     path = Path(states, [segment.subgoal for segment in segments], end, _paid(config, rewards))
-    return path, [segment.index for segment in segments]
+    return path, places_of(run)
 
 
 # -- parts ---------------------------------------------------------------------------------------

@@ -36,8 +36,9 @@ class Options:
 
 def run(options: Options) -> int:
     """Measure, and print the table."""
-    from himac_agents.experiments.credit.run import cells, table
+    from himac_agents.experiments.credit.cells import cells
     from himac_agents.experiments.credit.run import run as measured
+    from himac_agents.experiments.credit.table import table
 
     console = Console(stderr=True, highlight=False)
     kind = "" if options.policy == "scripted" else f"{options.policy}-"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from himac_agents.experiments.llm.plan import Frozen, measured
 from himac_agents.experiments.llm.plan import Plan as Options
+from himac_agents.experiments.llm.plan import measured
 
 
 def run(plan: Options) -> int:
@@ -21,18 +21,17 @@ def run(plan: Options) -> int:
     from himac_agents.experiments.study.plan import Job
 
     console = Console(stderr=True, highlight=False)
-    out, chosen = plan.out, plan.out / "frozen.json"
+    out, frozen = plan.out, plan.frozen()
     over = time.monotonic() + 60.0 * plan.minutes
     curve, arms = plan.curve(), list[Job]()
 
     def publish(_: Job | None = None) -> None:
-        frozen = Frozen.read(chosen) if chosen.is_file() else None
         cell = None
         if frozen is not None and arms:
             study = plan.study([frozen.demos])
             for found in results.collect_results(study, out, arms).values():
                 cell = {**found, "command": "himac bench llm"}
-                results.write(out / "results", cell)
+                results.write(out / "results", cell, study)
         known = frozen.curve if frozen is not None else measured(curve, out)
         page.write(out, known, frozen, cell, arms)
 
@@ -46,11 +45,15 @@ def run(plan: Options) -> int:
         driver.run()
         return driver
 
-    last = None if chosen.is_file() else drive(curve)
+    publish()  # what stands in the way of that is said before anything runs
+    last = None if frozen else drive(curve)
     if last is None or not (last.failed or last.out_of_time):
-        if not chosen.is_file():
-            Frozen.of(measured(curve, out)).write(chosen)
-        arms += plan.arms(Frozen.read(chosen).demos)
+        if frozen is None:
+            frozen = plan.freeze(measured(curve, out))
+        elif set(plan.counts) != set(frozen.curve):
+            shown = ", ".join(map(str, frozen.curve))
+            console.print(f"--counts changes nothing here: it was chosen among {shown} before")
+        arms += plan.arms(frozen.demos)
         last = drive(arms)
     publish()
     for name, why in last.failed.items():

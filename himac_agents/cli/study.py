@@ -73,7 +73,7 @@ def run(options: Options) -> int:
 
     def publish(_: Job | None = None) -> None:
         for content in results.collect_results(study, out).values():
-            results.write(recorded, content)
+            results.write(recorded, content, study)
         show()
 
     failed: dict[str, str] = {}
@@ -83,6 +83,7 @@ def run(options: Options) -> int:
         jobs = study.jobs(options.cells, options.methods, options.seeds)
         if options.missing_only:
             jobs = study.missing(jobs, results.read_all(recorded, study.name))
+        publish()  # what stands in the way of that is said before anything runs
         console.print(f"{len(jobs)} jobs in {out}, {options.jobs} at a time")
         began = time.monotonic()
         display = Display(console, every=_EVERY)

@@ -122,7 +122,8 @@ class CreditSettings:
     """The graph's discount per step. None: 0.98, or 0.95 with "hindsight"."""
     graph_pays: Literal["success", "reward"] = "success"
     """What the graph counts: "success" (1 at a solved end, as the papers do) or the "reward" of
-    every step, where tasks are won in parts."""
+    every step, where tasks are won in parts. Not with `graph_credit = "distance"`, which counts
+    steps to a solved end."""
     graph_sigma: bool | None = None
     """Divide a step's credit by the standard deviation in its state. None: the method's own."""
     graph_weight: float | None = setting(None, least=0)

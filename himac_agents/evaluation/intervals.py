@@ -251,4 +251,7 @@ def unpack(text: str, count: int) -> Floats:
     found = np.frombuffer(bytes.fromhex(text), np.uint8)
     if len(found) != -(-count // 8):
         raise ValueError(f"outcomes of {8 * len(found)} tasks at most, not of {count}")
-    return np.unpackbits(found, count=count).astype(np.float64)
+    bits = np.unpackbits(found)
+    if bits[count:].any():
+        raise ValueError(f"outcomes of more than {count} tasks")
+    return bits[:count].astype(np.float64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from himac_agents.algorithms.methods import METHODS
 from himac_agents.evaluation.intervals import Over, wilson
+from himac_agents.files import read_json, read_json_lines
 from himac_envs.errors import HiMACError
 
 #: How deep below a given folder runs are looked for, and where not: warm starts that a study's
@@ -331,11 +331,9 @@ def read_run(path: Path) -> RunData:
     result = None
     if (path / "result.json").is_file():
         try:
-            result = json.loads((path / "result.json").read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RunError(f"{path / 'result.json'}: not valid JSON: {error}") from error
-        if not isinstance(result, dict):
-            raise RunError(f"{path / 'result.json'}: expected an object of results")
+            result = read_json(path / "result.json")
+        except ValueError as error:
+            raise RunError(str(error)) from error
     run = RunData(path.resolve(), settings, metrics, episodes, result, tuple(notes))
     _ = run.evaluations, run.baselines  # what is wrong with them is to be said here
     return run
@@ -346,26 +344,12 @@ def _lines(path: Path, needed: Sequence[str], notes: list[str]) -> list[dict[str
     if not path.is_file():
         notes.append(f"there is no {path.name}")
         return []
-    found: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8", errors="replace") as file:
-        lines = file.read().split("\n")
-    last = len(lines) - 1
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            # A whole line ends in a line break; what stands after the last one is being written.
-            if number == last:
-                notes.append(f"{path.name} ends in the middle of a line, which was passed over")
-                continue
-            raise RunError(f"{path}, line {number + 1}: not valid JSON: {error}") from error
-        if not isinstance(row, dict) or any(key not in row for key in needed):
-            raise RunError(
-                f"{path}, line {number + 1}: expected an object with {' and '.join(needed)}"
-            )
-        found.append(row)
+    try:
+        found, torn = read_json_lines(path, needed)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    if torn:
+        notes.append(f"{path.name} ends in the middle of a line, which was passed over")
     return found
 
 

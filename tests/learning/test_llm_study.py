@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,32 @@ def test_it_goes_on_in_stretches_and_ends_with_a_page(
     assert llm.run(asked) == 0
     assert {p: p.stat().st_mtime_ns for p in out.glob("*/*/result.json")} == times
     assert (out / "llm.md").read_text() == page
+
+
+def test_the_chosen_warm_start_is_of_this_plan_and_readable(preset: Path, tmp_path: Path) -> None:
+    curve = {4: (0.4, 0.5), 8: (0.9, 0.9)}
+    plan = Plan(str(preset), "m", counts=(4, 8), out=tmp_path)
+    assert plan.frozen() is None
+    assert plan.freeze(curve).demos == 4 and plan.frozen() == plan.freeze(curve)
+    # Other seeds, arms and limits begin from it too; another model, preset or data do not.
+    for same in ({"seeds": (7,)}, {"methods": ("himac",)}, {"max_env_steps": 9}, {"counts": (4,)}):
+        assert dataclasses.replace(plan, **same).frozen() == plan.frozen()
+    other = tmp_path / "other.toml"
+    other.write_text(SETTINGS.replace(warm_lr=0.5).to_toml())
+    for change in ({"model": "n"}, {"data": "generated"}, {"preset": str(other)}):
+        with pytest.raises(ValueError, match="another preset, model or data"):
+            dataclasses.replace(plan, **change).frozen()
+    path = tmp_path / "frozen.json"
+    for damaged in ("", "[]", '{"demos": 4}', '{"demos": 5, "curve": {"4": [0.1, 0.2]}}'):
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match=r"frozen\.json"):
+            plan.frozen()
+
+
+@pytest.mark.parametrize("name", ["counts", "methods", "seeds"])
+def test_a_plan_of_nothing_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: give at least one"):
+        Plan(**{name: ()})
 
 
 def test_the_preset_of_the_registry_is_complete() -> None:

@@ -154,7 +154,8 @@ def test_results_survive_the_way_to_a_file_and_back(tmp_path: Path) -> None:
         "missing": ["fruit-grpo-seed0"],
         "runs": [row, {**row, "seed": 1}], "paired": [],
     }  # fmt: skip
-    results.write(tmp_path, content)
+    study = Study.load(str(written(tmp_path)))
+    results.write(tmp_path, content, study)
     assert results.read_all(tmp_path, "toy") == {"fruit": content}
     assert results.read_all(tmp_path, "other") == {}
     # Another day, without the runs' folders: what is recorded stays, and need not be run again.
@@ -162,15 +163,15 @@ def test_results_survive_the_way_to_a_file_and_back(tmp_path: Path) -> None:
     beside = {"base": "himac", "against": "grpo", "seed": 0, "difference": difference,
               "greedy_difference": difference}  # fmt: skip
     results.write(tmp_path, {**content, "runs": [other], "missing": ["fruit-himac-seed0"],
-                             "paired": [beside]})  # fmt: skip
+                             "paired": [beside]}, study)  # fmt: skip
     merged = results.read_all(tmp_path, "toy")["fruit"]
     assert merged["runs"] == [*content["runs"], other] and merged["missing"] == []
     assert merged["paired"] == [beside]
     # A run that is made anew takes its old differences with it, and one that is the same does not.
-    results.write(tmp_path, content)
+    results.write(tmp_path, content, study)
     assert results.read_all(tmp_path, "toy")["fruit"]["paired"] == [beside]
     anew = {**row, "final": {**score, "success": 0.25}}
-    results.write(tmp_path, {**content, "runs": [anew], "paired": []})
+    results.write(tmp_path, {**content, "runs": [anew], "paired": []}, study)
     merged = results.read_all(tmp_path, "toy")["fruit"]
     assert merged["paired"] == [] and merged["runs"] == [anew, {**row, "seed": 1}, other]
     text = page.section(content, "f.svg")
@@ -356,7 +357,8 @@ def test_results_of_tasks_that_changed_since_are_marked(tmp_path: Path) -> None:
     assert f"Since 0.2.0: {changed[0].what}" in page.section(old, "f.svg")
     for current in (new, cell("HiMAC-ALFWorld-v0", "0.1.0")):
         assert "Older tasks" not in page.section(current, "f.svg")
-    results.write(tmp_path, old)
+    study = Study.load(str(written(tmp_path)))
+    results.write(tmp_path, old, study)
     assert results.read_all(tmp_path, "toy")["c"]["older"] == summary.older(old)
-    results.write(tmp_path, new)  # the same run, made anew
+    results.write(tmp_path, new, study)  # the same run, made anew
     assert "older" not in results.read_all(tmp_path, "toy")["c"]

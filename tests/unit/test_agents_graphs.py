@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from himac_agents.algorithms import graphs
+from himac_agents.algorithms import elimination, graphs
 from himac_agents.algorithms.graphs import Graph, Path, nested, state_values, step_credit
 
 #: From s: "a" leads to x, once to success and once to failure; "b" leads to y, which fails.
@@ -85,6 +85,31 @@ def test_distance_by_hand() -> None:
     assert found[0][1] == 0.0 and found[2][1] == 0.0
 
 
+@pytest.mark.parametrize("kind", ["system", "visits", "hindsight"])
+def test_a_win_that_is_paid_counts_as_a_win(kind: graphs.GraphCredit) -> None:
+    """From s1: to the win, around a loop and then to the win, to nothing."""
+    walks = ["ab", "alb", "ac", "ab"]
+    won = [Path([f"s{min(t, 1)}" for t in range(len(w))], list(w), float("b" in w)) for w in walks]
+    paid = [Path(p.states, p.actions, 0.0, [0.0] * (len(p.states) - 1) + [p.end]) for p in won]
+    found = step_credit(paid, kind=kind)
+    assert found[1][2] == found[0][1] > found[1][1] > found[2][1]
+    for one, other in zip(found, step_credit(won, kind=kind), strict=True):
+        assert one == pytest.approx(other)
+
+
+def test_ends_that_are_paid_else_are_other_ends() -> None:
+    ends = [("buy", 5.0), ("buy", 1.0), ("leave", 2.0), ("buy", 5.0)]
+    paths = [Path(["s"], [action], 0.0, [paid]) for action, paid in ends]
+    found = [float(part[0]) for part in step_credit(paths, kind="hindsight")]
+    z = np.log([5.0, 1.0, 2.0])
+    assert found[:3] == pytest.approx((z - z.mean()) / z.std(), abs=1e-5) and found[3] == found[0]
+
+
+def test_distances_are_of_solved_ends_only() -> None:
+    with pytest.raises(ValueError, match="reads no rewards"):
+        step_credit([Path(["s"], ["a"], 0.0, [1.0])], kind="distance")
+
+
 def test_rewards_count_where_they_are_given() -> None:
     paths = [Path(["s", "x"], ["a", "go"], 0.0, [0.5, 0.0]), Path(["s"], ["b"], 0.0, [0.0])]
     found = step_credit(paths, discount=0.9, sigma=False)
@@ -107,15 +132,36 @@ _PATHS = st.lists(
 
 
 @given(_PATHS, st.sampled_from([0.5, 0.98, 1.0]))
-def test_sweeps_and_direct_solution_agree(paths: list[Path], discount: float) -> None:
+def test_one_matrix_and_state_by_state_agree(paths: list[Path], discount: float) -> None:
     graph = Graph.of(paths)
     direct = state_values(graph, discount)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "DIRECT", 0)
-        assert state_values(graph, discount) == pytest.approx(direct, abs=1e-6)
+    for few in (elimination.FEW, -1):  # with and without a part that is solved as a matrix
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(graphs, "DIRECT", 0)
+            patch.setattr(elimination, "FEW", few)
+            patch.setattr(elimination, "SHARE", elimination.SHARE if few >= 0 else 0.0)
+            assert state_values(graph, discount) == pytest.approx(direct, abs=1e-11)
     # What it solves: V(s) is the mean of r + d V(next) over the visits to s.
     moved = graph.by_state(graph.reward + discount * graph.next_values(direct))
     assert moved == pytest.approx(direct, abs=1e-9)
+
+
+@pytest.mark.parametrize("rooms", [600, 3000])
+def test_values_of_large_graphs_are_exact(rooms: int) -> None:
+    """Rooms in a row, each left as often to either side, take very long to leave."""
+    up, down = list(range(rooms)), list(range(rooms - 1, -1, -1))
+    rows = [Path(up, ["east"] * rooms, 1.0), Path(down, ["west"] * rooms, 0.0)]
+    exact = np.arange(1, rooms + 1) / (rooms + 1)
+    assert np.abs(state_values(Graph.of(rows), 1.0) - exact).max() < 1e-11
+    # Every room with a few random others, and a discount: V solves the equations.
+    rng = np.random.default_rng(0)
+    walks = [rng.integers(rooms, size=rooms).tolist() for _ in range(3)]
+    graph = Graph.of([Path(walk, walk, float(i % 2), [0.25] * rooms) for i, walk in
+                      enumerate(walks)])  # fmt: skip
+    for discount in (0.98, 1.0):
+        values = state_values(graph, discount)
+        moved = graph.by_state(graph.reward + discount * graph.next_values(values))
+        assert np.abs(moved - values).max() <= 1e-13 * np.abs(values).max()
 
 
 @given(_PATHS)

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from toy import FruitEnv
 
-import himac_agents.experiments.credit.run as bench
 from himac_agents.agents.agent import Executor, HiMACAgent
 from himac_agents.cli import app
-from himac_agents.experiments.credit import scores
+from himac_agents.experiments.credit import cells as bench
+from himac_agents.experiments.credit import scores, table
 from himac_agents.experiments.credit.estimators import ESTIMATORS, LINE_ESTIMATORS
 from himac_agents.experiments.credit.measure import SUMS, Size, measure, played, truths_of
 from himac_agents.experiments.credit.policy import Scripted, Simulator, Strength
+from himac_agents.experiments.credit.run import run
 from himac_agents.experiments.credit.vine import Vine
 from himac_agents.rollouts.pool import EnvPool
 from himac_envs.hierarchy import HierarchicalEnv
@@ -230,11 +231,37 @@ def test_the_command_resumes_and_writes_table_and_figure(
         assert app.main(args) == 0 and capsys.readouterr().out == page
         with pytest.raises(AssertionError, match="sokoban-weak"):  # other settings: anew
             app.main([*args, "--seed", "1"])
+    # A narrower call shows what else is there.
+    assert app.main([*args, "--strengths", "half", "half"]) == 0
+    shown = capsys.readouterr().out
+    assert (tmp_path / "credit.md").read_text() == shown
+    assert shown == page
     cells = bench.cells("tiny")[:2]  # in processes of their own: the same figures
-    again = bench.run(cells, tmp_path / "two", jobs=2, say=lambda text: None)
+    again = run(cells, tmp_path / "two", jobs=2, say=lambda text: None)
     assert again == [json.loads((tmp_path / f"{c.name}.json").read_text()) for c in cells]
     assert app.main(["bench", "credit", "--envs", "alfworld-official"]) == 1
     assert "--official FOLDER" in capsys.readouterr().err
+
+
+def test_a_damaged_file_is_measured_anew_and_a_full_disk_is_known_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "ENVS", {"sokoban": ("fruit_runs:Fruit-v0", {})})
+    cells = bench.cells("tiny", strengths=["weak"])
+    whole = run(cells, tmp_path, jobs=1, say=lambda text: None)
+    path = tmp_path / f"{cells[0].name}.json"
+    for content in ("", '{"a"', "[1]", "{}", json.dumps({**whole[0], "sums": {}})):
+        path.write_text(content)
+        told: list[str] = []
+        assert run(cells, tmp_path, jobs=1, say=told.append) == whole
+        assert str(path) in told[0] and told[0].endswith("; left out")
+
+    def refuse(cell: bench.Cell, out: Path) -> dict[str, Any]:
+        raise AssertionError(cell.name)
+
+    monkeypatch.setattr(bench.Cell, "measured", refuse)
+    with pytest.raises(OSError, match="weak"):
+        run(cells, path / "below", jobs=1)
 
 
 def test_policies_are_chosen_by_their_names() -> None:
@@ -251,16 +278,16 @@ def test_policies_are_chosen_by_their_names() -> None:
 def test_the_kill_criterion_looks_at_the_interval() -> None:
     def cell(candidate: list[float], other: list[float]) -> dict[str, Any]:
         rows = {
-            bench.CANDIDATE: [_row(n=1, xx=1, matter=10, right=r) for r in candidate],
-            bench.BASELINE: [_row(n=1, xx=1, matter=10, right=r) for r in other],
+            table.CANDIDATE: [_row(n=1, xx=1, matter=10, right=r) for r in candidate],
+            table.BASELINE: [_row(n=1, xx=1, matter=10, right=r) for r in other],
         }
         return {"cell": {"env": "x"}, "sums": {"8": rows}}
 
-    gain, passed = bench.verdict([cell([9, 8, 9], [6, 6, 7])], "8")
-    assert passed and gain.value == pytest.approx(7 / 30)
-    assert not bench.verdict([cell([9, 2, 9], [6, 6, 7])], "8")[1]
+    gain = table.gained([cell([9, 8, 9], [6, 6, 7])], "8", table.CANDIDATE)
+    assert table.passes(gain) and gain.value == pytest.approx(7 / 30)
+    assert not table.passes(table.gained([cell([9, 2, 9], [6, 6, 7])], "8", table.CANDIDATE))
     # Two policies on the same three tasks are three rows, not six.
-    both = bench.pooled([cell([9, 8, 9], []), cell([1, 2, 3], [])], "8", bench.CANDIDATE)
+    both = table.pooled([cell([9, 8, 9], []), cell([1, 2, 3], [])], "8", table.CANDIDATE)
     place = SUMS.index("right")
     assert [row[place] for row in both] == [10, 10, 12]
     assert [row[SUMS.index("xx")] for row in both] == [2, 2, 2]

@@ -13,9 +13,9 @@ import pytest
 from tinymodels import save_text_model
 from toy import FruitEnv
 
-import himac_agents.experiments.credit.run as bench
 from himac_agents.agents.agent import Executor, HiMACAgent
 from himac_agents.cli import app
+from himac_agents.experiments.credit import cells as bench
 from himac_agents.experiments.credit.estimators import LINE_ESTIMATORS, Estimator
 from himac_agents.experiments.credit.measure import SUMS, Size, drawn_tasks, played
 from himac_agents.experiments.credit.planner import (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -12,7 +11,7 @@ from himac_agents.experiments.llm.plan import BAND, Frozen
 from himac_agents.experiments.study import page, summary
 from himac_agents.experiments.study.plan import Job
 from himac_agents.experiments.study.summary import by_method, percent, titled, within
-from himac_agents.files import write_atomically
+from himac_agents.files import read_json, write_atomically
 from himac_agents.reports.charts import line_chart
 from himac_agents.reports.marks import Series
 
@@ -86,7 +85,7 @@ def kinds(jobs: Sequence[Job], out: Path) -> list[str]:
     for job in jobs:
         path = job.folder(out) / "result.json"
         if job.kind == "learn" and path.is_file():
-            final = json.loads(path.read_text(encoding="utf-8"))["final"]
+            final = read_json(path)["final"]
             found.setdefault(job.method, []).append(final.get("by_type", {}))
     names = sorted({name for rows in found.values() for row in rows for name in row})
     if not names:

@@ -7,6 +7,7 @@ several sizes are measured first, and the arms begin from the one in between.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from himac_agents.config import TrainConfig
-from himac_agents.files import write_atomically
+from himac_agents.files import read_json, read_json_lines, write_atomically
 
 if TYPE_CHECKING:
     from himac_agents.experiments.study.plan import Changes, Job, Study
 
 #: Success at temperature 1 that a warm start should have.
 BAND = (0.30, 0.55)
+#: Where the one that was chosen is kept.
+FROZEN = "frozen.json"
 #: What every arm's end is measured at beside temperature 1 and greedily.
 _BASELINES = ("temperature-0.4",)
 #: Only the credit differs: one clip range, and no penalty, for all.
@@ -54,6 +57,11 @@ class Plan:
     """Runs at the same time, each in a process of one thread."""
     out: Path = Path("runs/llm")
     """Folder of the runs and of llm.md."""
+
+    def __post_init__(self) -> None:
+        for name in ("counts", "methods", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: give at least one")
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -105,6 +113,37 @@ class Plan:
             raise ValueError("methods: the curve of warm starts needs a hierarchical one")
         return jobs
 
+    def frozen(self) -> Frozen | None:
+        """The warm start that was chosen in `out`; None where none was.
+
+        Raises:
+            ValueError: The file is damaged, or it was chosen among others than this plan's: of
+                another preset, model or data.
+        """
+        path = self.out / FROZEN
+        if not path.is_file():
+            return None
+        found = Frozen.read(path)
+        if found.settings != self.settings(found.demos):
+            raise ValueError(
+                f"{path} was chosen with another preset, model or data: choose another --out"
+            )
+        return found
+
+    def freeze(self, curve: Mapping[int, tuple[float, float]]) -> Frozen:
+        """Chooses the arms' warm start, and keeps it: it is chosen once."""
+        found = Frozen.of(curve)
+        found = dataclasses.replace(found, settings=self.settings(found.demos))
+        found.write(self.out / FROZEN)
+        return found
+
+    def settings(self, count: int) -> str:
+        """The digest of the settings of the curve's warm start of a size."""
+        from himac_agents.experiments.study.provenance import settings_digest
+
+        jobs = dataclasses.replace(self, counts=(count,)).curve()
+        return settings_digest(jobs[0].config, "warm")
+
     def arms(self, count: int) -> list[Job]:
         """The arms from the warm start that was chosen."""
         return self.study([count]).jobs()
@@ -117,10 +156,12 @@ class Frozen:
     Attributes:
         demos: Its demonstrations.
         curve: Success by number of demonstrations: at temperature 1, and greedily.
+        settings: The digest of the settings of the chosen one (see `Plan.settings`).
     """
 
     demos: int
     curve: dict[int, tuple[float, float]]
+    settings: str = ""
 
     @classmethod
     def of(cls, curve: Mapping[int, tuple[float, float]]) -> Frozen:
@@ -140,16 +181,30 @@ class Frozen:
         return BAND[0] <= self.curve[self.demos][0] <= BAND[1]
 
     def write(self, path: Path) -> None:
-        """Keeps it: it is chosen once."""
+        """Keeps it in a JSON file."""
         curve = {str(n): list(row) for n, row in self.curve.items()}
-        write_atomically(path, json.dumps({"demos": self.demos, "curve": curve}, indent=2) + "\n")
+        content = {"demos": self.demos, "curve": curve, "settings": self.settings}
+        write_atomically(path, json.dumps(content, indent=2) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Frozen:
-        """What `write` kept."""
-        found = json.loads(path.read_text(encoding="utf-8"))
-        curve = {int(n): (float(a), float(b)) for n, (a, b) in found["curve"].items()}
-        return cls(int(found["demos"]), curve)
+        """What `write` kept.
+
+        Raises:
+            ValueError: It is something else; the message names the file.
+        """
+        found = read_json(path)
+        try:
+            curve = {int(n): (float(a), float(b)) for n, (a, b) in found["curve"].items()}
+            demos = int(found["demos"])
+            if demos not in curve:
+                raise KeyError(demos)
+            return cls(demos, curve, str(found["settings"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{path}: not what `himac bench llm` wrote ({error!r}): remove it, and the warm "
+                "start is chosen anew from those that were measured"
+            ) from error
 
 
 def measured(jobs: Sequence[Job], out: Path) -> dict[int, tuple[float, float]]:
@@ -157,8 +212,8 @@ def measured(jobs: Sequence[Job], out: Path) -> dict[int, tuple[float, float]]:
     found = {}
     for job in jobs:
         path = job.folder(out) / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        for row in map(json.loads, lines):
+        rows, _ = read_json_lines(path, ["phase"]) if path.is_file() else ([], False)
+        for row in rows:
             if row["phase"] == "evaluation/warm_start":
                 found[job.config.demos] = (float(row["temperature_1"]), float(row["greedy"]))
     return found

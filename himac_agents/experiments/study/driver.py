@@ -33,7 +33,8 @@ class Driver:
         out: The study's folder: `warm/`, `runs/`, `jobs/` (settings and logs).
         workers: Processes at a time.
         report: Called with a line of progress.
-        finished: Called after each job that ended well, by one thread at a time.
+        finished: Called after each job that ended well, by one thread at a time. What it raises is
+            reported, once for each reason; the job counts as done.
         minutes: After so many the running jobs are asked to leave, with a checkpoint, and no other
             begins; 0: no bound.
         grace: Seconds that a job may then take, until it is ended.
@@ -52,6 +53,7 @@ class Driver:
     _done: set[str] = field(default_factory=set)
     _taken: set[str] = field(default_factory=set)
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
     _stopped: bool = False
 
     def __post_init__(self) -> None:
@@ -104,11 +106,9 @@ class Driver:
             try:
                 status = self._execute(job)
                 why = "" if status == 0 else _reason(status, self._log(job))
-                if not why:
-                    with self._change:
-                        self.finished(job)
             except Exception as error:  # whatever it is, the other jobs go on
                 why = repr(error)
+            told = "" if why else self._finish(job)
             with self._change:
                 if not why:
                     self._done.add(job.name)
@@ -118,6 +118,20 @@ class Driver:
             if not self._stopped:
                 took = f"{time.monotonic() - began:.0f} s"
                 self.report(f"{job.name}: {why or 'done'} ({took})")
+            if told:
+                self.report(told)
+
+    def _finish(self, job: Job) -> str:
+        """Tells of a job that ended well; what is new to say of why that failed."""
+        with self._change:
+            try:
+                self.finished(job)
+            except Exception as error:  # what was computed is there all the same
+                why = str(error) or repr(error)
+                if why not in self._told:
+                    self._told.add(why)
+                    return f"what is done cannot be published: {why}"
+        return ""
 
     def _next(self) -> Job | None:
         """The first job whose warm start is there; waits while only others' results are missing."""

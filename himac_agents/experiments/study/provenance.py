@@ -1,15 +1,38 @@
-"""Where figures come from: the version, the commit and the machine."""
+"""Where figures come from: the settings, the version, the commit and the machine."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from himac_agents.config import TrainConfig
+from himac_agents.config.setting import changing
+from himac_agents.evaluation.metrics import digest
 from himac_agents.training.result import versions
 from himac_envs import registry
 from himac_envs.machine import processor
+
+#: What a warm start's figures follow from, and what a run's do: but for the seed.
+_STARTING = changing(TrainConfig, "start") | {"eval_episodes"}
+_LEARNING = _STARTING | changing(TrainConfig, "learning", "extent")
+
+
+def settings_digest(config: TrainConfig, kind: Literal["warm", "learn"] = "learn") -> str:
+    """Twelve hexadecimal digits: where they are equal, figures may stand in one table.
+
+    Settings that are as they are by default are left out, so that one which a later version adds
+    changes nothing.
+
+    Args:
+        config: The settings.
+        kind: Of what the figures are: warm starts, or runs from them.
+    """
+    default, names = TrainConfig(), sorted(_STARTING if kind == "warm" else _LEARNING)
+    found = {k: v for k in names if (v := getattr(config, k)) != getattr(default, k)}
+    return digest(json.dumps(item, sort_keys=True) for item in found.items())[:12]
 
 
 def checkout() -> Path | None:

@@ -15,11 +15,16 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from himac_agents.config import TrainConfig
 from himac_agents.evaluation.intervals import pack
 from himac_agents.experiments.study import summary
 from himac_agents.experiments.study.plan import Job, Study
-from himac_agents.files import write_atomically
+from himac_agents.experiments.study.provenance import settings_digest
+from himac_agents.files import read_json, read_json_lines, write_atomically
 from himac_agents.training.result import difference
+
+#: What all runs in a cell's file share.
+_OF_A_CELL = ("env", "split", "episodes", "max_env_steps")
 
 HEADER = "# Written by `himac bench methods`; edits are overwritten.\n"
 
@@ -31,9 +36,7 @@ def collect_results(study: Study, out: Path, jobs: Sequence[Job] = ()) -> dict[s
     for cell in study.cells:
         mine = [job for job in jobs if job.cell == cell]
         finished = [
-            (job, json.loads(_result(job, out).read_text(encoding="utf-8")))
-            for job in mine
-            if _result(job, out).is_file()
+            (job, read_json(_result(job, out))) for job in mine if _result(job, out).is_file()
         ]
         if not finished:
             continue
@@ -85,13 +88,16 @@ def _row(job: Job, result: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         row["blueprints"] = blueprints
     path = folder / "provenance.json"
     if path.is_file():
-        row |= json.loads(path.read_text(encoding="utf-8"))
+        row |= read_json(path)
+    path = folder / "config.toml"
+    if path.is_file():
+        row["settings"] = settings_digest(TrainConfig.from_toml(path))
     return row
 
 
 def _blueprints(metrics: Path) -> dict[str, float]:
     """What phase A saw of its groups of blueprints, as means over a run's iterations."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    lines, _ = read_json_lines(metrics)
     phases = [line for line in lines if line.get("phase") == "planner" and "lead" in line]
     names = ("dead_groups", "blueprints", "lead") if phases else ()
     return {name: round(mean(float(line[name]) for line in phases), 6) for name in names}
@@ -163,17 +169,49 @@ def keep(recorded: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, A
     return {**content, "missing": missing, "runs": runs, "paired": paired}
 
 
-def write(folder: Path, content: Mapping[str, Any]) -> Path:
+def write(folder: Path, content: Mapping[str, Any], study: Study) -> Path:
     """Writes one cell's file, with what it held of other runs (see `keep`); returns its path.
 
     Where runs of it are of tasks that have changed since, "older" says how.
+
+    Args:
+        folder: Where the records are.
+        content: What `collect_results` found of the cell.
+        study: Whose settings all of its runs must have.
+
+    Raises:
+        ValueError: The file holds, or would then hold, runs with other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    content = keep(read_all(folder, content["study"]).get(content["cell"], {}), content)
-    content |= {"older": changed} if (changed := summary.older(content)) else {}
     path = folder / f"{content['study']}-{content['cell']}.toml"
+    recorded = read_all(folder, content["study"]).get(content["cell"], {})
+    others = [
+        f"{name} = {recorded[name]!r}"
+        for name in _OF_A_CELL
+        if name in recorded and recorded[name] != content[name]
+    ]
+    content = keep(recorded, content)
+    others += [
+        f"{row['method']} seed {row['seed']}"
+        for row in content["runs"]
+        if "settings" in row and row["settings"] != _settings(study, content["cell"], row)
+    ]
+    if others:
+        raise ValueError(
+            f"{path}: runs with other settings than the study has now do not belong in one table "
+            f"with its runs: {', '.join(others)}. Move the file away (and the folders of runs "
+            "below --out that are named here), or record elsewhere with --results"
+        )
+    content |= {"older": changed} if (changed := summary.older(content)) else {}
     write_atomically(path, HEADER + to_toml(content))
     return path
+
+
+def _settings(study: Study, cell: str, row: Mapping[str, Any]) -> str:
+    """The digest of the settings that the study gives a run."""
+    try:
+        return settings_digest(study.config(cell, row["method"], row["seed"]))
+    except ValueError:  # a method that the study no longer has
+        return str(row.get("settings", ""))
 
 
 def read_all(folder: Path, study: str) -> dict[str, dict[str, Any]]:
