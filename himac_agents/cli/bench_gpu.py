@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from himac_agents import files
+from himac_agents.config.setting import MOST_MINUTES, setting, settle
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,17 @@ class Options:
     """Precision of computation; "auto": bfloat16 on a GPU."""
     parts: tuple[str, ...] = ()
     """Only these parts: checks, local, update, vllm."""
-    lanes: int = 128
+    lanes: int = setting(128, least=1)
     """Episodes played at the same time."""
-    steps: int = 10
+    steps: int = setting(10, least=1)
     """Most environment steps in an episode."""
-    minutes: float = 8.0
+    minutes: float = setting(8.0, least=0.5, most=MOST_MINUTES)
     """Time limit; parts not finished by then are left out."""
     output: Annotated[Path | None, tyro.conf.arg(name="json")] = None
     """Also write the figures to this file."""
+
+    def __post_init__(self) -> None:
+        settle(self)
 
 
 def run(options: Options) -> int:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from himac_agents.config.setting import GREATEST_SEED, setting, settle
+
 
 @dataclass(frozen=True)
 class Options:
@@ -28,10 +30,13 @@ class Options:
     """The model of policy "hf": its folder or name."""
     official: Path | None = None
     """A folder with ALFWorld's official games, which are then measured too."""
-    jobs: int = 2
+    jobs: int = setting(2, least=1)
     """Cells (an environment and a policy) measured at a time, each in a process of one thread."""
-    seed: int = 0
+    seed: int = setting(0, least=0, most=GREATEST_SEED)
     """Seed of tasks, episodes, decisions and continuations."""
+
+    def __post_init__(self) -> None:
+        settle(self)
 
 
 def run(options: Options) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from himac_agents.cli.environment import AS_NAMED, EnvOptions, find_text_env
+from himac_agents.config.setting import check_limits
 from himac_agents.policies.served.launch import Serving, serve
 from himac_envs.adapters.sessions import LIMIT, TIMEOUT
 
@@ -46,6 +47,8 @@ def environment(
         list_admissible: End each text with the list of admissible commands.
         environment: The environment's form and arguments.
     """
+    check_limits("max_sessions", max_sessions, least=1)
+    check_limits("session_timeout", session_timeout, above=0)
     kwargs: dict[str, Any] = {"split": split, **environment.arguments()}
     found = find_text_env(env, kwargs, environment.flat)
     from himac_envs.adapters import openenv, serving

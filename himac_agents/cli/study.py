@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from himac_agents.config.setting import MOST_MINUTES, settle
+from himac_agents.config.setting import setting as option
 from himac_agents.training.progress import Display
 from himac_envs import registry
 
@@ -27,7 +29,7 @@ class Options:
     setting: str = "small"
     """A study of registry/studies ("small", "official", "credit", "attempts", "bottleneck",
     "horizon"), or a TOML file of the same form."""
-    jobs: int = 2
+    jobs: int = option(2, least=1)
     """Runs at the same time, each in a process of one thread."""
     out: Path | None = None
     """Folder of the runs (default: runs/study-SETTING)."""
@@ -41,12 +43,15 @@ class Options:
     """Folder of recorded results (default: registry/results in a checkout, else OUT/results)."""
     page: Path | None = None
     """The page to write (default: docs/results.md in a checkout, else OUT/results.md)."""
-    minutes: float = 0.0
+    minutes: float = option(0.0, least=0, most=MOST_MINUTES)
     """Stop after this many minutes, with checkpoints; the same command continues. 0: no limit."""
     missing_only: bool = False
     """Skip runs whose results are recorded, even if their folders are not in OUT."""
     report_only: bool = False
     """Run nothing; write the page anew from the recorded results."""
+
+    def __post_init__(self) -> None:
+        settle(self)
 
 
 def run(options: Options) -> int:

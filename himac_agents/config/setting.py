@@ -49,6 +49,8 @@ _META = "setting"
 
 #: The greatest seed that every generator takes.
 GREATEST_SEED = 2**63 - 1
+#: More minutes than any command is given, and not too many for a clock.
+MOST_MINUTES = 100_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from himac_agents.config.setting import check_limits
 from himac_agents.policies.base import Completion, Message, Prompt, Sampling, fold_system
 from himac_envs.errors import HiMACError, MissingDependencyError
 
@@ -103,8 +104,12 @@ class Endpoint:
             raise ValueError("a remote policy needs the model's name (--model)")
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url={self.base_url!r}: an address begins with http(s)://")
-        if self.retries < 0 or self.concurrency < 1 or self.timeout <= 0:
-            raise ValueError("retries >= 0, concurrency >= 1 and timeout > 0 are needed")
+        check_limits("retries", self.retries, least=0)
+        check_limits("concurrency", self.concurrency, least=1)
+        check_limits("timeout", self.timeout, above=0)
+        for name in ("price_in", "price_out", "max_cost"):
+            if (value := getattr(self, name)) is not None:
+                check_limits(name, value, least=0)
         if self.max_cost is not None and self.price_in + self.price_out <= 0:
             raise ValueError("max_cost needs prices: give price_in and price_out")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from himac_agents.config import TrainConfig
+from himac_agents.config.setting import MOST_MINUTES, setting, settle
 from himac_agents.files import read_json, read_json_lines, write_atomically
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ class Plan:
     """The model's folder or name, instead of the preset's."""
     data: str | None = None
     """A folder of games, or "generated", instead of the preset's."""
-    minutes: float = 0.0
+    minutes: float = setting(0.0, least=0, most=MOST_MINUTES)
     """Stop after this many minutes, with checkpoints; the same command continues. 0: no limit."""
-    counts: tuple[int, ...] = (20, 40, 80, 160, 240)
+    counts: tuple[int, ...] = setting((20, 40, 80, 160, 240), least=1)
     """Numbers of demonstrations: a warm start of each is measured."""
     methods: tuple[str, ...] = (
         "beacon", "himac", "himac-graph", "himac-option", "crbc", "gigpo", "grpo"
@@ -51,14 +52,15 @@ class Plan:
     """The methods to train; the first one is compared with the others."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds."""
-    max_env_steps: int | None = None
+    max_env_steps: int | None = setting(None, least=0)
     """Environment steps of each run, instead of the preset's."""
-    jobs: int = 1
+    jobs: int = setting(1, least=1)
     """Runs at the same time, each in a process of one thread."""
     out: Path = Path("runs/llm")
     """Folder of the runs and of llm.md."""
 
     def __post_init__(self) -> None:
+        settle(self)
         for name in ("counts", "methods", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: give at least one")
