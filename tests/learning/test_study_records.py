@@ -90,6 +90,13 @@ def test_a_damaged_file_is_named_before_anything_runs(
     assert str(path) in str(error.value)
 
 
+def test_a_copy_of_a_record_is_not_read_in_its_place(place: Path) -> None:
+    folder = place / "out" / "results"
+    shutil.copy(folder / "toy-fruit.toml", folder / "toy-fruit-before.toml")
+    with pytest.raises(ValueError, match=r"toy-fruit-before\.toml holds what belongs into toy-fruit"):
+        results.read_all(folder, "toy")
+
+
 def test_a_torn_last_line_is_passed_over(place: Path) -> None:
     path = place / "out" / "runs" / "fruit-grpo-seed0" / "metrics.jsonl"
     rows = path.read_text()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from himac_agents.config.setting import MOST_MINUTES, check_limits
 from himac_agents.experiments.study.plan import Job
 from himac_agents.files import write_atomically
 
@@ -59,6 +60,7 @@ class Driver:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ValueError(f"jobs={self.workers}: at least one at a time")
+        check_limits("minutes", self.minutes, least=0, most=MOST_MINUTES)
         self._change = threading.Condition()
 
     def run(self) -> dict[str, str]:

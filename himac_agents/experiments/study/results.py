@@ -182,7 +182,7 @@ def write(folder: Path, content: Mapping[str, Any], study: Study) -> Path:
     Raises:
         ValueError: The file holds, or would then hold, runs with other settings.
     """
-    path = folder / f"{content['study']}-{content['cell']}.toml"
+    path = folder / _name(content)
     recorded = read_all(folder, content["study"]).get(content["cell"], {})
     others = [
         f"{name} = {recorded[name]!r}"
@@ -218,7 +218,7 @@ def read_all(folder: Path, study: str) -> dict[str, dict[str, Any]]:
     """Every cell of a study that is recorded in `folder`.
 
     Raises:
-        ValueError: A file is not valid TOML.
+        ValueError: A file is not valid TOML, or has another cell's name.
     """
     found = {}
     for path in sorted(folder.glob(f"{study}-*.toml")):
@@ -226,9 +226,17 @@ def read_all(folder: Path, study: str) -> dict[str, dict[str, Any]]:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{path}: not valid TOML: {error}") from error
-        if content.get("study") == study:
-            found[str(content["cell"])] = content
+        if content.get("study") != study:
+            continue
+        if path.name != (name := _name(content)):
+            raise ValueError(f"{path} holds what belongs into {name}: move one of them away")
+        found[str(content["cell"])] = content
     return found
+
+
+def _name(content: Mapping[str, Any]) -> str:
+    """The name of the file that records a cell of a study."""
+    return f"{content['study']}-{content.get('cell')}.toml"
 
 
 def to_toml(content: Mapping[str, Any]) -> str:
