@@ -93,7 +93,9 @@ def test_a_damaged_file_is_named_before_anything_runs(
 def test_a_copy_of_a_record_is_not_read_in_its_place(place: Path) -> None:
     folder = place / "out" / "results"
     shutil.copy(folder / "toy-fruit.toml", folder / "toy-fruit-before.toml")
-    with pytest.raises(ValueError, match=r"toy-fruit-before\.toml holds what belongs into toy-fruit"):
+    with pytest.raises(
+        ValueError, match=r"toy-fruit-before\.toml holds what belongs into toy-fruit"
+    ):
         results.read_all(folder, "toy")
 
 
