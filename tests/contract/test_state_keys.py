@@ -160,3 +160,25 @@ def test_wrong_keys_are_found(broken: type[FruitEnv]) -> None:
     with pytest.raises(ConformanceError, match="state_key"):
         for task_id in FruitEnv().task_ids():
             check_state_keys(broken(), task_id)
+
+
+def test_a_budget_tells_states_apart_by_the_steps_that_are_left() -> None:
+    env = HierarchicalEnv(FruitEnv(), subgoal_budget=2)
+    free = HierarchicalEnv(FruitEnv())
+    keys: dict[HierarchicalEnv, list[str]] = {env: [], free: []}
+    left = []
+    for one, seen in keys.items():
+        one.reset(options={"task_id": "train:00"})
+        assert one.steps_left is None
+        one.step("1. get the moon\n2. get the sun")
+        for _ in range(5):
+            seen.append(one.state_key())
+            left.append(one.steps_left)
+            one.step("no such command")
+    # The last sub-goal stays when its budget is spent: nothing ends it then but the episode.
+    assert left == [2, 1, 2, 1, None] + [None] * 5
+    assert len(set(keys[env])) == 5 and len(set(keys[free])) == 1
+    # Without a budget keys are what they were before there was one.
+    task = digest(("train:00", False, (0, frozenset())))
+    place = (1, ("get the moon", "get the sun"), 0, False, 0, True)
+    assert keys[free][0] == digest((task, False, place))
