@@ -182,3 +182,26 @@ def test_a_budget_tells_states_apart_by_the_steps_that_are_left() -> None:
     task = digest(("train:00", False, (0, frozenset())))
     place = (1, ("get the moon", "get the sun"), 0, False, 0, True)
     assert keys[free][0] == digest((task, False, place))
+
+
+@pytest.mark.parametrize(("observation", "told"), [("html", True), ("url", True), ("text", False)])
+def test_the_order_of_options_is_in_the_key_where_it_is_shown(observation: str, told: bool) -> None:
+    env = gym.make("HiMAC-WebShop-Flat-v0", data="generated", observation=observation).unwrapped
+    for task_id in env.task_ids()[:60]:
+        env.reset(options={"task_id": task_id})
+        for command in env.oracle():
+            if env._now().state.page == "item_page":
+                break
+            env.step(command)
+        options = list(env.catalogue.product(env._now().state.row).options.values())
+        if len(options) >= 2:
+            break
+    one, other = (f"click[{values[0]}]" for values in options[:2])
+    before = env.snapshot()
+    seen = []
+    for order in ((one, other), (other, one)):
+        env.restore(before)
+        for command in order:
+            observed, *_ = env.step(command)
+        seen.append((env.state_key(), observed["text"]))
+    assert (seen[0][0] != seen[1][0]) is told and (seen[0][1] != seen[1][1]) is told
