@@ -118,7 +118,7 @@ def expert_of(env: gym.Env[Any, Any], wanted: ExpertName, name: str) -> ExpertNa
     task = getattr(task, "task", task)
     if wanted == "explorer" and callable(getattr(task, "explorer", None)):
         return "explorer"
-    if _has_oracle(env, task):
+    if has_oracle(env):
         return "oracle"
     raise ContractError(
         f"{name} has no {wanted}: its task has no method oracle(subgoal), which yields an expert's "
@@ -126,7 +126,14 @@ def expert_of(env: gym.Env[Any, Any], wanted: ExpertName, name: str) -> ExpertNa
     )
 
 
-def _has_oracle(env: gym.Env[Any, Any], task: Any) -> bool:
+def has_oracle(env: gym.Env[Any, Any]) -> bool:
+    """Return whether a task has an expert; on a hierarchy, one that also plans.
+
+    Args:
+        env: The environment; its first task is begun.
+    """
+    task: Any = env.unwrapped
+    task = getattr(task, "task", task)
     plans = "phase" in getattr(env.observation_space, "spaces", {})
     if not callable(getattr(task, "oracle", None)):
         return False

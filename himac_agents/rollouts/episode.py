@@ -16,6 +16,7 @@ from himac_agents.policies import noise
 from himac_agents.policies.base import Codec, Sampling
 from himac_agents.rollouts.trace import picture
 from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment, Turn
+from himac_envs.digests import digest
 from himac_envs.errors import MissingDependencyError
 
 T = TypeVar("T")
@@ -175,14 +176,20 @@ def lines_of(decision: Decision, planner: Planner, first: str | None, goal: str)
 
 
 def _key_of(env: gym.Env[Any, Any]) -> str:
-    """The key of the task's state, below a hierarchy and without it."""
+    """The key of the task's state, below a hierarchy and without it.
+
+    Where a budget ends sub-goals, it says how many steps are left in this one, too: what a command
+    leads to depends on that.
+    """
     task = getattr(env.unwrapped, "task", env.unwrapped)
     if not hasattr(task, "state_key"):
         raise ValueError(
             f"{type(task).__name__} has no state_key(): make it a himac_envs.TaskEnv, or set "
             "graph_keys='observation'"
         )
-    return str(task.state_key())
+    key = str(task.state_key())
+    left = getattr(env.unwrapped, "steps_left", None)
+    return key if left is None else digest((key, left))
 
 
 def _planner(agent: HiMACAgent) -> Planner:

@@ -47,8 +47,8 @@ class Turn:
         cut: Whether it ended at the limit of its length, not by itself.
         allowed: For each output id what it was drawn from; empty where any id was allowed.
         anchor: The observation that it answered (GiGPO compares turns with the same one).
-        state: The key of the task's state that it answered (`TaskEnv.state_key`), where a method
-            asked for it; else "".
+        state: The key of the task's state that it answered (`TaskEnv.state_key`), and where a
+            budget ends sub-goals of the steps left in this one; "" where no method asked for it.
         lines: For each output id of a blueprint the place of the sub-goal that it writes, -1 for
             none; empty where that was not asked for, or lines and sub-goals do not match.
         advantage: What it is to be learned with: written once, by the method's credit function.

@@ -65,9 +65,9 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
     ## Arguments
     ``max_subgoals``: sub-goals kept of a blueprint (None: 8, more where the tasks are long).
     ``subgoal_budget``: steps after which the next sub-goal begins by itself (None: only by
-    ``<sub_done>``). ``replans``: how often a finished blueprint is followed by another phase plan.
-    ``sub_done``: False takes ``<sub_done>`` away (it is then no more than an invalid command), so
-    that sub-goals end by ``subgoal_budget`` alone.
+    ``<sub_done>``); `steps_left` counts them down. ``replans``: how often a finished blueprint is
+    followed by another phase plan. ``sub_done``: False takes ``<sub_done>`` away (it is then no
+    more than an invalid command), so that sub-goals end by ``subgoal_budget`` alone.
 
     ## Version History
     - v0: first release. What changed in the tasks below stands in their own classes' histories
@@ -315,6 +315,13 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
         return self._option
 
     @property
+    def steps_left(self) -> int | None:
+        """Steps until the current sub-goal ends by itself; None where no budget ends one now."""
+        if self.subgoal_budget is None or self._option is None or self._tail:
+            return None
+        return self.subgoal_budget - self._option.steps
+
+    @property
     def blueprint_done(self) -> bool:
         """Whether every sub-goal of the blueprint has ended."""
         return self._tail or (self._phase == PLAN and self._blueprint is not None)
@@ -384,13 +391,14 @@ class HierarchicalEnv(StepLimited, gym.Env[Observation, str]):
         """Return the name of the present state; see `TaskEnv.state_key`.
 
         It is made of the task's, the phase, the blueprint with the place in it, the replans left,
-        and of whether everything that came before was achieved (or not understood). Left out are
-        also the steps and the reward of the option in progress, and the last observation, which
-        ``<sub_done>`` shows again.
+        of whether everything that came before was achieved (or not understood), and of `steps_left`
+        where there is a budget. Left out are also the reward of the option in progress, without a
+        budget its steps, and the last answer, which a blueprint and ``<sub_done>`` show again.
         """
         plan = None if self._blueprint is None else tuple(self._blueprint.texts())
         place = (self._phase, plan, self.subgoal_index, self._tail, self._replans_left, self._kept)
-        return digest((self.task.state_key(), self._done, place))
+        left = () if self.steps_left is None else (self.steps_left,)
+        return digest((self.task.state_key(), self._done, (*place, *left)))
 
 
 def load_entry_point(name: str) -> Any:

@@ -420,7 +420,8 @@ class WebShopEnv(TaskEnv):
             state = replace(state, results=())
         if self.observation_mode == "text":  # addresses and visited links are not shown
             state = replace(state, visited=frozenset())
-        ordered = self.observation_mode == "url" and tuple(state.options)
+        # In an address options stand in the order of choosing, and a page as HTML holds addresses.
+        ordered = self.observation_mode in ("url", "html") and tuple(state.options)
         return state, self._bought, ordered, tuple(map(tuple, self._previous))
 
     def __getstate__(self) -> dict[str, Any]:

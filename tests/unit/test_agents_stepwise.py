@@ -24,6 +24,7 @@ from himac_agents.rollouts.pool import EnvPool
 from himac_agents.rollouts.serial import from_json, to_json
 from himac_agents.rollouts.types import Episode, EpisodeRequest, Segment, Turn
 from himac_envs.blueprint import Blueprint
+from himac_envs.digests import digest
 from himac_envs.hierarchy import HierarchicalEnv
 
 CRBC = resolve(CONFIG.replace(method="crbc", advantage_std=False, graph_discount=0.9))
@@ -357,6 +358,22 @@ def test_rollouts_note_states_where_they_are_asked_to(hierarchical: bool) -> Non
         assert from_json(json.loads(json.dumps(to_json(episode)))) == episode
         assert pickle.loads(pickle.dumps(episode)) == episode
     assert not any(turn.state for e in collect(agent, pool, ask) for turn in e.turns())
+
+
+def test_with_a_budget_states_tell_how_many_steps_are_left_in_the_sub_goal() -> None:
+    agent = HiMACAgent(Planner(Expert("oracle")), Executor(Expert("oracle")))
+    env = HierarchicalEnv(FruitEnv(), subgoal_budget=1)
+    pool = EnvPool(lambda: HierarchicalEnv(FruitEnv(), subgoal_budget=1), 1)
+    budget = 0
+    for episode in collect(agent, pool, [EpisodeRequest("train:01")], state_keys=True):
+        env.reset(options={"task_id": "train:01"})
+        for turn in episode.turns():
+            key = env.task.state_key()
+            # In phase plan, and where the last sub-goal stays, none are counted.
+            assert turn.state == (key if env.steps_left is None else digest((key, 1)))
+            budget += env.steps_left is not None
+            env.step(turn.action)
+    assert budget > 0
 
 
 class _Foreign(FruitEnv):

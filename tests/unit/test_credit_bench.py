@@ -80,6 +80,30 @@ def test_continuations_find_the_value_of_dynamic_programming(number: int) -> Non
     assert 0.02 < value(root) < 0.98  # else anything would have been found
 
 
+@pytest.mark.parametrize("budget", [None, 1, 3])
+def test_what_is_remembered_of_a_state_is_what_happens_there(budget: int | None) -> None:
+    def make() -> HierarchicalEnv:
+        return HierarchicalEnv(FruitEnv(max_steps=60), subgoal_budget=budget)
+
+    simulator, env, rng = Simulator(make(), Scripted(STRENGTH)), make(), random.Random(5)
+    env.reset(options={"task_id": "train:12"})
+    blueprint = env.oracle_blueprint()
+    assert len(blueprint) > 2
+    for _ in range(60):
+        env.reset(options={"task_id": "train:12"})
+        env.step(blueprint.action())
+        node: Any = simulator.begin("train:12", blueprint)
+        for _ in range(30):
+            number = rng.randrange(len(node.commands))
+            *_, terminated, _, _ = env.step(node.commands[number])
+            node, _ = simulator.step(node, number)
+            assert isinstance(node, bool) is terminated
+            if terminated:
+                break
+            assert node.state.option.subgoal == env.subgoal
+            assert node.state.task.state == env.task.snapshot().state
+
+
 def test_the_truths_are_those_of_dynamic_programming() -> None:
     task_id = FruitEnv().task_ids()[3]
     size = Size(1, 2, (4,), 8, 4000)

@@ -150,7 +150,7 @@ class Simulator:
         self.limit = env.task.max_steps
         env.task.max_steps = _ENDLESS
         self._task = ""
-        self._nodes: dict[tuple[str, tuple[str, ...], bool], Node] = {}
+        self._nodes: dict[tuple[str, tuple[str, ...], bool, int | None], Node] = {}
 
     def begin(self, task_id: str, blueprint: Blueprint) -> Node:
         """The first state of a task under a blueprint; what is known of another task is dropped."""
@@ -164,7 +164,7 @@ class Simulator:
     def _here(self, info: dict[str, Any], blueprint: Blueprint) -> Node:
         env = self.env
         left = tuple(blueprint.texts()[env.subgoal_index :])
-        key = (env.task.state_key(), left, env.blueprint_done)
+        key = (env.task.state_key(), left, env.blueprint_done, env.steps_left)
         if key not in self._nodes:
             commands, chances = self.policy.choices(env, info["admissible"])
             ways: list[tuple[Node | bool, int] | None] = [None] * len(commands)
