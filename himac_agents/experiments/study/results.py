@@ -11,6 +11,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -133,12 +134,21 @@ def _paired(finished: Sequence[tuple[Job, Mapping[str, Any]]], base: str) -> lis
         if method == base or ours is None:
             continue
         row: dict[str, Any] = {"base": base, "against": method, "seed": seed}
-        row["difference"] = difference(theirs["final"], ours["final"])
-        row["greedy_difference"] = difference(theirs["final"]["greedy"], ours["final"]["greedy"])
+        row["difference"] = _difference(theirs["final"], ours["final"])
+        row["greedy_difference"] = _difference(theirs["final"]["greedy"], ours["final"]["greedy"])
         if "at_tokens" in theirs and "at_tokens" in ours:
-            row["token_difference"] = difference(theirs["at_tokens"], ours["at_tokens"])
+            row["token_difference"] = _difference(theirs["at_tokens"], ours["at_tokens"])
         rows.append(row)
     return rows
+
+
+def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(_drawn(tuple(before["outcomes"]), tuple(after["outcomes"])))
+
+
+@cache  # ten thousand draws, and all pairs are asked for anew whenever a run ends
+def _drawn(before: tuple[float, ...], after: tuple[float, ...]) -> dict[str, Any]:
+    return difference({"outcomes": before}, {"outcomes": after})
 
 
 # -- files -----------------------------------------------------------------------------------------
