@@ -9,7 +9,8 @@ import sys
 
 from himac_agents.agents.agent import HiMACAgent
 from himac_agents.evaluation.evaluate import evaluate
-from himac_agents.policies.remote import APIPolicy, Endpoint
+from himac_agents.policies.endpoint import Endpoint
+from himac_agents.policies.remote import APIPolicy
 from himac_agents.prompts import ChatPrompts
 
 

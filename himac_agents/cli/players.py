@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from himac_agents.config.pairs import Pairs
 
 if TYPE_CHECKING:
-    from himac_agents.policies.remote import Endpoint
+    from himac_agents.policies.endpoint import Endpoint
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Remote:
         """The endpoint; None where no model was named."""
         if not self.model:
             return None
-        from himac_agents.policies.remote import DEFAULT_URL, Endpoint, read_options
+        from himac_agents.policies.endpoint import DEFAULT_URL, Endpoint, read_options
 
         url, options = self.base_url or DEFAULT_URL, read_options(self.options)
         return Endpoint(**{**vars(self), "base_url": url, "options": options})

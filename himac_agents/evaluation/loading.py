@@ -15,7 +15,8 @@ from himac_agents.algorithms.methods import method_of
 from himac_agents.config import TrainConfig
 from himac_agents.files import latest_checkpoint
 from himac_agents.policies.base import Sampling
-from himac_agents.policies.remote import APIPolicy, Endpoint
+from himac_agents.policies.endpoint import Endpoint
+from himac_agents.policies.remote import APIPolicy
 from himac_agents.prompts import make_prompts
 from himac_agents.rollouts.pool import hierarchy_arguments
 from himac_envs import registry

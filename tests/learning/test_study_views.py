@@ -15,7 +15,7 @@ import pytest
 
 from himac_agents.cli import study as command
 from himac_agents.evaluation.intervals import unpack
-from himac_agents.experiments.study import overview
+from himac_agents.experiments.study import card, overview
 from himac_agents.experiments.study.driver import Driver
 from himac_agents.experiments.study.plan import Study
 from himac_agents.experiments.study.views import VIEWS
@@ -139,3 +139,7 @@ def test_a_study_leaves_when_its_time_is_over_and_goes_on(preset: Path, tmp_path
     assert not (run / "result.json").exists()
     again = Driver(jobs, out, 1, report=lambda line: None, minutes=1e-6)
     assert again.run() == {} and again.out_of_time
+
+
+def test_a_card_may_name_every_view() -> None:
+    assert set(VIEWS) == set(card.VIEWS)

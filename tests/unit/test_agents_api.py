@@ -18,7 +18,8 @@ from himac_agents.agents.agent import Executor, HiMACAgent, Planner
 from himac_agents.agents.expert import Expert
 from himac_agents.evaluation.evaluate import evaluate_tasks
 from himac_agents.policies.base import Completion, Message, Prompt, Sampling
-from himac_agents.policies.remote import APIError, APIPolicy, Endpoint, read_options
+from himac_agents.policies.endpoint import Endpoint, read_options
+from himac_agents.policies.remote import APIError, APIPolicy
 from himac_agents.prompts import ChatPrompts
 from himac_agents.rollouts.pool import EnvPool
 

@@ -169,7 +169,7 @@ def test_without_torch(tmp_path: Path) -> None:
 
 def test_players_keep_to_what_they_are_told() -> None:
     pytest.importorskip("httpx")
-    from himac_agents.policies.remote import Endpoint
+    from himac_agents.policies.endpoint import Endpoint
 
     players = Players(
         "HiMAC-WebShop-v0", False, endpoint=Endpoint("m"), prompt="verl-agent", sees="episode"

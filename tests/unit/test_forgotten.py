@@ -14,8 +14,9 @@ from tinymodels import CHATML, save_text_model
 from himac_agents.agents.asking import Question, submit
 from himac_agents.config import TrainConfig
 from himac_agents.policies.base import Message, Prompt, Sampling
+from himac_agents.policies.endpoint import Endpoint
 from himac_agents.policies.hf import HFPolicy
-from himac_agents.policies.remote import APIPolicy, Endpoint
+from himac_agents.policies.remote import APIPolicy
 from himac_agents.policies.served.rollouts import ServedRollouts, make_rollouts
 from himac_agents.policies.served.server import Server
 from himac_agents.policies.served.weights import FileTransfer

@@ -10,7 +10,7 @@ import pytest
 
 from himac_agents.cli import app, servers
 from himac_agents.config import settings_of
-from himac_agents.policies.remote import Endpoint
+from himac_agents.policies.endpoint import Endpoint
 
 OPTIONS = {
     name: import_module(f"himac_agents.cli.{module}").Options

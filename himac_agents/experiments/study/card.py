@@ -14,6 +14,9 @@ from himac_agents.config.tables import read_table
 from himac_agents.config.values import read_file
 from himac_envs import registry
 
+#: What can be shown of all cells together; `views.VIEWS` draws each.
+VIEWS = ("sweep", "bottleneck")
+
 #: Settings that are each run's own: its row names them.
 _EACH = {"method": "[[runs]] names methods", "seed": "name `seeds`, for all or in [[runs]]"}
 

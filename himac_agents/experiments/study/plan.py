@@ -18,7 +18,6 @@ from himac_agents.config import LEARNING_FIELDS, TrainConfig, check_seeds
 from himac_agents.config.setting import check_keys, placed
 from himac_agents.config.tables import read_table
 from himac_agents.experiments.study import card
-from himac_agents.experiments.study.views import VIEWS
 from himac_agents.register import did_you_mean
 
 #: What a run of a method changes in the cell's preset.
@@ -119,7 +118,7 @@ class Study:
             name.
         notes: What was learned on the way and what the figures rest on, for the page of results.
         readme: Whether README's table shows its cells.
-        view: What is shown of all cells together; see `views.VIEWS`. "": nothing.
+        view: What is shown of all cells together; see `card.VIEWS`. "": nothing.
         axis: What the cells' places are, in a sweep.
     """
 
@@ -201,8 +200,8 @@ class Study:
                 f"{where}: base={self.base!r} is none of the methods of [[runs]]: "
                 f"{', '.join(methods)}"
             )
-        if self.view and self.view not in VIEWS:
-            raise ValueError(f"{where}: view={self.view!r}: choose one of {', '.join(VIEWS)}")
+        if self.view and self.view not in card.VIEWS:
+            raise ValueError(f"{where}: view={self.view!r}: choose one of {', '.join(card.VIEWS)}")
         self._check_runs(where)
 
     def _check_runs(self, where: str) -> None:
