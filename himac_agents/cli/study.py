@@ -76,8 +76,11 @@ def run(options: Options) -> int:
         if root and not options.page:
             overview.update(root / "docs" / "learning.md", known)
 
+    # What has ended of all its jobs is looked for whenever one ends.
+    every = [] if options.report_only else study.jobs()
+
     def publish(_: Job | None = None) -> None:
-        for content in results.collect_results(study, out).values():
+        for content in results.collect_results(study, out, every).values():
             results.write(recorded, content, study)
         show()
 

@@ -8,16 +8,16 @@ import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
-from himac_agents.config import TrainConfig
-from himac_agents.config.setting import changing
+from himac_agents.config import LEARNING_FIELDS, TrainConfig
+from himac_agents.config.tree import EXTENT, KEPT
 from himac_agents.evaluation.metrics import digest
 from himac_agents.training.result import versions
 from himac_envs import registry
 from himac_envs.machine import processor
 
-#: What a warm start's figures follow from, and what a run's do: but for the seed.
-_STARTING = changing(TrainConfig, "start") | {"eval_episodes"}
-_LEARNING = _STARTING | changing(TrainConfig, "learning", "extent")
+#: What a run's figures follow from, and what its warm start's do: but for the seed.
+_LEARNING = (KEPT | EXTENT) - {"seed"}
+_STARTING = _LEARNING - LEARNING_FIELDS
 
 
 def settings_digest(config: TrainConfig, kind: Literal["warm", "learn"] = "learn") -> str:

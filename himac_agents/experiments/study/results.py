@@ -200,10 +200,14 @@ def write(folder: Path, content: Mapping[str, Any], study: Study) -> Path:
         if name in recorded and recorded[name] != content[name]
     ]
     content = keep(recorded, content)
+    known = [row for row in content["runs"] if "settings" in row]
+    # Seeds do not count: a method's runs all have one digest.
+    one = {row["method"]: row for row in known}
+    asked = {method: _settings(study, content["cell"], row) for method, row in one.items()}
     others += [
         f"{row['method']} seed {row['seed']}"
-        for row in content["runs"]
-        if "settings" in row and row["settings"] != _settings(study, content["cell"], row)
+        for row in known
+        if asked[row["method"]] not in ("", row["settings"])
     ]
     if others:
         raise ValueError(
@@ -217,11 +221,11 @@ def write(folder: Path, content: Mapping[str, Any], study: Study) -> Path:
 
 
 def _settings(study: Study, cell: str, row: Mapping[str, Any]) -> str:
-    """The digest of the settings that the study gives a run."""
+    """The digest of the settings that the study gives a run; "" if it no longer has its method."""
     try:
         return settings_digest(study.config(cell, row["method"], row["seed"]))
-    except ValueError:  # a method that the study no longer has
-        return str(row.get("settings", ""))
+    except ValueError:
+        return ""
 
 
 def read_all(folder: Path, study: str) -> dict[str, dict[str, Any]]:
