@@ -32,7 +32,9 @@ def card(tmp_path: Path) -> Path:
     return written(tmp_path)
 
 
-def test_a_study_runs_resumes_after_a_kill_and_reports(card: Path, tmp_path: Path) -> None:
+def test_a_study_runs_resumes_after_a_kill_and_reports(
+    card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     # A first driver is killed, with its workers, once the first run is under way.
     code = (
@@ -92,6 +94,12 @@ def test_a_study_runs_resumes_after_a_kill_and_reports(card: Path, tmp_path: Pat
     assert command.run(options(card, out, report_only=True)) == 0
     assert (out / "page.md").read_text() == shown
     (out / "elsewhere").rename(out / "runs")
+
+    # What is done needs no process.
+    with monkeypatch.context() as patched:
+        patched.setattr("subprocess.Popen", lambda *a, **k: pytest.fail("a process was started"))
+        jobs = Study.load(str(card)).jobs(methods=["grpo"])
+        assert Driver(jobs, out, report=lambda line: None).run() == {}
 
     # Other settings in the same folder are refused, and the other runs are left alone.
     preset = tmp_path / "preset.toml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import threading
 import time
 import tomllib
@@ -12,6 +13,7 @@ from typing import Any
 
 import fruit_runs
 import pytest
+from filelock import FileLock
 
 from himac_agents.cli import study as command
 from himac_agents.evaluation.intervals import unpack
@@ -117,20 +119,35 @@ def test_the_bottleneck_is_measured_by_runs(preset: Path, tmp_path: Path) -> Non
     assert (out / "page" / "bottleneck.svg").read_text().startswith("<svg")
 
 
-def test_a_study_leaves_when_its_time_is_over_and_goes_on(preset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["time", "Ctrl-C"])
+def test_a_study_leaves_when_its_time_is_over_and_goes_on(
+    how: str, preset: Path, tmp_path: Path
+) -> None:
     preset.write_text(CONFIG.replace(iterations=10**6, max_env_steps=0).to_toml())
     jobs = Study.load(str(_study(tmp_path, "sweep"))).jobs(["short"], ["grpo"])
     out = tmp_path / "out"
-    driver = Driver(jobs, out, 1, report=lambda line: None, minutes=30.0)
+    # Two at a time, though at the end there is but one job to do.
+    driver = Driver(jobs, out, 2, report=lambda line: None, minutes=30.0)
     run = jobs[1].folder(out)
+    main = threading.main_thread().ident
+    assert main is not None
 
     def end_early() -> None:
         while len(list(run.glob("checkpoints/step-*"))) < 2:
             time.sleep(0.05)
-        driver.leave()
+        if how == "time":
+            driver.leave()
+        else:
+            signal.pthread_kill(main, signal.SIGINT)
 
     threading.Thread(target=end_early, daemon=True).start()
-    assert driver.run() == {} and driver.out_of_time
+    if how == "time":
+        assert driver.run() == {} and driver.out_of_time
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            driver.run()
+    # No job is left behind: it would hold the lock of its folder.
+    FileLock(run.with_name(f".{run.name}.lock")).acquire(timeout=0).lock.release()
     lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
     last = max(x["step"] for x in lines if x["phase"] == "flat")
     # It left with a checkpoint of all that it had done, and goes on from there.

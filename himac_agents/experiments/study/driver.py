@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from himac_agents.config.setting import MOST_MINUTES, check_limits
+from himac_agents.experiments.study import work
 from himac_agents.experiments.study.plan import Job
 from himac_agents.files import write_atomically
 
@@ -79,23 +81,22 @@ class Driver:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise BlockingIOError(f"another process runs a study in {self.out}") from error
+        timer = threading.Timer(60.0 * self.minutes, self.leave)
+        timer.daemon = True
         try:
-            threads = [threading.Thread(target=self._work) for _ in range(self.workers)]
-            for thread in threads:
-                thread.start()
-            timer = threading.Timer(60.0 * self.minutes, self.leave)
-            timer.daemon = True
-            if self.minutes:
-                timer.start()
-            try:
-                for thread in threads:
-                    thread.join()
-            finally:
-                timer.cancel()
-                if any(thread.is_alive() for thread in threads):
+            # Futures: a thread counts as ended as soon as somebody's `join` is interrupted.
+            with ThreadPoolExecutor(self.workers, "study") as pool:
+                working = [pool.submit(self._work) for _ in range(self.workers)]
+                if self.minutes:
+                    timer.start()
+                try:
+                    for each in wait(working, return_when=FIRST_EXCEPTION).done:
+                        each.result()
+                except BaseException:
                     self.leave()
-                for thread in threads:
-                    thread.join()
+                    raise
+                finally:
+                    timer.cancel()
             names = {job.name for job in self.jobs}
             self.out_of_time = self._stopped and not names <= {*self._done, *self.failed}
         finally:
@@ -109,7 +110,7 @@ class Driver:
                 status = self._execute(job)
                 why = "" if status == 0 else _reason(status, self._log(job))
             except Exception as error:  # whatever it is, the other jobs go on
-                why = repr(error)
+                why = f"{type(error).__name__}: {error}"
             told = "" if why else self._finish(job)
             with self._change:
                 if not why:
@@ -159,6 +160,8 @@ class Driver:
             return None
 
     def _execute(self, job: Job) -> int:
+        if work.done(job.kind, job.config, job.folder(self.out)):
+            return 0
         settings = self.out / "jobs" / f"{job.name.replace('/', '-')}.toml"
         settings.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(settings, job.config.to_toml())
@@ -194,10 +197,13 @@ class Driver:
                 process.terminate()
             self._change.notify_all()
         over = time.monotonic() + self.grace
-        for process in running:
-            try:
+        try:
+            for process in running:
                 process.wait(max(0.0, over - time.monotonic()))
-            except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired:
+            pass
+        finally:  # at once where a second Ctrl-C comes while it waits
+            for process in running:
                 process.kill()
 
 

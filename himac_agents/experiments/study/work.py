@@ -21,7 +21,6 @@ from rich.console import Console
 from himac_agents.config import LEARNING_FIELDS, TrainConfig
 from himac_agents.experiments.study.provenance import provenance
 from himac_agents.files import write_atomically
-from himac_agents.training.trainer import Trainer
 
 #: The exit status of a job that was asked to leave, and can go on from its checkpoint.
 LEFT = 75
@@ -30,13 +29,32 @@ LEFT = 75
 READY = "ready.json"
 
 
+def done(kind: str, config: TrainConfig, folder: Path) -> bool:
+    """Whether nothing is left to do of a job.
+
+    Args:
+        kind: "warm" or "learn".
+        config: Its settings. A warm start may have been made for another method.
+        folder: Where its result is, if it has one.
+
+    Raises:
+        ValueError: It was done with other settings.
+    """
+    if not (folder / (READY if kind == "warm" else "result.json")).is_file():
+        return False
+    _check_settings(config, folder, LEARNING_FIELDS if kind == "warm" else frozenset())
+    return True
+
+
 def warm(config: TrainConfig, folder: Path, console: Console) -> None:
-    """Makes a warm start, or does nothing where it is ready, for whichever method it was made."""
-    begun, ready = (folder / "config.toml").is_file(), (folder / READY).is_file()
-    if begun:
-        _check_settings(config, folder, LEARNING_FIELDS if ready else frozenset())
-    if ready:
+    """Makes a warm start, or does nothing where it is ready."""
+    if done("warm", config, folder):
         return
+    from himac_agents.training.trainer import Trainer
+
+    begun = (folder / "config.toml").is_file()
+    if begun:
+        _check_settings(config, folder)
     trainer = Trainer(config, folder, resume=begun, console=console)
     trainer.begin()
     trainer.run_folder.close()
@@ -45,11 +63,14 @@ def warm(config: TrainConfig, folder: Path, console: Console) -> None:
 
 def learn(config: TrainConfig, folder: Path, source: Path, console: Console) -> None:
     """Runs a method from a warm start to its end; goes on where a dead process stopped."""
-    if not (folder / "config.toml").is_file():
-        fork(config, folder, source)
-    _check_settings(config, folder)
-    if (folder / "result.json").is_file():
+    if done("learn", config, folder):
         return
+    from himac_agents.training.trainer import Trainer
+
+    if (folder / "config.toml").is_file():
+        _check_settings(config, folder)
+    else:
+        fork(config, folder, source)
     Trainer(config, folder, resume=True, console=console).run()
 
 
@@ -108,6 +129,8 @@ def main(args: Sequence[str]) -> int:
 
 def _leave(number: int, frame: FrameType | None) -> None:
     """Asks the run to be left at its next step, with a checkpoint; at once where asked twice."""
+    from himac_agents.training.trainer import Trainer
+
     signal.signal(number, signal.SIG_DFL)
     Trainer.stop.set()
 
