@@ -144,7 +144,7 @@ def test_a_study_leaves_when_its_time_is_over_and_goes_on(
     if how == "time":
         assert driver.run() == {} and driver.out_of_time
     else:
-        # As `himac bench` does. Ctrl-C itself is ignored where a shell began this in the background.
+        # As `himac bench` does; a shell's background jobs ignore SIGINT.
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             with pytest.raises(KeyboardInterrupt):
