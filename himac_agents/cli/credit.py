@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from himac_agents.config.setting import GREATEST_SEED, setting, settle
+from himac_agents.config.setting import setting, settle
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ class Options:
     """A folder with ALFWorld's official games, which are then measured too."""
     jobs: int = setting(2, least=1)
     """Cells (an environment and a policy) measured at a time, each in a process of one thread."""
-    seed: int = setting(0, least=0, most=GREATEST_SEED)
-    """Seed of tasks, episodes, decisions and continuations."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of tasks, episodes, decisions and continuations, and of a language model's training;
+    their tasks stand in one table."""
 
     def __post_init__(self) -> None:
         settle(self)
@@ -49,7 +50,7 @@ def run(options: Options) -> int:
     kind = "" if options.policy == "scripted" else f"{options.policy}-"
     out = options.out or Path("runs") / f"credit-{kind}{options.size}"
     wanted = cells(
-        options.size, options.envs, options.official, options.seed, options.policy, options.model,
+        options.size, options.envs, options.official, options.seeds, options.policy, options.model,
         options.strengths,
     )  # fmt: skip
     done = measured(wanted, out, jobs=options.jobs, say=console.print)

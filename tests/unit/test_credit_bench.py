@@ -240,7 +240,7 @@ def test_the_command_resumes_and_writes_table_and_figure(
     args += ["--out", str(tmp_path)]
     assert app.main(args) == 0
     page = capsys.readouterr().out
-    assert page.count("| sokoban | weak |") == 2 and page.count("the kill criterion is") == 1
+    assert page.count("| sokoban | weak | 0 |") == 2 and page.count("the kill criterion is") == 1
     commands, lines = page.split("## Credit of the planner's lines")
     assert all(f"| {name} |" in commands for name in ESTIMATORS)
     assert all(f"| {name} |" in lines for name in LINE_ESTIMATORS)
@@ -253,8 +253,8 @@ def test_the_command_resumes_and_writes_table_and_figure(
     with monkeypatch.context() as patch:
         patch.setattr(bench.Cell, "measured", refuse)
         assert app.main(args) == 0 and capsys.readouterr().out == page
-        with pytest.raises(AssertionError, match="sokoban-weak"):  # other settings: anew
-            app.main([*args, "--seed", "1"])
+        with pytest.raises(AssertionError, match="sokoban-weak-seed1"):
+            app.main([*args, "--seeds", "0", "1"])
     # A narrower call shows what else is there.
     assert app.main([*args, "--strengths", "half", "half"]) == 0
     shown = capsys.readouterr().out
@@ -263,6 +263,16 @@ def test_the_command_resumes_and_writes_table_and_figure(
     cells = bench.cells("tiny")[:2]  # in processes of their own: the same figures
     again = run(cells, tmp_path / "two", jobs=2, say=lambda text: None)
     assert again == [json.loads((tmp_path / f"{c.name}.json").read_text()) for c in cells]
+    # Tasks of another seed are further rows, and nothing of the first is measured again.
+    assert app.main([*args, "--strengths", "weak", "--seeds", "0", "1"]) == 0
+    both = capsys.readouterr().out
+    assert both.count("| sokoban | weak | 1 |") == 2 and "sokoban weak, seed 1" in both
+    cells = bench.cells("tiny", strengths=["weak"], seeds=[0, 1])[:2]
+    done = [json.loads((tmp_path / f"{c.name}.json").read_text()) for c in cells]
+    assert len(table.pooled(done, "4", "grpo")) == sum(cell["tasks"] for cell in done) == 4
+    for seeds in (["-1"], [str(2**63)]):
+        assert app.main([*args, "--seeds", *seeds]) == 1
+        assert "seeds=" in capsys.readouterr().err
     assert app.main(["bench", "credit", "--envs", "alfworld-official"]) == 1
     assert "--official FOLDER" in capsys.readouterr().err
 
@@ -290,7 +300,7 @@ def test_a_damaged_file_is_measured_anew_and_a_full_disk_is_known_at_once(
 
 def test_policies_are_chosen_by_their_names() -> None:
     chosen = bench.cells("tiny", ["long"], strengths=["half"])
-    assert [cell.name for cell in chosen] == ["long-half", "long-half-lines"]
+    assert [cell.name for cell in chosen] == ["long-half-seed0", "long-half-seed0-lines"]
     trained = bench.cells("small", ["alfworld"], policy="tiny", strengths=["strong", "weak"])
     assert [cell.policy.steps for cell in trained] == [700, 2500, 700, 2500]  # type: ignore[union-attr]
     assert [cell.level for cell in trained] == ["executor"] * 2 + ["planner"] * 2
@@ -300,12 +310,12 @@ def test_policies_are_chosen_by_their_names() -> None:
 
 
 def test_the_kill_criterion_looks_at_the_interval() -> None:
-    def cell(candidate: list[float], other: list[float]) -> dict[str, Any]:
+    def cell(candidate: list[float], other: list[float], seed: int = 0) -> dict[str, Any]:
         rows = {
             table.CANDIDATE: [_row(n=1, xx=1, matter=10, right=r) for r in candidate],
             table.BASELINE: [_row(n=1, xx=1, matter=10, right=r) for r in other],
         }
-        return {"cell": {"env": "x"}, "sums": {"8": rows}}
+        return {"cell": {"env": "x", "seed": seed}, "sums": {"8": rows}}
 
     gain = table.gained([cell([9, 8, 9], [6, 6, 7])], "8", table.CANDIDATE)
     assert table.passes(gain) and gain.value == pytest.approx(7 / 30)
@@ -315,3 +325,6 @@ def test_the_kill_criterion_looks_at_the_interval() -> None:
     place = SUMS.index("right")
     assert [row[place] for row in both] == [10, 10, 12]
     assert [row[SUMS.index("xx")] for row in both] == [2, 2, 2]
+    # Another seed's tasks are others.
+    apart = table.pooled([cell([9, 8, 9], []), cell([1, 2, 3], [], 1)], "8", table.CANDIDATE)
+    assert [row[place] for row in apart] == [9, 8, 9, 1, 2, 3]

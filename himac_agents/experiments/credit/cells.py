@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 
 from himac_agents.agents.agent import HiMACAgent
+from himac_agents.config.setting import GREATEST_SEED, check_limits
 from himac_agents.experiments.credit.estimators import ESTIMATORS, LINE_ESTIMATORS, VINE
 from himac_agents.experiments.credit.measure import Size, measure
 from himac_agents.experiments.credit.planner import measure_lines
@@ -84,7 +85,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Its file's."""
-        return f"{self.env}-{self.strength}" + ("" if self.level == "executor" else "-lines")
+        return _name(self.env, self.strength, self.seed, self.level)
 
     def measured(self, out: Path) -> dict[str, Any]:
         """Its figures; a language model is kept in `out`."""
@@ -123,7 +124,7 @@ class Cell:
         return json.loads(json.dumps({"cell": asdict(self), "estimators": estimators}))  # type: ignore[no-any-return]
 
 
-def place_in_tables(written: Mapping[str, Any]) -> tuple[int, int, int]:
+def place_in_tables(written: Mapping[str, Any]) -> tuple[int, int, int, int]:
     """Where a cell stands in tables, whichever call measured it.
 
     Args:
@@ -136,14 +137,23 @@ def place_in_tables(written: Mapping[str, Any]) -> tuple[int, int, int]:
     if written.keys() != {field.name for field in fields(Cell)}:
         raise ValueError("not the figures of a cell")
     level, env, strength = (written[key] for key in ("level", "env", "strength"))
-    return levels.index(level), envs.index(env), strengths.index(strength)
+    return levels.index(level), envs.index(env), strengths.index(strength), int(written["seed"])
+
+
+def name_of(written: Mapping[str, Any]) -> str:
+    """The name of a cell of which `Cell.settings` says this as "cell"."""
+    return _name(*(written[key] for key in ("env", "strength", "seed", "level")))
+
+
+def _name(env: str, strength: str, seed: int, level: str) -> str:
+    return f"{env}-{strength}-seed{seed}" + ("" if level == "executor" else "-lines")
 
 
 def cells(
     size: str,
     envs: Sequence[str] = (),
     official: Path | None = None,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     policy: str = "scripted",
     model: str = "",
     strengths: Sequence[str] = (),
@@ -154,13 +164,13 @@ def cells(
         size: One of `SIZES`.
         envs: Only these; none: all that there is data for.
         official: A folder with ALFWorld's official games.
-        seed: Of everything.
+        seeds: Each of everything: of tasks, episodes and, where they are trained, policies.
         policy: Who plays: "scripted", or a language model: "tiny" (built from scratch) or "hf".
         model: For "hf" its folder or name.
         strengths: Only policies of these names; none: all.
 
     Raises:
-        ValueError: There is no such size, environment, policy or strength.
+        ValueError: There is no such size, environment, policy, strength or seed.
     """
     known = dict(ENVS)
     if official is not None:
@@ -172,6 +182,10 @@ def cells(
             f"no environment {strange[0]!r}: choose among {', '.join(known)}"
             + ("" if official else f" ({OFFICIAL} needs its games: --official FOLDER)")
         )
+    if not seeds:
+        raise ValueError("seeds: at least one is needed")
+    for seed in seeds:
+        check_limits("seeds", seed, least=0, most=GREATEST_SEED)
     if policy not in POLICIES:
         raise ValueError(f"policy={policy!r}: choose one of {', '.join(POLICIES)}")
     names = {name for env in envs or known for name in STRENGTHS[env]}
@@ -193,4 +207,5 @@ def cells(
         for env in dict.fromkeys(envs or known)
         for name, player in players(env).items()
         if not strengths or name in strengths
+        for seed in dict.fromkeys(seeds)
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from himac_agents.experiments.credit.cells import Cell, place_in_tables
+from himac_agents.experiments.credit.cells import Cell, name_of, place_in_tables
 from himac_agents.experiments.credit.table import figure, table
 from himac_agents.experiments.credit.trained import Trained
 from himac_agents.files import read_json, write_atomically
@@ -24,7 +24,7 @@ def run(
 ) -> list[dict[str, Any]]:
     """Measures what is not there yet, and writes the table and the figure.
 
-    Both show what else was measured in the folder with the same kind of policy, size and seed.
+    Both show what else was measured in the folder with the same kind of policy and size.
 
     Args:
         wanted: The cells.
@@ -90,14 +90,14 @@ def _there(out: Path, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
             why = str(error) if str(path) in str(error) else f"{path}: {error!r}"
             say(f"{why}; left out")
             continue
-        found[path.stem] = figures
+        found[name_of(figures["cell"])] = figures
     return found
 
 
 def _kind(figures: Mapping[str, Any]) -> str:
     """Equal for cells that may stand in one table."""
     cell = figures["cell"]
-    kind = [cell["size"], cell["seed"], sorted(cell["policy"]), cell["policy"].get("model")]
+    kind = [cell["size"], sorted(cell["policy"]), cell["policy"].get("model")]
     return json.dumps([*kind, cell["level"], figures["estimators"]])
 
 

@@ -18,13 +18,13 @@ LINE_BASELINE = "himac"
 
 
 def pooled(done: Sequence[Mapping[str, Any]], episodes: str, name: str) -> list[list[float]]:
-    """The sums of an estimator over all cells, one row for each task of each environment.
+    """The sums of an estimator over all cells, one row for each task of each environment and seed.
 
-    The policies of an environment play the same tasks: what they did on one is one row, so that
+    The policies of an environment play a seed's tasks: what they did on one is one row, so that
     intervals over tasks do not take it for several. An estimator's numbers mean something in one
     cell only: they are divided by their root mean square there.
     """
-    rows: dict[tuple[str, int], list[float]] = {}
+    rows: dict[tuple[str, int, int], list[float]] = {}
     for cell in done:
         sums = cell["sums"][episodes][name]
         square, count = sum(row[3] for row in sums), sum(row[0] for row in sums)
@@ -35,8 +35,9 @@ def pooled(done: Sequence[Mapping[str, Any]], episodes: str, name: str) -> list[
                 n, x / scale, y, xx / scale**2, yy, xy / scale, matter, right, repeated,
                 var / scale**2, mxx / scale**2, mxy / scale, myy,
             ]  # fmt: skip
-            own = rows.setdefault((cell["cell"]["env"], place), [0.0] * len(scaled))
-            rows[cell["cell"]["env"], place] = [a + b for a, b in zip(own, scaled, strict=True)]
+            task = cell["cell"]["env"], cell["cell"]["seed"], place
+            own = rows.setdefault(task, [0.0] * len(scaled))
+            rows[task] = [a + b for a, b in zip(own, scaled, strict=True)]
     return list(rows.values())
 
 
@@ -78,12 +79,14 @@ def _level(done: Sequence[Mapping[str, Any]], what: str, baseline: str, criterio
         criterion: How the sentence begins that tells whether the candidate has passed; "": none.
     """
     sizes = [str(n) for n in done[0]["cell"]["size"]["episodes"]]
-    heads = ["environment", "policy", "success", "steps", "tasks", "decisions", "that matter"]
+    heads = [
+        "environment", "policy", "seed", "success", "steps", "tasks", "decisions", "that matter"
+    ]  # fmt: skip
     rows = []
     for cell in done:
         own, means = cell["cell"], (f"{cell['success']:.2f}", f"{cell['env_steps']:.1f}")
         counts = (str(cell[name]) for name in ("tasks", "decisions", "matter"))
-        rows.append([own["env"], own["strength"], *means, *counts])
+        rows.append([own["env"], own["strength"], str(own["seed"]), *means, *counts])
     lines = [f"## Credit of the {what}", "", *summary.table(heads, rows, words=2)]
     for n in sizes:
         rows = []
@@ -100,7 +103,10 @@ def _level(done: Sequence[Mapping[str, Any]], what: str, baseline: str, criterio
         passed = f": {criterion}{verdict}" if criterion else ""
         lines += ["", f"Signs, {CANDIDATE} minus {baseline}, paired by task: {gain}{passed}."]
     last = sizes[-1]
-    names = [f"{cell['cell']['env']} {cell['cell']['strength']}" for cell in done]
+    owns = [cell["cell"] for cell in done]
+    names = [f"{own['env']} {own['strength']}" for own in owns]
+    if len({own["seed"] for own in owns}) > 1:
+        names = [f"{name}, seed {own['seed']}" for name, own in zip(names, owns, strict=True)]
     rows = [
         [name, *(str(scores.figure("sign accuracy", cell["sums"][last][name])) for cell in done)]
         for name in done[0]["sums"][last]
