@@ -25,7 +25,7 @@ def run(plan: Options) -> int:
     over = time.monotonic() + 60.0 * plan.minutes
     curve, arms = plan.curve(), list[Job]()
 
-    def publish(_: Job | None = None) -> None:
+    def publish() -> None:
         cell = None
         if frozen is not None and arms:
             study = plan.study([frozen.demos])
@@ -37,7 +37,7 @@ def run(plan: Options) -> int:
 
     def drive(jobs: Sequence[Job]) -> Driver:
         left = (over - time.monotonic()) / 60.0 if plan.minutes else 0.0
-        driver = Driver(jobs, out, plan.jobs, console.print, publish)
+        driver = Driver(jobs, out, plan.jobs, console.print, lambda job: publish())
         if plan.minutes and left <= 0.0:
             driver.out_of_time = True
             return driver

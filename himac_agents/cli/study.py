@@ -60,7 +60,7 @@ def run(options: Options) -> int:
 
     from himac_agents.experiments.study import overview, page, results
     from himac_agents.experiments.study.driver import Driver
-    from himac_agents.experiments.study.plan import Job, Study
+    from himac_agents.experiments.study.plan import Study
     from himac_agents.experiments.study.provenance import checkout
 
     console = Console(stderr=True, highlight=False)
@@ -79,7 +79,7 @@ def run(options: Options) -> int:
     # What has ended of all its jobs is looked for whenever one ends.
     every = [] if options.report_only else study.jobs()
 
-    def publish(_: Job | None = None) -> None:
+    def publish() -> None:
         for content in results.collect_results(study, out, every).values():
             results.write(recorded, content, study)
         show()
@@ -96,12 +96,10 @@ def run(options: Options) -> int:
         began = time.monotonic()
         display = Display(console, every=_EVERY)
         with display.stage("jobs", len(jobs)) as tick:
-
-            def ended(job: Job) -> None:
-                publish(job)
-                tick()
-
-            driver = Driver(jobs, out, options.jobs, display.say, ended, minutes=options.minutes)
+            driver = Driver(
+                jobs, out, options.jobs, display.say, lambda job: publish(), lambda job: tick(),
+                options.minutes,
+            )  # fmt: skip
             failed = driver.run()
         publish()
         if driver.out_of_time:

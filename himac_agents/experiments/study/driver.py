@@ -36,8 +36,10 @@ class Driver:
         out: The study's folder: `warm/`, `runs/`, `jobs/` (settings and logs).
         workers: Processes at a time.
         report: Called with a line of progress.
-        finished: Called after each job that ended well, by one thread at a time. What it raises is
-            reported, once for each reason; the job counts as done.
+        finished: Called after each job that ran and ended well, by one thread at a time: not for
+            one that was done before. What it raises is reported, once for each reason; the job
+            counts as done.
+        done: Called for each job that is done, now or before, by one thread at a time.
         minutes: After so many the running jobs are asked to leave, with a checkpoint, and no other
             begins; 0: no bound.
         grace: Seconds that a job may then take, until it is ended.
@@ -49,6 +51,7 @@ class Driver:
     workers: int = 2
     report: Callable[[str], None] = print
     finished: Callable[[Job], None] = lambda job: None
+    done: Callable[[Job], None] = lambda job: None
     minutes: float = 0.0
     grace: float = 60.0
     out_of_time: bool = False
@@ -106,15 +109,18 @@ class Driver:
     def _work(self) -> None:
         while (job := self._next()) is not None:
             began = time.monotonic()
+            ran = False
             try:
-                status = self._execute(job)
+                ran = not work.done(job.kind, job.config, job.folder(self.out))
+                status = self._execute(job) if ran else 0
                 why = "" if status == 0 else _reason(status, self._log(job))
             except Exception as error:  # whatever it is, the other jobs go on
                 why = f"{type(error).__name__}: {error}"
-            told = "" if why else self._finish(job)
+            told = self._finish(job) if ran and not why else ""
             with self._change:
                 if not why:
                     self._done.add(job.name)
+                    self.done(job)
                 elif not self._stopped:
                     self.failed[job.name] = why
                 self._change.notify_all()
@@ -160,8 +166,6 @@ class Driver:
             return None
 
     def _execute(self, job: Job) -> int:
-        if work.done(job.kind, job.config, job.folder(self.out)):
-            return 0
         settings = self.out / "jobs" / f"{job.name.replace('/', '-')}.toml"
         settings.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(settings, job.config.to_toml())
