@@ -234,7 +234,8 @@ def prefix_credit(
     which is what Q(p, line) - Q(p) is estimated by: what blueprints have in common is not told
     apart, and what differs is put down to the first line that differs. They sum to the mean of A
     over blueprints that are the same. What cannot be read line by line carries its sum on all
-    tokens, what could not be parsed its A.
+    tokens. What could not be parsed carries its A; so do several blueprints of one episode
+    (`replans`), since a further one begins in a state of its own.
     """
     returns, compared = _compared(config, plans, runs)
     credit = begun([runs[i] for i in compared])
@@ -242,7 +243,7 @@ def prefix_credit(
         own = [list(compared)[m] for m in members]
         begins: dict[int, list[tuple[str, ...]]] = {}
         found: dict[tuple[str, ...], list[float]] = {}
-        for i in (i for i in own if plans[i].blueprint_valid):
+        for i in (i for i in own if plans[i].blueprint_valid and not _replanned(plans[i])):
             blueprint = plans[i].blueprint
             lines = [*(blueprint.texts() if blueprint else ()), _NO_MORE]
             begins[i] = [tuple(lines[: k + 1]) for k in range(len(lines))]
@@ -257,8 +258,16 @@ def prefix_credit(
                 worth[len(worth) - 1] += float(gains[-1])
             total = fared[-1] if fared else compared[i]
             for segment in segments_of([plans[i]], "planner"):
-                give_lines(credit, plans[i], segment, worth, total)
+                if i in begins:
+                    give_lines(credit, plans[i], segment, worth, total)
+                else:
+                    credit.give(segment, total)
     return credit, returns
+
+
+def _replanned(plan: Episode) -> bool:
+    """Whether an episode's planner wrote more than its first blueprint."""
+    return len(segments_of([plan], "planner")) > (plan.request.blueprint is None)
 
 
 def _compared(

@@ -278,8 +278,19 @@ def test_lines_by_prefixes_by_hand() -> None:
     # Not read line by line: the sum on all tokens. Not parsed: its own number.
     assert turns[5].token_advantages == () and turns[5].advantage == pytest.approx(2 / 3 - mean)
     assert turns[6].token_advantages == () and turns[6].advantage == pytest.approx(-0.5 - mean)
+    # Of an episode whose planner was asked again both blueprints carry its number, and what its
+    # last one reads like is not compared with how others begin.
+    again = _plan((0, 1, -1), texts="gh")
+    again.segments += _plan((0, 1, -1), texts="gh").segments
+    plans, runs = [_plan((0, 1, -1), texts="gh"), again], [runs[0], runs[1]]
+    credit, _ = stepwise.graph_planner_credit(config, plans, runs)
+    turns = [segment.turns[0] for segment in credit.segments]
+    assert turns[0].token_advantages == pytest.approx([0.5, 0.0, 0.0])
+    assert [turn.token_advantages for turn in turns[1:]] == [(), ()]
+    assert [turn.advantage for turn in turns] == pytest.approx([0.5, -0.5, -0.5])
     alike = [_plan((0, 1), texts="gh"), _plan((0, 1), texts="gi")]
-    none, _ = stepwise.graph_planner_credit(config, alike, [runs[1], runs[2]])
+    runs = [_run([("g", True, [("s", "a")])], False) for _ in alike]
+    none, _ = stepwise.graph_planner_credit(config, alike, runs)
     assert none.dead() == {0}
 
 
