@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from himac_agents.config.pairs import Pairs
-
-if TYPE_CHECKING:
-    from himac_agents.policies.endpoint import Endpoint
+from himac_agents.policies.endpoint import DEFAULT_URL, Endpoint, read_options
 
 
 @dataclass(frozen=True)
@@ -19,19 +17,19 @@ class Remote:
     """The model's name at the endpoint."""
     base_url: str = ""
     """The endpoint's address, such as http://127.0.0.1:8000/v1 (default: OpenAI's)."""
-    key_env: str = "OPENAI_API_KEY"
+    key_env: str = Endpoint.key_env
     """The environment variable that holds the API key; a local server needs none."""
-    timeout: float = 120.0
+    timeout: float = Endpoint.timeout
     """Seconds to wait for an answer."""
-    retries: int = 6
+    retries: int = Endpoint.retries
     """How often a failed request is repeated, after growing pauses or those the server asks for."""
-    concurrency: int = 16
+    concurrency: int = Endpoint.concurrency
     """Most requests at the same time."""
-    price_in: float = 0.0
+    price_in: float = Endpoint.price_in
     """Price of a million input tokens, in dollars."""
-    price_out: float = 0.0
+    price_out: float = Endpoint.price_out
     """Price of a million output tokens, in dollars."""
-    max_cost: float | None = None
+    max_cost: float | None = Endpoint.max_cost
     """Limit in dollars: beyond it no request is sent; the remaining episodes count as errors."""
     options: str = ""
     """Further request fields as a JSON object, such as {"top_p": 0.9}; null removes a field."""
@@ -40,8 +38,6 @@ class Remote:
         """The endpoint; None where no model was named."""
         if not self.model:
             return None
-        from himac_agents.policies.endpoint import DEFAULT_URL, Endpoint, read_options
-
         url, options = self.base_url or DEFAULT_URL, read_options(self.options)
         return Endpoint(**{**vars(self), "base_url": url, "options": options})
 
