@@ -32,7 +32,7 @@ _TOLD = re.compile(rf"({_NUMBER})(?: points)? \[({_NUMBER}), ({_NUMBER})\]")
 
 #: What docs/studies.md tells of runs that are not recorded: those before `credit_cut_subgoals`,
 #: whose records were replaced by runs after it, and two seeds more; the credit benchmark on
-#: ALFWorld alone.
+#: ALFWorld alone; the first five and the last five of ten seeds of the horizon.
 _NOT_RECORDED = """
 50.7 [38, 63] 47.5 [37, 58] 51.8 [30, 73] 47.3 [29, 66] 1.5 [-3.8, 6.8] 13.7 [8.3, 19.1]
 6.1 [-7.5, 19.7] 0.4 [-4.4, 5.2] -2.5 [-20.3, 15.3]

@@ -255,6 +255,9 @@ def test_the_command_resumes_and_writes_table_and_figure(
         assert app.main(args) == 0 and capsys.readouterr().out == page
         with pytest.raises(AssertionError, match="sokoban-weak-seed1"):
             app.main([*args, "--seeds", "0", "1"])
+        patch.setattr(bench, "ENVS", {"sokoban": ("fruit_runs:Fruit-v0", {"max_steps": 9})})
+        with pytest.raises(AssertionError, match="sokoban-weak-seed0"):  # other settings: anew
+            app.main(args)
     # A narrower call shows what else is there.
     assert app.main([*args, "--strengths", "half", "half"]) == 0
     shown = capsys.readouterr().out
@@ -272,7 +275,7 @@ def test_the_command_resumes_and_writes_table_and_figure(
     assert len(table.pooled(done, "4", "grpo")) == sum(cell["tasks"] for cell in done) == 4
     for seeds in (["-1"], [str(2**63)]):
         assert app.main([*args, "--seeds", *seeds]) == 1
-        assert "seeds=" in capsys.readouterr().err
+        assert f"seed={seeds[0]}: must be between" in capsys.readouterr().err
     assert app.main(["bench", "credit", "--envs", "alfworld-official"]) == 1
     assert "--official FOLDER" in capsys.readouterr().err
 

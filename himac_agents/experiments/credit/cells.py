@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import gymnasium as gym
 
 from himac_agents.agents.agent import HiMACAgent
-from himac_agents.config.setting import GREATEST_SEED, check_limits
+from himac_agents.config import check_seeds
 from himac_agents.experiments.credit.estimators import ESTIMATORS, LINE_ESTIMATORS, VINE
 from himac_agents.experiments.credit.measure import Size, measure
 from himac_agents.experiments.credit.planner import measure_lines
@@ -184,8 +184,7 @@ def cells(
         )
     if not seeds:
         raise ValueError("seeds: at least one is needed")
-    for seed in seeds:
-        check_limits("seeds", seed, least=0, most=GREATEST_SEED)
+    check_seeds(*seeds)
     if policy not in POLICIES:
         raise ValueError(f"policy={policy!r}: choose one of {', '.join(POLICIES)}")
     names = {name for env in envs or known for name in STRENGTHS[env]}
